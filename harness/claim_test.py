@@ -1,0 +1,62 @@
+"""What a claim's test holds in its hands: `study.judge(patch)` and `study.check_full_swap()`.
+
+Turns evidence into a test result; how a verdict counts is decided in `harness.expectation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from harness.claim import Claim
+from harness.errors import UsageError
+from harness.evidence import Evidence, InstrumentEvidence, to_json
+from harness.expectation import outcome
+from harness.spec import Patch
+from harness.study import ModelStudy
+
+
+@dataclass
+class ClaimTest:
+    """One test of one claim on one model. record: takes a kind and a JSON string."""
+
+    study: ModelStudy
+    claim: Claim | None
+    cell: str
+    strict: bool
+    record: Callable[[str, str], None]
+    _done: bool = False
+
+    def judge(self, patch: Patch) -> Evidence:
+        """Run the cell, record its evidence, and pass, skip or fail by its verdict."""
+        if self.claim is None:
+            pytest.fail("study.judge needs a test marked with @claim(...)", pytrace=False)
+        if self._done:
+            pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
+        try:
+            evidence, expected = self.study.judge(self.claim, self.cell, patch)
+        except UsageError as error:
+            pytest.fail(f"{self.claim.id} {self.cell}: {error}", pytrace=False)
+        self._done = True
+        self.record("claim_evidence", to_json(evidence.__dict__))
+        result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)
+        if result == "skip":
+            pytest.skip(why)
+        if result == "fail":
+            pytest.fail(why, pytrace=False)
+        return evidence
+
+    def check_full_swap(self) -> InstrumentEvidence:
+        """Run the instrument's oracle check on every pair, record it, and fail if it fails."""
+        try:
+            evidence = self.study.check_full_swap()
+        except UsageError as error:
+            pytest.fail(str(error), pytrace=False)
+        self.record("instrument_evidence", to_json(evidence.__dict__))
+        failed = [check for check in evidence.checks if check["passed"] is not True]
+        if failed:
+            lines = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
+            pytest.fail(f"the instrument fails: {lines}", pytrace=False)
+        return evidence

@@ -1,0 +1,11 @@
+"""The one error that users meet for bad input.
+
+Its message always says what was given, what was expected, and where. It is raised before a
+model runs, and raising it never touches what is already recorded.
+"""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """Something that the user gave cannot be used as given."""

@@ -1,0 +1,42 @@
+"""Checks: what was compared, whether it passed. A check that was not run says so (passed=None).
+
+Names are those of the failures they exclude (FACTS of the seed experiment), where one has a name.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+INSTRUMENT_CHECKS = (
+    "self-patch",
+    "full-swap",
+    "duplicate-last-token",
+    "unrotated-keys",
+    "hook-never-fired",
+    "cache-aliasing",
+    "vacuous-control",
+    "silent-n",
+    "prompt-drift",
+    "prompt-scored",
+    "degenerate-text",
+)
+"""Checks of the instrument, which a table of scores alone cannot make."""
+
+CONTROLS = ("unrelated-base", "noise", "wrong-layer")
+"""Negative controls: arms that should not move the behavior."""
+
+
+class Check(NamedTuple):
+    """One check. passed: None where it could not be run."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+def not_run() -> list[Check]:
+    """The instrument checks as they stand for a bare table of scores."""
+    return [
+        Check(name, None, "not run: a table of scores cannot show it")
+        for name in INSTRUMENT_CHECKS
+    ]

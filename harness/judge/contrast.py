@@ -1,0 +1,90 @@
+"""Testing a ratio against its claimed region, by contrasts L = A - e D at each edge e.
+
+A = patched - base and D = source - base, a number a cluster. A contrast needs no ratio of noisy
+numbers: T is above e exactly when A - e D is positive. scipy does the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from harness.claim import Region
+from harness.judge.fieller import Floats
+
+_NO_SPREAD = 1e-12
+_MOST_PAIRS = 10_000_000
+
+
+class EdgeTests(NamedTuple):
+    """The tests at a region's edges.
+
+    p_supported: the larger of the one-sided p that the truth is inside each edge.
+    p_refuted: twice the smaller of the reverse ones.
+    degenerate: the edges at which L does not vary, so that no test exists.
+    """
+
+    p_supported: float
+    p_refuted: float
+    degenerate: tuple[float, ...]
+
+
+def edge_tests(effect: Floats, gap: Floats, region: Region) -> EdgeTests:
+    """Test every finite edge of a region; effect and gap as in `fieller`, `[cluster]`."""
+    flat = tuple(edge for edge, _ in region.edges if not varies(effect - edge * gap))
+    if flat:
+        return EdgeTests(float("nan"), float("nan"), flat)
+    inside, outside = [], []
+    for edge, side in region.edges:
+        contrast = effect - edge * gap
+        reverse: Literal["greater", "less"] = "less" if side == "greater" else "greater"
+        inside.append(float(stats.ttest_1samp(contrast, 0.0, alternative=side).pvalue))
+        outside.append(float(stats.ttest_1samp(contrast, 0.0, alternative=reverse).pvalue))
+    return EdgeTests(max(inside), min(1.0, 2 * min(outside)), ())
+
+
+def varies(values: Floats) -> bool:
+    """Whether values differ by more than rounding."""
+    return float(np.ptp(values)) > _NO_SPREAD * max(1.0, float(np.abs(values).max()))
+
+
+def pairs_to_decide(effect: Floats, gap: Floats, region: Region, alpha: float) -> int | None:
+    """Clusters at which the same means and spreads would give a verdict; None if never.
+
+    Inside the region every edge must pass its one-sided test at alpha; outside, one edge must
+    pass the reverse test at alpha / 2. It is the number for the observed means, no power is added.
+    """
+    estimate = float(np.mean(effect) / np.mean(gap))
+    inside = estimate in region
+    needs = []
+    for edge, side in region.edges:
+        contrast = effect - edge * gap
+        mean = float(np.mean(contrast)) * (1 if side == "greater" else -1)
+        if inside or mean < 0:
+            level = 1 - (alpha if inside else alpha / 2)
+            needs.append(_smallest_n(abs(mean), float(np.std(contrast, ddof=1)), level))
+    if not needs or None in needs:
+        return None
+    found = [n for n in needs if n is not None]
+    return max(found) if inside else min(found)
+
+
+def _smallest_n(distance: float, spread: float, level: float) -> int | None:
+    """The smallest n with distance * sqrt(n) / spread > t(level, n - 1)."""
+    if distance <= 0:
+        return None
+    low, high = 1, 2
+    while not _passes(high, distance, spread, level):
+        low, high = high, 2 * high
+        if high > _MOST_PAIRS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _passes(middle, distance, spread, level) else (middle, high)
+    return high
+
+
+def _passes(n: int, distance: float, spread: float, level: float) -> bool:
+    return bool(distance * n**0.5 > stats.t.ppf(level, n - 1) * spread)

@@ -1,0 +1,94 @@
+"""From a table of trials to the numbers that are tested: one per cluster and arm.
+
+Seeds are averaged inside (pair, arm), then pairs inside a cluster, unweighted. A table that is
+not whole is an error that names the rows: no trial is dropped in silence (*silent-n*).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.judge.fieller import Floats
+
+COLUMNS = ("pair", "arm", "seed", "score")
+ARMS = ("base", "source", "patched")
+
+
+class Grouping(NamedTuple):
+    """Mean score by cluster of each arm, `[cluster]`; `by` says what a cluster is."""
+
+    by: str
+    clusters: int
+    scores: dict[str, Floats]
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Raise UsageError for missing columns, scores that are no numbers, or doubled trials."""
+    missing = [column for column in COLUMNS if column not in frame.columns]
+    if missing:
+        raise UsageError(f"trials: missing columns {missing}, expected {list(COLUMNS)}")
+    if frame.empty:
+        raise UsageError("trials: the table is empty, expected one row a trial")
+    scores = pd.to_numeric(frame["score"], errors="coerce")
+    if not np.isfinite(scores).all():
+        raise UsageError(f"trials: scores that are not finite numbers in {_rows(frame, ~np.isfinite(scores))}")
+    doubled = frame.duplicated(["pair", "arm", "seed"], keep=False)
+    if doubled.any():
+        raise UsageError(f"trials: (pair, arm, seed) more than once in {_rows(frame, doubled)}")
+    for column in ("cluster", "source", "base"):
+        if column in frame and (frame.groupby("pair")[column].nunique(dropna=False) > 1).any():
+            raise UsageError(f"trials: a pair with more than one `{column}`, expected one each")
+
+
+def holes(frame: pd.DataFrame, arms: list[str]) -> str:
+    """Which (arm, pair, seed) are missing for arms to be compared; '' where none is."""
+    present = {arm: set(_cells(frame, arm)) for arm in arms}
+    wanted = set().union(*present.values())
+    lacking = [
+        f"{arm}: {len(wanted - cells)} of {len(wanted)} (pair, seed), such as "
+        f"{sorted(map(str, wanted - cells))[0]}"
+        for arm, cells in present.items()
+        if wanted - cells
+    ]
+    return "; ".join(lacking)
+
+
+def groupings(frame: pd.DataFrame) -> list[Grouping]:
+    """How pairs are clustered: by `cluster` if given, else by `source` and by `base`.
+
+    Two groupings come back where pairs share sources and bases both (crossed); otherwise one.
+    """
+    if "cluster" in frame:
+        return [_group(frame, "cluster")]
+    shared = [
+        column
+        for column in ("source", "base")
+        if column in frame and frame[column].nunique() < frame["pair"].nunique()
+    ]
+    return [_group(frame, column) for column in shared or ["pair"]]
+
+
+def _group(frame: pd.DataFrame, by: str) -> Grouping:
+    keys = ["arm", "pair"] if by == "pair" else ["arm", by, "pair"]
+    pairs = frame.assign(score=frame["score"].astype(float)).groupby(keys)["score"].mean()
+    table = pairs.groupby(level=["arm", by]).mean().unstack("arm").sort_index()
+    scores = {str(arm): table[arm].to_numpy(dtype=np.float64) for arm in table.columns}
+    return Grouping(by=by, clusters=len(table), scores=scores)
+
+
+def _cells(frame: pd.DataFrame, arm: str) -> list[tuple[object, object]]:
+    rows = frame[frame["arm"] == arm]
+    return list(zip(rows["pair"], rows["seed"], strict=True))
+
+
+def _rows(frame: pd.DataFrame, where: pd.Series) -> str:
+    bad = frame[where.to_numpy()]
+    shown = ", ".join(
+        f"row {index} ({row.arm}, pair {row.pair!s:.12}, seed {row.seed})"
+        for index, row in zip(bad.index[:5], bad[:5].itertuples(), strict=True)
+    )
+    return f"{len(bad)} rows: {shown}"

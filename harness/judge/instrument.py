@@ -1,0 +1,260 @@
+"""The instrument's own checks, computed from what the run recorded.
+
+Each says what it compared, and each can fail: `tests/judge/test_instrument.py` injects the defect.
+A failure makes the verdict *invalid*; it is never a finding about the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.judge.checks import Check
+from harness.measure.behavior import behavior
+from harness.models.load import LoadedModel
+from harness.patch.splice import Footprint
+from harness.run.arms import BASE, SOURCE
+from harness.run.oracle import TOLERANCE
+from harness.run.sampling_settings import Sampling
+from harness.run.trial import Trial
+from harness.tasks.task import Pair, Task
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one cell's run left behind.
+
+    roles: trials by role (base, source, patched, self-patch, full-swap, and controls by name).
+    planned: how many trials each role should have.
+    identity: what the self-patch's write changed, for every pair.
+    store_unchanged: whether the prefilled caches are as they were.
+    pairs: the pairs that were asked for.
+    """
+
+    model: LoadedModel
+    task: Task
+    sampling: Sampling
+    pairs: Sequence[Pair]
+    roles: Mapping[str, Sequence[Trial]]
+    planned: Mapping[str, int]
+    identity: Sequence[Footprint]
+    store_unchanged: bool
+
+
+def instrument_checks(seen: Observed) -> list[Check]:
+    """All instrument checks of a cell, in the order of `checks.INSTRUMENT_CHECKS`."""
+    patched = seen.roles["patched"]
+    controls = {
+        role: trials
+        for role, trials in seen.roles.items()
+        if role not in ("base", "source", "patched", "self-patch", "full-swap")
+    }
+    return [
+        self_patch(seen),
+        full_swap(seen),
+        duplicate_last_token(seen),
+        _oracle("unrotated-keys", patched, seen.model, "patched"),
+        hook_never_fired({"patched": patched, **controls}),
+        Check(
+            "cache-aliasing",
+            seen.store_unchanged,
+            "in-place writes to the prefilled caches: "
+            + ("none" if seen.store_unchanged else "some"),
+        ),
+        vacuous_control(controls, patched),
+        silent_n(seen),
+        prompt_drift(seen),
+        prompt_scored(seen),
+        degenerate_text(seen),
+    ]
+
+
+def full_swap_checks(seen: Observed) -> list[Check]:
+    """The checks that need no patch: those of the full swap and of the unpatched arms."""
+    checks = [full_swap(seen), duplicate_last_token(seen), silent_n(seen), prompt_drift(seen)]
+    return [*checks, prompt_scored(seen)]
+
+
+def self_patch(seen: Observed) -> Check:
+    """A base patched with its own cache is the base: no number changes, and no token."""
+    changed = sum(footprint.changed for footprint in seen.identity)
+    fired = all(footprint.fired for footprint in seen.identity)
+    repeats = _repeats(seen.roles["self-patch"], seen.roles["base"], BASE.id, seen.model)
+    return Check(
+        "self-patch",
+        changed == 0 and fired and len(seen.identity) == len(seen.pairs) and not repeats.wrong,
+        f"{changed} numbers changed in {len(seen.identity)} caches; decoded beside base: {repeats}",
+    )
+
+
+def full_swap(seen: Observed) -> Check:
+    """The whole cache and last token of the source give the source's generation."""
+    repeats = _repeats(seen.roles["full-swap"], seen.roles["source"], SOURCE.id, seen.model)
+    fired = all(trial.fired == trial.planned > 0 for trial in seen.roles["full-swap"])
+    return Check("full-swap", not repeats.wrong and fired, f"decoded beside source: {repeats}")
+
+
+def duplicate_last_token(seen: Observed) -> Check:
+    """T-1 positions cached, the last token fed once: as a forward pass without a cache has it."""
+    trials = [*seen.roles["base"], *seen.roles["source"]]
+    doubled = sum(trial.cached_slots != trial.prompt_tokens - 1 for trial in trials)
+    check = _oracle("duplicate-last-token", trials, seen.model, "unpatched")
+    return Check(
+        check.name,
+        check.passed is True and not doubled,
+        f"{check.detail}; {doubled} of {len(trials)} caches not T-1 long",
+    )
+
+
+def hook_never_fired(patched: Mapping[str, Sequence[Trial]]) -> Check:
+    """Every patched trial wrote all tensors it planned, and each of them changed numbers."""
+    silent = {
+        role: sum(
+            not (trial.fired == trial.planned > 0 and trial.least_changed > 0) for trial in trials
+        )
+        for role, trials in patched.items()
+    }
+    trials = patched["patched"]
+    changed, elements = sum(t.changed for t in trials), sum(t.elements for t in trials)
+    idle = {role: n for role, n in silent.items() if n}
+    return Check(
+        "hook-never-fired",
+        not idle and bool(trials),
+        f"{changed} of {elements} numbers changed in {len(trials)} patched trials; trials with a "
+        f"tensor that was not written or not changed: {idle or 'none'}",
+    )
+
+
+def vacuous_control(controls: Mapping[str, Sequence[Trial]], patched: Sequence[Trial]) -> Check:
+    """A control pastes something else than the patched arm does, or somewhere else."""
+    vacuous = []
+    for role, trials in controls.items():
+        if role == "wrong-layer":
+            same = _layers(trials[0].arm) & _layers(patched[0].arm)
+            n = len(trials) if same else 0
+        else:
+            n = sum(not trial.differs for trial in trials)
+        if n:
+            vacuous.append(f"{role}: {n} of {len(trials)} trials paste what the patched arm does")
+    return Check(
+        "vacuous-control",
+        not vacuous and bool(controls),
+        "; ".join(vacuous) or f"all differ from the patched arm: {', '.join(controls)}",
+    )
+
+
+def silent_n(seen: Observed) -> Check:
+    """As many trials as planned in every role, none twice."""
+    off = {
+        role: f"{len({trial.key for trial in seen.roles[role]})} of {planned}"
+        for role, planned in seen.planned.items()
+        if len({trial.key for trial in seen.roles[role]}) != planned
+    }
+    total = sum(seen.planned.values())
+    return Check(
+        "silent-n", not off, f"planned {total}; " + (f"short: {off}" if off else f"run {total}")
+    )
+
+
+def prompt_drift(seen: Observed) -> Check:
+    """Every trial carries the hashes of the task's texts, under the task's ids."""
+    texts = {pair.id: (pair.source.sha, pair.base.sha) for pair in seen.pairs}
+    trials = [trial for some in seen.roles.values() for trial in some]
+    off = sum(texts.get(t.pair) != (t.source_sha, t.base_sha) for t in trials)
+    return Check("prompt-drift", not off, f"{off} of {len(trials)} trials with other prompt hashes")
+
+
+def prompt_scored(seen: Observed) -> Check:
+    """The scored text is the text of the generated tokens, and of nothing else."""
+    trials = [trial for some in seen.roles.values() for trial in some]
+    off = sum(
+        len(t.tokens) > seen.sampling.max_new_tokens or seen.model.decode(t.tokens) != t.text
+        for t in trials
+    )
+    return Check(
+        "prompt-scored", not off, f"{off} of {len(trials)} texts are more than generated tokens"
+    )
+
+
+def degenerate_text(seen: Observed) -> Check:
+    """No arm repeats itself beyond the share that the task declares."""
+    limit = seen.task.max_degenerate_share
+    shares = {
+        role: sum(behavior(t.text, seen.task).degenerate for t in seen.roles[role])
+        / max(1, len(seen.roles[role]))
+        for role in ("base", "source", "patched")
+    }
+    shown = ", ".join(f"{role} {share:.1%}" for role, share in shares.items())
+    return Check(
+        "degenerate-text",
+        max(shares.values()) <= limit,
+        f"texts of which over half of the 4-grams repeat: {shown}; at most {limit:.0%} wanted",
+    )
+
+
+@dataclass(frozen=True)
+class _Repeats:
+    """How well some trials repeat another arm's, token for token and logit for logit."""
+
+    compared: int
+    other_tokens: int
+    not_compared: int
+    difference: float
+    allowed: float
+
+    @property
+    def wrong(self) -> bool:
+        off = self.other_tokens or self.not_compared or not self.compared
+        return bool(off) or self.difference > self.allowed
+
+    def __str__(self) -> str:
+        missing = f", {self.not_compared} not compared" if self.not_compared else ""
+        return (
+            f"{self.compared} trials, {self.other_tokens} with other tokens{missing}, largest "
+            f"logit difference {self.difference:.3g} of the largest logit (at most "
+            f"{self.allowed:g} allowed)"
+        )
+
+
+def _repeats(
+    trials: Sequence[Trial], like: Sequence[Trial], reference: str, model: LoadedModel
+) -> _Repeats:
+    tokens = {(t.pair, t.seed): t.tokens for t in like}
+    beside = [t for t in trials if t.reference == reference]
+    apart = [
+        (t.reference_difference or 0.0) / max(t.reference_scale or 0.0, 1e-30) for t in beside
+    ]
+    return _Repeats(
+        compared=len(trials),
+        other_tokens=sum(tokens.get((t.pair, t.seed)) != t.tokens for t in trials),
+        not_compared=sum(t.reference_difference is None for t in beside)
+        + len(trials)
+        - len(beside),
+        difference=max(apart, default=0.0),
+        # On a CPU rows of one batch, padded alike, agree to the bit.
+        allowed=0.0 if model.device.type == "cpu" else TOLERANCE[model.dtype_name],
+    )
+
+
+def _oracle(name: str, trials: Sequence[Trial], model: LoadedModel, what: str) -> Check:
+    errors = [t.oracle_error for t in trials if t.oracle_error is not None]
+    limit = TOLERANCE[model.dtype_name]
+    worst = max(errors, default=float("nan"))
+    return Check(
+        name,
+        bool(errors) and worst <= limit,
+        f"{len(errors)} {what} rows recomputed one by one: largest relative logit error "
+        f"{worst:.2g}, at most {limit:g} wanted",
+    )
+
+
+def _layers(arm: str) -> set[str]:
+    """The layers in an arm's id, `donor>site@layers/positions`."""
+    return set(arm.partition("@")[2].partition("/")[0].split("+"))
+
+
+def near_ties(trials: Sequence[Trial], within: float) -> int:
+    """Trials of which some uniform lies this close to an edge of the CDF."""
+    return sum(trial.margin < within for trial in trials)
+
+

@@ -1,0 +1,50 @@
+"""What is seen in a generated text: both scores, its length in words, and its repetition.
+
+Repetition is kept beside the score and never inside it: behavior gained through collapse is
+not transfer (FACTS.md names that failure *degenerate-text*).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from harness.tasks.scorers import Lexicon, Published, words_of
+from harness.tasks.task import Task
+
+NGRAM = 4
+DEGENERATE_ABOVE = 0.5
+
+
+class Behavior(NamedTuple):
+    """Outcomes of one generated text.
+
+    score: the task's own scorer.
+    words: number of words, by which rates were divided.
+    distinct_share: distinct words / words (0 for a text of no word).
+    repeated_4grams: share of the word 4-grams that stood in the text before (0 below 4 words).
+    degenerate: more than half of the 4-grams are repeats.
+    """
+
+    score: float
+    score_lexicon: float
+    score_published: float
+    words: int
+    distinct_share: float
+    repeated_4grams: float
+    degenerate: bool
+
+
+def behavior(text: str, task: Task) -> Behavior:
+    """Measure one generated text (never its prompt) for a task."""
+    words = words_of(text)
+    ngrams = list(zip(*(words[i:] for i in range(NGRAM)), strict=False))
+    repeated = 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+    return Behavior(
+        score=task.scorer(text),
+        score_lexicon=Lexicon(task.lexicon)(text),
+        score_published=Published()(text),
+        words=len(words),
+        distinct_share=len(set(words)) / len(words) if words else 0.0,
+        repeated_4grams=repeated,
+        degenerate=repeated > DEGENERATE_ABOVE,
+    )

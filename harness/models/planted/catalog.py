@@ -1,0 +1,91 @@
+"""The planted models, as data: where each keeps its behavior, and how strongly.
+
+Every model is 16 layers deep, so that the depths 18/32, 25/32 and 27/32 are the layers 9, 12
+and 13. How the numbers below become weights is in `build`; what follows from them, exactly, in
+`truth`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from harness.spec import resolve_layers
+
+N_LAYERS = 16
+HIDDEN = 32
+N_HEADS = 2
+N_KV_HEADS = 1
+D_HEAD = 8
+CONTENT = 0.2
+"""Amplitude of the token-dependent content in K and V that nothing reads."""
+SHORTEST_PROMPT, LONGEST_PROMPT = 36, 44
+"""Prompt lengths in tokens, both included; uniform, sources and bases independently."""
+N_PAIRS = 300
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One planted model.
+
+    layers: the layers whose attention reads the trigger value, with equal shares that sum to 1.
+    trigger_share: the share of a source prompt, from its start, that is trigger words.
+    offset, gain: the logit of a marker word over a plain word is offset + gain * m, before the
+        temperature, where m is the mean trigger value that the reading layers attend to.
+    """
+
+    name: str
+    about: str
+    layers: str
+    trigger_share: Fraction
+    offset: float
+    gain: float
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each layer's share of the signal, shape `[layer]`."""
+        reading = resolve_layers(self.layers, N_LAYERS)
+        return tuple(1 / len(reading) if layer in reading else 0.0 for layer in range(N_LAYERS))
+
+    def n_triggers(self, source_tokens: int) -> int:
+        """How many trigger words a source of so many tokens starts with."""
+        return -int(-self.trigger_share * source_tokens // 1)
+
+
+CATALOG: dict[str, Planted] = {
+    planted.name: planted
+    for planted in (
+        Planted(
+            name="stored-at-layer",
+            about="the KV cache of layer 25/32 carries the whole behavior",
+            layers="25/32",
+            trigger_share=Fraction(1),
+            offset=-1.75,
+            gain=4.0,
+        ),
+        Planted(
+            name="distributed",
+            about="every layer's KV cache carries an equal share",
+            layers="all",
+            trigger_share=Fraction(1),
+            offset=-1.75,
+            gain=4.0,
+        ),
+        Planted(
+            name="early-tokens",
+            about="layer 18/32 carries it, in the first quarter of the source's tokens",
+            layers="18/32",
+            trigger_share=Fraction(1, 4),
+            offset=-1.75,
+            gain=16.0,
+        ),
+        Planted(
+            name="inert",
+            about="sources and bases behave alike: there is nothing to transfer",
+            layers="25/32",
+            trigger_share=Fraction(1),
+            offset=-1.75,
+            gain=0.0,
+        ),
+    )
+}

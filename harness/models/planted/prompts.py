@@ -1,0 +1,46 @@
+"""The task of a planted model: random words of the right class, drawn by hash.
+
+Pair i is the same under any number of pairs, and no prompt is used twice, so pairs are
+independent draws from the population that `truth` sums over.
+"""
+
+from __future__ import annotations
+
+from harness.models.planted.catalog import LONGEST_PROMPT, N_PAIRS, SHORTEST_PROMPT, Planted
+from harness.models.planted.words import MARKERS, PLAIN, TRIGGERS
+from harness.tasks.scorers import Lexicon
+from harness.tasks.task import Prompt, Task, sha256
+
+
+def planted_task(planted: Planted, n_pairs: int = N_PAIRS) -> Task:
+    """A task of `n_pairs` pairs; its lexicon is the marker words."""
+    lexicon = frozenset(MARKERS)
+    return Task(
+        name=f"planted:{planted.name}",
+        about=planted.about,
+        sources=tuple(_prompt(planted, "source", i) for i in range(n_pairs)),
+        bases=tuple(_prompt(planted, "base", i) for i in range(n_pairs)),
+        pairing="one-to-one",
+        scorer=Lexicon(lexicon),
+        lexicon=lexicon,
+        where=f"planted:{planted.name}",
+    )
+
+
+def _prompt(planted: Planted, side: str, index: int) -> Prompt:
+    stream = f"{planted.name}:{side}:{index}"
+    length = SHORTEST_PROMPT + _draw(stream, "length", LONGEST_PROMPT - SHORTEST_PROMPT + 1)
+    n_triggers = planted.n_triggers(length) if side == "source" else 0
+    words = [
+        _word(TRIGGERS if k < n_triggers else PLAIN, f"{stream}:{k}") for k in range(length)
+    ]
+    return Prompt(id=f"{side}-{index:03d}", family=f"{side}-{index:03d}", text=" ".join(words))
+
+
+def _word(words: tuple[str, ...], stream: str) -> str:
+    return words[_draw(stream, "word", len(words))]
+
+
+def _draw(stream: str, what: str, n: int) -> int:
+    """A whole number from 0 to n-1, uniform to within n / 2**64."""
+    return int(sha256(f"{stream}:{what}")[:16], 16) % n

@@ -1,0 +1,27 @@
+"""Norm-matched noise: what a patch would write, with its direction replaced by chance.
+
+Each written vector (one layer, head and position of K or V) keeps the length of the source's
+vector that would have stood there; its direction is uniform on the sphere. The draw depends on
+pair, seed, layer and tensor alone, never on the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def noise_like(vectors: torch.Tensor, stream: str) -> torch.Tensor:
+    """Vectors of the same norms in random directions.
+
+    vectors: `pos head d_head`. stream: names the draw; equal names give equal directions.
+    """
+    digest = hashlib.sha256(stream.encode()).digest()
+    draw = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+    direction = torch.from_numpy(draw.standard_normal(tuple(vectors.shape)))
+    direction /= direction.norm(dim=-1, keepdim=True)
+    work = torch.promote_types(vectors.dtype, torch.float32)
+    norms = vectors.to(work).norm(dim=-1, keepdim=True)
+    return (direction.to(vectors.device, work) * norms).to(vectors.dtype)

@@ -1,0 +1,299 @@
+"""The pytest plugin: options, the `study` fixture, verdict words, files at the end. Hooks only.
+
+Imports no torch, and does nothing unless tests that use the fixture `study` are collected.
+Evidence travels as one JSON string in `user_properties`, which xdist and JUnit both carry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.claim import claim_of
+from harness.errors import UsageError
+from harness.report import terminal
+from harness.session import EMBEDDED, PROFILES, ClaimsSession, Settings, describe
+
+EVIDENCE = "claim_evidence"
+INSTRUMENT = "instrument_evidence"
+MODEL_FIXTURE = "_claims_model"
+_SESSION = pytest.StashKey[ClaimsSession]()
+_COLLECTED = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("claims", "claims about patching the KV cache")
+    add = group.addoption
+    add(
+        "--model",
+        action="append",
+        dest="claims_models",
+        metavar="NAME",
+        help="planted:NAME, a folder, or a hub id; repeatable (default: all planted models)",
+    )
+    add("--revision", dest="claims_revision", help="revision of a hub id")
+    add("--device", dest="claims_device", help="cpu, cuda, cuda:N (default: a GPU if there is one)")
+    add("--dtype", dest="claims_dtype", help="float64, float32, bfloat16 or float16")
+    add("--task", dest="claims_task", metavar="FILE", help="task file for models not planted")
+    add("--pairs", dest="claims_pairs", type=int, metavar="N", help="pairs to run, from the first")
+    add("--seeds", dest="claims_seeds", type=int, metavar="N", help="generations of a pair and arm")
+    add("--max-new-tokens", dest="claims_max_new_tokens", type=int, metavar="N")
+    add("--temperature", dest="claims_temperature", type=float, metavar="X", help="0.7; 0: greedy")
+    add("--batch-size", dest="claims_batch_size", metavar="N|auto", help="rows decoded together")
+    add("--claims-profile", dest="claims_profile", choices=sorted(PROFILES))
+    add("--claims-out", dest="claims_out", metavar="DIR", help="default reports/latest")
+    add(
+        "--claims-strict",
+        dest="claims_strict",
+        action="store_true",
+        help="inconclusive and invalid verdicts fail",
+    )
+    add("--resume", dest="claims_resume", action="store_true", default=None)
+    add(
+        "--no-resume",
+        dest="claims_resume",
+        action="store_false",
+        help="move earlier trials aside and run all again",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)
+    with _usage_errors():
+        session = ClaimsSession(
+            _settings(config),
+            shard=worker["workerid"] if worker else "main",
+            workers=worker["workercount"] if worker else 1,
+        )
+        config.stash[_SESSION] = session
+        if getattr(config.option, "reruns", None):
+            raise UsageError("--reruns: a verdict is not run again until it pleases")
+        given = any(
+            value not in (None, False)
+            for name, value in vars(config.option).items()
+            if name.startswith("claims_")
+        ) or config.option.claims_resume is False
+        # With workers, this is the place where an error is shown once and costs nothing.
+        if given and worker is None:
+            session.check()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if MODEL_FIXTURE in metafunc.fixturenames:
+        models = metafunc.config.stash[_SESSION].settings.models
+        metafunc.parametrize(
+            MODEL_FIXTURE, models, indirect=True, scope="session", ids=_model_ids(models)
+        )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    config = session.config
+    claims = [item for item in session.items if MODEL_FIXTURE in _fixtures(item)]
+    config.stash[_COLLECTED] = [item.nodeid for item in claims]
+    if not claims or config.option.collectonly:
+        return
+    with _usage_errors():
+        state = config.stash[_SESSION]
+        state.check()
+        if not hasattr(config, "workerinput"):
+            state.start_fresh()
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
+    cells = [item for item in items if claim_of(getattr(item, "function", None))]
+    if not cells:
+        return None
+    claims = {found.id for item in cells if (found := claim_of(getattr(item, "function", None)))}
+    return describe(config.stash[_SESSION].settings, len(cells), sorted(claims))
+
+
+@pytest.fixture(scope="session")
+def _claims_model(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """One loaded model with its task, budget and ledger; the next one replaces it."""
+    config = request.config
+    try:
+        with config.stash[_SESSION].open_study(request.param, _progress_of(config)) as study:
+            yield study
+    except UsageError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.fixture
+def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
+    """The study of one claim's cell: `study.judge(Patch(...))`, once a test."""
+    from harness.claim_test import ClaimTest
+
+    item = request.node
+    model_id = _model_ids(request.config.stash[_SESSION].settings.models)[
+        request.config.stash[_SESSION].settings.models.index(_claims_model.model.name)
+    ]
+
+    def record(kind: str, content: str) -> None:
+        item.user_properties.append((kind, content))
+
+    return ClaimTest(
+        study=_claims_model,
+        claim=claim_of(item.function),
+        cell=_cell_of(item.callspec.id, model_id),
+        strict=request.config.stash[_SESSION].settings.strict,
+        record=record,
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # Filled on the controller or the only process; see _Collector for why it is registered late.
+    return None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Collector(config.stash[_SESSION]), "kv-claims-collector")
+
+
+class _Collector:
+    """Takes evidence out of reports, wherever the tests ran."""
+
+    def __init__(self, state: ClaimsSession) -> None:
+        self._state = state
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if type(report) is not pytest.TestReport or report.when != "call":
+            return
+        for kind, into in (
+            (EVIDENCE, self._state.evidence),
+            (INSTRUMENT, self._state.instrument),
+        ):
+            if (content := _property(report, kind)) is not None:
+                into.append({**content, "test": report.nodeid})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
+    """Show a verdict in its own word; what counts as failed or skipped stays pytest's."""
+    if report.when != "call" or hasattr(report, "wasxfail"):
+        return None
+    evidence = _property(report, EVIDENCE)
+    if evidence is None:
+        return None
+    return terminal.status(report.outcome, evidence["verdict"])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    state = config.stash[_SESSION]
+    if state.evidence or state.instrument:
+        from harness.report.write import write_reports
+
+        write_reports(state)
+    if exitstatus == pytest.ExitCode.OK and _without_evidence(config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    state = config.stash[_SESSION]
+    if state.evidence or state.instrument:
+        terminal.summary(terminalreporter, state)
+    for test in _without_evidence(config):
+        terminalreporter.write_line(f"no evidence: {test} ended without a verdict", red=True)
+
+
+def _without_evidence(config: pytest.Config) -> list[str]:
+    """Selected claims that ended without evidence (known where this process collected)."""
+    state = config.stash[_SESSION]
+    found = {one["test"] for one in [*state.evidence, *state.instrument]}
+    if config.option.collectonly:
+        return []
+    return [test for test in config.stash.get(_COLLECTED, []) if test not in found]
+
+
+def _settings(config: pytest.Config) -> Settings:
+    option = config.option
+    given = {
+        "models": tuple(option.claims_models or EMBEDDED),
+        "revision": option.claims_revision,
+        "device": option.claims_device,
+        "dtype": option.claims_dtype,
+        "task": Path(option.claims_task) if option.claims_task else None,
+        "pairs": option.claims_pairs,
+        "seeds": option.claims_seeds,
+        "max_new_tokens": option.claims_max_new_tokens,
+        "temperature": option.claims_temperature,
+        "batch_size": _batch_size(option.claims_batch_size),
+        "profile": option.claims_profile,
+        "out": Path(option.claims_out) if option.claims_out else config.rootpath / Settings.out,
+        "strict": option.claims_strict,
+        "resume": option.claims_resume,
+    }
+    return Settings(
+        root=config.rootpath, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def _batch_size(text: str | None) -> int | None:
+    if text is None or text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--batch-size {text!r}: expected a whole number or auto") from None
+
+
+def _model_ids(models: tuple[str, ...]) -> list[str]:
+    """Short names for test ids: a folder by its last part; numbered where two are alike."""
+    short = [Path(name).name if Path(name).is_dir() else name for name in models]
+    return [
+        name if short.count(name) == 1 else f"{name}.{position}"
+        for position, name in enumerate(short)
+    ]
+
+
+def _cell_of(call_id: str, model_id: str) -> str:
+    """The cell's id: the test's id without the model."""
+    return call_id.removeprefix(model_id).removesuffix(model_id).strip("-") or "only"
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return list(getattr(item, "fixturenames", []))
+
+
+def _property(report: Any, kind: str) -> Any:
+    for name, content in getattr(report, "user_properties", []):
+        if name == kind:
+            return json.loads(content)
+    return None
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Show our usage errors as pytest's: one line, exit status 4."""
+    try:
+        yield
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _progress_of(
+    config: pytest.Config,
+) -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
+    """A progress bar on the real terminal: none in workers, under -q, or without a terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    quiet = hasattr(config, "workerinput") or config.get_verbosity() < 0
+
+    @contextmanager
+    def show(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        with ExitStack() as stack:
+            if capture is not None:
+                stack.enter_context(capture.global_and_fixture_disabled())
+            bar = stack.enter_context(terminal.progress_bar(label, total, quiet=quiet))
+            yield bar
+
+    return show

@@ -1,0 +1,109 @@
+"""What a run says in the terminal: a verdict's letter and word, the progress bar, the table.
+
+The table fits 80 columns; colors are pytest's own, and go where pytest's go.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.session import ClaimsSession
+
+WORDS = ("supported", "refuted", "inconclusive", "invalid")
+_COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
+
+
+def status(outcome: str, verdict: str) -> tuple[str, str, tuple[str, dict[str, bool]]]:
+    """Category (pytest's own), letter and colored word of a verdict for pytest's progress."""
+    word = verdict.upper() if outcome != "failed" else f"{verdict.upper()} (failed)"
+    return outcome, verdict[0].upper(), (word, {_COLORS[verdict]: True})
+
+
+@contextmanager
+def progress_bar(label: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar of trials with rate and time left; nothing when quiet or without a terminal."""
+    with tqdm(
+        total=total,
+        desc=f"  {label}"[:46],
+        unit="trial",
+        file=sys.stderr,
+        disable=True if quiet else None,
+        leave=False,
+        dynamic_ncols=True,
+    ) as bar:
+
+        def advance(n: int) -> None:
+            bar.update(n)
+
+        yield advance
+
+
+def summary(reporter: Any, state: ClaimsSession) -> None:
+    """The table of verdicts, one line a cell, and where the files are."""
+    reporter.section("claims", sep="=")
+    for line, color in table(state.evidence):
+        reporter.write_line(line, **({color: True} if color else {}))
+    found = Counter(one["verdict"] for one in state.evidence)
+    reporter.write_line("")
+    reporter.write_line(
+        "verdicts: " + ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
+    )
+    good = sum(one["passed"] for one in state.instrument)
+    if state.instrument:
+        reporter.write_line(
+            f"instrument checks: {good} of {len(state.instrument)} passed "
+            "(full swap reproduces the source)"
+        )
+    reporter.write_line(f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md")
+
+
+def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+    """Lines of at most 80 columns, each with its color or None."""
+
+    def group(one: dict[str, Any]) -> tuple[str, str]:
+        return one["model"], one["claim"]
+
+    lines: list[tuple[str, str | None]] = []
+    head = f"  {'cell':<14} {'verdict':<13} {'transfer':>8} {'interval':<22} {'pairs':<7} checks"
+    for (model, claim), cells in groupby(evidence, key=group):
+        if lines:
+            lines.append(("", None))
+        cells = list(cells)
+        lines.append((f"{claim} {region_text(cells[0]['region'])} on {model}"[:80], None))
+        lines.append((head, None))
+        lines.extend((row(one), _COLORS[one["verdict"]]) for one in cells)
+    return lines
+
+
+def row(one: dict[str, Any]) -> str:
+    """One cell's line."""
+    estimate = "-" if one["estimate"] is None else f"{one['estimate']:.3f}"
+    passed = sum(check["passed"] is True for check in one["checks"])
+    size = f"{one['pairs']}x{one['seeds']}"
+    return (
+        f"  {one['cell']:<14.14} {one['verdict'].upper():<13} {estimate:>8} "
+        f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
+    )
+
+
+def interval_text(one: dict[str, Any]) -> str:
+    """`[low, high] 95%`, or a dash."""
+    if one["interval"] is None:
+        return "-"
+    low, high = one["interval"]
+    return f"[{low:.3f}, {high:.3f}] {one['level']:.0%}"
+
+
+def region_text(region: dict[str, Any]) -> str:
+    """The claimed region, `[0.7, 0.9]` or `<= 0.12`."""
+    low, high = region["low"], region["high"]
+    if low is None:
+        return f"<= {high:g}"
+    return f">= {low:g}" if high is None else f"[{low:g}, {high:g}]"

@@ -1,0 +1,91 @@
+"""Writing a run's files: evidence.json, trials.parquet, trials.csv, report.md.
+
+Each file is written beside its place and then moved there, so that a failure half-way leaves the
+earlier one whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import __version__
+from harness.evidence import SCHEMA, to_json
+from harness.report.markdown import render
+from harness.run.ledger import Ledger
+from harness.run.table import trials_frame
+from harness.session import LEDGER_FOLDER, ClaimsSession
+
+
+def write_reports(state: ClaimsSession) -> None:
+    """Write every file of a run into its folder."""
+    out = state.settings.out
+    ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
+    run = run_facts(state, ledger)
+    evidence = {
+        "schema": SCHEMA,
+        "run": run,
+        "evidence": state.evidence,
+        "instrument": state.instrument,
+    }
+    trials = trials_of(state, ledger)
+    replace(out / "evidence.json", lambda path: _text(path, to_json(evidence, indent=1)))
+    replace(out / "trials.csv", lambda path: trials.to_csv(path, index=False))
+    replace(out / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
+    replace(out / "report.md", lambda path: _text(path, render(run, state)))
+
+
+def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
+    """What holds for the run as a whole."""
+    settings = state.settings
+    return {
+        "kv_claims": __version__,
+        "profile": settings.profile,
+        "models": list(settings.models),
+        "task_file": str(settings.task) if settings.task else None,
+        "pairs_asked": settings.pairs,
+        "seeds": settings.n_seeds,
+        "max_new_tokens": settings.sampling.max_new_tokens,
+        "temperature": settings.sampling.temperature,
+        "strict": settings.strict,
+        "ledger_lines_set_aside": [str(bad) for bad in ledger.bad_lines],
+    }
+
+
+def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
+    """The trials that this run's evidence rests on, scored; one row each."""
+    used: dict[tuple[str, str], tuple[int, int]] = {}
+    models: dict[str, str] = {}
+    for one in [*state.evidence, *state.instrument]:
+        models[one["study"]] = one["model"]
+        for arm in one["arms"].values():
+            used[one["study"], arm] = (one["pairs"], one["seeds"])
+    frames = []
+    for study, model in models.items():
+        trials = sorted(
+            (
+                trial
+                for trial in ledger.trials()
+                if trial.study == study
+                and trial.pair_index < used.get((study, trial.arm), (0, 0))[0]
+                and trial.seed < used.get((study, trial.arm), (0, 0))[1]
+            ),
+            key=lambda trial: (trial.pair_index, trial.seed, trial.arm),
+        )
+        frames.append(trials_frame(trials, state.settings.task_of(model)))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write(beside)
+    beside.replace(path)
+
+
+def _text(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")

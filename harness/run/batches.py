@@ -1,0 +1,70 @@
+"""Which trials are decoded together, and how many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import torch
+
+from harness.models.load import LoadedModel
+from harness.patch.splice import RowPlan
+from harness.patch.store import PromptStore
+from harness.run.arms import Arm
+from harness.tasks.task import Pair
+
+MOST_ROWS = 512
+_CPU_BYTES = 2 << 30
+_GPU_SHARE = 0.5
+_COPIES = 2
+"""Slab plus the temporaries of attention and sampling, as multiples of the slab."""
+
+
+class _Row(Protocol):
+    """What packing needs of a trial."""
+
+    @property
+    def pair(self) -> Pair: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def plan(self) -> RowPlan: ...
+    @property
+    def reference(self) -> Arm | None: ...
+
+
+RowT = TypeVar("RowT", bound=_Row)
+
+
+def pack(works: Sequence[RowT], size: int) -> list[list[RowT]]:
+    """Batches of at most `size` rows, alike in length, a pair's arms next to each other.
+
+    A row with a reference counts as two. A batch holds at least one trial, whatever its size.
+    """
+    ordered = sorted(works, key=lambda work: (work.plan.tokens, work.pair.index, work.seed))
+    batches: list[list[RowT]] = []
+    room = 0
+    for work in ordered:
+        rows = 2 if work.reference is not None else 1
+        if rows > room or not batches:
+            batches.append([])
+            room = size
+        batches[-1].append(work)
+        room -= rows
+    return batches
+
+
+def automatic_batch_size(store: PromptStore, slots: int, model: LoadedModel) -> int:
+    """Rows whose caches fit a share of the memory, at most 512.
+
+    slots: positions of a row's cache, generated ones included.
+    """
+    item = store.keys[0].element_size()
+    cache = sum(2 * layer.shape[1] * slots * layer.shape[3] * item for layer in store.keys)
+    logits = 4 * 8 * int(model.config.vocab_size)
+    if model.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(model.device)
+        budget = int(free * _GPU_SHARE)
+    else:
+        budget = _CPU_BYTES
+    return max(1, min(MOST_ROWS, budget // (_COPIES * cache + logits)))

@@ -1,0 +1,152 @@
+"""Decoding a batch of spliced rows: one loop for every arm.
+
+The last prompt token is fed once, at its real position, and then each sampled token. Rows of
+unequal length stand right-aligned with the padding masked, and positions are passed explicitly
+(transformers would count them over the padding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from harness.models.load import LoadedModel
+from harness.patch.splice import Slab
+from harness.run.sampling import choose
+from harness.run.sampling_settings import Sampling
+
+
+class Compared(NamedTuple):
+    """Logits of a row against another row of the same batch, over all steps.
+
+    largest: the largest absolute difference. scale: the largest absolute logit.
+    """
+
+    largest: float
+    scale: float
+
+
+class Decoded(NamedTuple):
+    """What a batch generated.
+
+    tokens: generated ids of each row, the stop token included. stopped: whether it stopped
+    itself. margins: the smallest sampling margin of each row. compared: for each (row, row)
+    asked. logits: for each row asked, `step vocab` on the CPU.
+    """
+
+    tokens: list[list[int]]
+    stopped: list[bool]
+    margins: list[float]
+    compared: list[Compared]
+    logits: dict[int, torch.Tensor]
+
+
+@torch.no_grad()
+def decode(
+    model: LoadedModel,
+    slab: Slab,
+    first: Sequence[int],
+    uniform: torch.Tensor,
+    sampling: Sampling,
+    *,
+    compare: Sequence[tuple[int, int]] = (),
+    keep: Sequence[int] = (),
+) -> Decoded:
+    """Generate from every row of a slab; the slab's free room is used up.
+
+    first: the last prompt token of each row. uniform: float64, `batch step`.
+    compare: pairs of rows whose logits are compared at each step. keep: rows whose logits are
+    wanted back.
+    """
+    device = model.device
+    n_rows, steps = len(first), sampling.max_new_tokens
+    cache = as_cache(slab)
+    mask = torch.ones(n_rows, slab.slots + steps, dtype=torch.long, device=device)
+    positions = torch.arange(slab.slots, device=device)
+    mask[:, : slab.slots] = positions >= (slab.slots - slab.lengths + 1)[:, None]
+    stop_ids = torch.tensor(sorted(model.stop_ids), dtype=torch.long, device=device)
+    uniform = uniform.to(device)
+    left = torch.tensor([a for a, _ in compare], dtype=torch.long, device=device)
+    right = torch.tensor([b for _, b in compare], dtype=torch.long, device=device)
+    kept = torch.tensor(list(keep), dtype=torch.long, device=device)
+
+    token = torch.tensor(list(first), dtype=torch.long, device=device)
+    going = torch.ones(n_rows, dtype=torch.bool, device=device)
+    ids = torch.zeros(n_rows, steps, dtype=torch.long, device=device)
+    lengths = torch.full((n_rows,), steps, dtype=torch.long, device=device)
+    margins = torch.ones(n_rows, dtype=torch.float64, device=device)
+    largest = torch.zeros(len(compare), dtype=torch.float64, device=device)
+    scale = torch.zeros(len(compare), dtype=torch.float64, device=device)
+    seen: list[torch.Tensor] = []
+    for step in range(steps):
+        logits = model.network(
+            input_ids=token[:, None],
+            attention_mask=mask[:, : slab.slots + step + 1],
+            position_ids=(slab.lengths - 1 + step)[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if len(compare):
+            apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
+            both = going[left] & going[right]
+            largest = torch.maximum(largest, apart.where(both, 0.0))
+            scale = torch.maximum(scale, logits[right].abs().amax(-1).to(torch.float64))
+        if len(keep):
+            seen.append(logits[kept].to("cpu"))
+        token, margin = choose(logits, uniform[:, step], sampling.temperature)
+        ids[:, step] = token
+        margins = torch.where(going, torch.minimum(margins, margin), margins)
+        if len(stop_ids):
+            ends = going & torch.isin(token, stop_ids)
+            lengths[ends] = step + 1
+            going = going & ~ends
+            if not going.any():
+                break
+    counts = lengths.tolist()
+    return Decoded(
+        tokens=[row[:n] for row, n in zip(ids.tolist(), counts, strict=True)],
+        stopped=(~going).tolist(),
+        margins=margins.tolist(),
+        compared=[Compared(*pair) for pair in zip(largest.tolist(), scale.tolist(), strict=True)],
+        logits={row: torch.stack([s[i] for s in seen])[: counts[row]] for i, row in enumerate(keep)},
+    )
+
+
+def as_cache(slab: Slab) -> DynamicCache:
+    """A transformers cache that reads and grows the slab in place."""
+    cache = DynamicCache()
+    cache.layers = [
+        _SlabLayer(keys, values, slab.slots)
+        for keys, values in zip(slab.keys, slab.values, strict=True)
+    ]
+    cache.layer_class_to_replicate = None
+    return cache
+
+
+class _SlabLayer(DynamicLayer):
+    """A cache layer on memory taken once: growing writes a position instead of copying all."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, filled: int) -> None:
+        super().__init__()
+        self._whole_keys, self._whole_values, self._filled = keys, values, filled
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys, self.values = keys[:, :, :filled], values[:, :, :filled]
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        start, self._filled = self._filled, self._filled + key_states.shape[-2]
+        self._whole_keys[:, :, start : self._filled] = key_states
+        self._whole_values[:, :, start : self._filled] = value_states
+        self.keys = self._whole_keys[:, :, : self._filled]
+        self.values = self._whole_values[:, :, : self._filled]
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self._filled

@@ -1,0 +1,158 @@
+"""The ledger: every finished trial, one JSON line, appended and flushed as it finishes.
+
+A run that was killed finds its trials here and goes on. One writer a file (a shard); all shards of
+a folder are read. A line that cannot be read is named, moved to `set-aside.txt` and its trial run
+again: it is never silently dropped, and the lines around it are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from harness.errors import UsageError
+from harness.run.trial import Trial
+
+SET_ASIDE = "set-aside.txt"
+
+
+class BadLine(NamedTuple):
+    """A line that is no trial, and where it stood."""
+
+    path: Path
+    number: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path.name} line {self.number}: {self.why}"
+
+
+class Ledger:
+    """Trials of a folder by key; appends go to one shard. Without a folder, in memory only.
+
+    Raises UsageError when the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | None = None, shard: str = "main") -> None:
+        self.folder = folder
+        self.bad_lines: list[BadLine] = []
+        self._trials: dict[str, Trial] = {}
+        self._shard = shard
+        self._file: IO[str] | None = None
+        if folder is not None:
+            check_writable(folder)
+            for path in sorted(folder.glob("*.jsonl")):
+                self._read(path, folder)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def get(self, key: str) -> Trial | None:
+        return self._trials.get(key)
+
+    def trials(self) -> Iterable[Trial]:
+        return self._trials.values()
+
+    def append(self, trials: Iterable[Trial]) -> None:
+        """Record finished trials; on disk when this returns."""
+        trials = list(trials)
+        self._trials.update({trial.key: trial for trial in trials})
+        if self.folder is None:
+            return
+        if self._file is None:
+            self._file = _open_at_line_start(self.folder / f"{self._shard}.jsonl")
+        for trial in trials:
+            line = json.dumps(trial.to_dict(), allow_nan=False, ensure_ascii=False)
+            self._file.write(f"{_checksum(line)} {line}\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _read(self, path: Path, folder: Path) -> None:
+        bad = []
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    trial = _parse(line)
+                except ValueError as error:
+                    bad.append((BadLine(path, number, str(error)), line))
+                    continue
+                held = self._trials.setdefault(trial.key, trial)
+                if held.tokens != trial.tokens:
+                    why = f"trial {trial.key[:12]} has other tokens than one already held"
+                    bad.append((BadLine(path, number, why), line))
+        known = _set_aside_before(folder)
+        for entry, line in bad:
+            self.bad_lines.append(entry)
+            if str(entry) not in known:
+                with (folder / SET_ASIDE).open("a", encoding="utf-8") as file:
+                    file.write(f"# {entry}\n{line.rstrip()}\n")
+
+
+def archive(folder: Path) -> Path | None:
+    """Move the shards of a ledger folder into a numbered folder beside them, for a fresh start."""
+    shards = sorted(folder.glob("*.jsonl"))
+    if not shards:
+        return None
+    number = 1
+    while (aside := folder / f"before-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for shard in shards:
+        shard.rename(aside / shard.name)
+    return aside
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder and make sure that files can be written there; else UsageError."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"folder {folder}: cannot be written ({error.strerror}), expected a place for reports"
+        ) from error
+
+
+def _parse(line: str) -> Trial:
+    checksum, _, body = line.rstrip("\n").partition(" ")
+    if not line.endswith("\n"):
+        raise ValueError("cut off before its end")
+    if checksum != _checksum(body):
+        raise ValueError("its checksum does not match its content")
+    content = json.loads(body)
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return Trial.from_dict(content)
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _open_at_line_start(path: Path) -> IO[str]:
+    """Open for appending; a line that a kill cut off gets its end, so that it harms no other."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+    return path.open("a", encoding="utf-8", newline="\n")
+
+
+def _set_aside_before(folder: Path) -> set[str]:
+    path = folder / SET_ASIDE
+    if not path.exists():
+        return set()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {line.removeprefix("# ") for line in lines if line.startswith("# ")}

@@ -1,0 +1,66 @@
+"""A trial: one generation of one arm of one pair with one seed, and what the run saw of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One record of the ledger.
+
+    key: hash of everything that determines the tokens. study: hash of model, task, sampling and
+    fingerprint, shared by the trials of a run.
+    tokens: generated ids only. text: their text, without special tokens.
+    planned, fired: tensors to write and written; elements, changed, least_changed, differs: see
+    `patch.splice.Footprint`.
+    margin: smallest distance of a uniform from an edge of its interval in the CDF.
+    reference: the arm whose logits this row was compared with in its batch, with the largest
+    difference and the largest logit; None where it was not.
+    oracle_error: relative error against the independent recomputation, or None.
+    """
+
+    key: str
+    study: str
+    model: str
+    task: str
+    pair: str
+    pair_index: int
+    source: str
+    base: str
+    source_sha: str
+    base_sha: str
+    arm: str
+    seed: int
+    prompt_tokens: int
+    cached_slots: int
+    tokens: tuple[int, ...]
+    text: str
+    stopped: Literal["length", "stop-token"]
+    planned: int
+    fired: int
+    elements: int
+    changed: int
+    least_changed: int
+    differs: int | None
+    margin: float
+    reference: str | None
+    reference_difference: float | None
+    reference_scale: float | None
+    oracle_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Trial:
+        """Raises ValueError where a field is missing, unknown or plainly of the wrong kind."""
+        names = {field.name for field in fields(cls)}
+        if set(content) != names:
+            wrong = sorted(names.symmetric_difference(content))
+            raise ValueError(f"fields {wrong} are missing or unknown")
+        tokens = content["tokens"]
+        if not isinstance(tokens, list) or not all(isinstance(t, int) for t in tokens):
+            raise ValueError("`tokens` is not a list of whole numbers")
+        return cls(**{**content, "tokens": tuple(tokens)})

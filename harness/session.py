@@ -1,0 +1,179 @@
+"""One run of `pytest claims`: its settings, its models, and the evidence that comes in.
+
+The plugin's hooks call in here. torch is imported only when a model is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.errors import UsageError
+from harness.models.planted.catalog import CATALOG
+from harness.models.planted.prompts import planted_task
+from harness.run.ledger import Ledger, archive, check_writable
+from harness.run.sampling_settings import Sampling
+from harness.tasks.load import load_task
+from harness.tasks.task import Task
+
+if TYPE_CHECKING:
+    from harness.study import ModelStudy, ShowProgress
+
+PLANTED_PREFIX = "planted:"
+EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
+DEFAULT_TASK = Path("claims/tasks/self_observation.yaml")
+LEDGER_FOLDER = "ledger"
+
+
+class Profile(NamedTuple):
+    """What a run spends. Pairs are at most so many: fewer where the task has fewer."""
+
+    pairs: int
+    planted_pairs: int
+    seeds: int
+    max_new_tokens: int
+
+
+PROFILES: Mapping[str, Profile] = {
+    "smoke": Profile(pairs=20, planted_pairs=60, seeds=1, max_new_tokens=30),
+    "default": Profile(pairs=200, planted_pairs=200, seeds=1, max_new_tokens=50),
+    "full": Profile(pairs=300, planted_pairs=300, seeds=2, max_new_tokens=100),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `pytest claims`; None where the user gave none.
+
+    root: the folder that relative paths of our own (the default task) start from.
+    """
+
+    root: Path
+    models: tuple[str, ...] = EMBEDDED
+    revision: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    task: Path | None = None
+    pairs: int | None = None
+    seeds: int | None = None
+    max_new_tokens: int | None = None
+    temperature: float = 0.7
+    batch_size: int | None = None
+    profile: str = "default"
+    out: Path = Path("reports/latest")
+    strict: bool = False
+    resume: bool = True
+
+    @property
+    def budget(self) -> Profile:
+        return PROFILES[self.profile]
+
+    @property
+    def n_seeds(self) -> int:
+        return self.budget.seeds if self.seeds is None else self.seeds
+
+    @property
+    def sampling(self) -> Sampling:
+        tokens = self.budget.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        return Sampling(tokens, self.temperature)
+
+    def task_of(self, model: str) -> Task:
+        """The task that a model runs: its own where it is planted, else the task file."""
+        if model.startswith(PLANTED_PREFIX):
+            return planted_task(CATALOG[model.removeprefix(PLANTED_PREFIX)])
+        return load_task(self.task or self.root / DEFAULT_TASK)
+
+    def n_pairs(self, model: str, task: Task) -> int:
+        """Pairs to run: as asked, or as many as the profile wants and the task has."""
+        if self.pairs is not None:
+            return self.pairs
+        planted = model.startswith(PLANTED_PREFIX)
+        wanted = self.budget.planted_pairs if planted else self.budget.pairs
+        return min(wanted, len(task.pairs))
+
+    def check(self) -> None:
+        """Raise UsageError for anything in the settings that no run can use; nothing is run."""
+        from harness.models.load import check_request
+
+        for name, number in (("seeds", self.n_seeds), ("batch-size", self.batch_size or 1)):
+            if number < 1:
+                raise UsageError(f"{name} {number}: expected at least 1")
+        _ = self.sampling
+        if len(set(self.models)) < len(self.models):
+            raise UsageError(f"model given twice: {', '.join(self.models)}")
+        for model in self.models:
+            request = check_request(
+                model, device=self.device, dtype=self.dtype, revision=self.revision
+            )
+            if request.planted is not None and self.task is not None:
+                raise UsageError(
+                    f"task {self.task}: {model} brings its own task; give --task with other models"
+                )
+            task = self.task_of(model)
+            task.first_pairs(self.n_pairs(model, task))
+        check_writable(self.out)
+        check_writable(self.out / LEDGER_FOLDER)
+
+
+@dataclass
+class ClaimsSession:
+    """State of a run. evidence, instrument: what tests reported, as plain JSON objects."""
+
+    settings: Settings
+    shard: str = "main"
+    workers: int = 1
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    instrument: list[dict[str, Any]] = field(default_factory=list)
+    checked: bool = False
+
+    def check(self) -> None:
+        """Check the settings, once."""
+        if not self.checked:
+            self.settings.check()
+            self.checked = True
+
+    def start_fresh(self) -> Path | None:
+        """With --no-resume: move earlier trials aside, to the folder that is returned."""
+        if self.settings.resume:
+            return None
+        return archive(self.settings.out / LEDGER_FOLDER)
+
+    @contextmanager
+    def open_study(self, model: str, show_progress: ShowProgress) -> Iterator[ModelStudy]:
+        """Load a model and bind it to its task, budget and ledger."""
+        import torch
+
+        from harness.models.load import load_model
+        from harness.run.runner import Runner
+        from harness.study import ModelStudy
+
+        settings = self.settings
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
+        task = settings.task_of(model)
+        ledger = Ledger(settings.out / LEDGER_FOLDER, self.shard)
+        loaded = load_model(
+            model, device=settings.device, dtype=settings.dtype, revision=settings.revision
+        )
+        runner = Runner(loaded, task, settings.sampling, ledger, settings.batch_size)
+        try:
+            yield ModelStudy(
+                runner, settings.n_pairs(model, task), settings.n_seeds, show_progress
+            )
+        finally:
+            ledger.close()
+
+
+def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:
+    """One line on what a run will spend, before it starts."""
+    budget = settings.budget
+    pairs = settings.pairs or max(budget.pairs, budget.planted_pairs)
+    most = "" if settings.pairs else "up to "
+    return (
+        f"kv-claims: {cells} cells of {len(claims)} claims on {len(settings.models)} models, "
+        f"profile {settings.profile} ({most}{pairs} pairs x {settings.n_seeds} seeds x "
+        f"{settings.sampling.max_new_tokens} tokens), evidence in {settings.out}"
+    )

@@ -1,0 +1,156 @@
+"""A task: sources, bases, how they are paired, and the scorer. Plain data, no files, no torch.
+
+Every text has a hash, and a pair's id is the SHA-256 of its two texts, so that one id can never
+stand for two texts (the failure *prompt-drift*) and is the same under any `--pairs N`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from harness.errors import UsageError
+from harness.tasks.scorers import Scorer
+
+Pairing = Literal["one-to-one", "crossed"]
+
+
+class Prompt(NamedTuple):
+    """One text, with the family (voice, subject, template) it comes from."""
+
+    id: str
+    family: str
+    text: str
+
+    @property
+    def sha(self) -> str:
+        """SHA-256 of the text, hex."""
+        return sha256(self.text)
+
+
+class Pair(NamedTuple):
+    """A source and a base: the unit of inference."""
+
+    index: int
+    source: Prompt
+    base: Prompt
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the two texts, hex."""
+        return sha256(self.source.text + "\0" + self.base.text)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, pairing rule and scorer; `where` says where it came from, for errors.
+
+    max_degenerate_share: the share of degenerate texts (see `measure.behavior`) that an arm may
+        have before its scores are not believed.
+    """
+
+    name: str
+    about: str
+    sources: tuple[Prompt, ...]
+    bases: tuple[Prompt, ...]
+    pairing: Pairing
+    scorer: Scorer
+    lexicon: frozenset[str]
+    max_degenerate_share: float = 0.10
+    where: str = "<memory>"
+
+    def __post_init__(self) -> None:
+        check_prompts(self.sources, self.bases, self.pairing, self.where)
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs, in an order of which every prefix shares as few prompts as it can."""
+        if self.pairing == "one-to-one":
+            matched = list(zip(self.sources, self.bases, strict=True))
+        else:
+            n = len(self.bases)
+            matched = [
+                (source, self.bases[(i + turn) % n])
+                for turn in range(n)
+                for i, source in enumerate(self.sources)
+            ]
+        return tuple(Pair(i, source, base) for i, (source, base) in enumerate(matched))
+
+    def first_pairs(self, n: int) -> tuple[Pair, ...]:
+        """The first n pairs. Raises UsageError if there are fewer, or n is below 1."""
+        if n < 1:
+            raise UsageError(f"pairs {n}: expected at least 1")
+        if n > len(self.pairs):
+            raise UsageError(
+                f"pairs {n}: task {self.name!r} has {len(self.pairs)} pairs ({self.where})"
+            )
+        return self.pairs[:n]
+
+    @cached_property
+    def sha(self) -> str:
+        """SHA-256 over everything that decides a trial's prompts and scores."""
+        return sha256(
+            json.dumps(
+                [
+                    self.name,
+                    self.scorer.name,
+                    sorted(self.lexicon),
+                    self.pairing,
+                    self.max_degenerate_share,
+                    self.sources,
+                    self.bases,
+                ]
+            )
+        )
+
+    def unrelated(self, pair: Pair) -> list[Prompt]:
+        """Bases to use as a foreign donor for a pair, best first, the same under any `--pairs`.
+
+        Another text, of another family where there is one; the order comes from a hash, so that
+        no pair's donor is chosen by hand.
+        """
+        others = [base for base in self.bases if base.text != pair.base.text]
+        return sorted(
+            others,
+            key=lambda base: (base.family == pair.base.family, sha256(pair.id + base.sha)),
+        )
+
+
+def sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8, hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_prompts(
+    sources: tuple[Prompt, ...], bases: tuple[Prompt, ...], pairing: str, where: str
+) -> None:
+    """Raise UsageError for prompts that no study should run on, naming the prompt."""
+    for side, prompts in (("sources", sources), ("bases", bases)):
+        if not prompts:
+            raise UsageError(f"{where}: `{side}` is empty, expected at least one prompt")
+        ids: dict[str, Prompt] = {}
+        texts: dict[str, Prompt] = {}
+        for prompt in prompts:
+            here = f"{where}: {side} {prompt.id!r}"
+            if not prompt.text.strip():
+                raise UsageError(f"{here}: the text is empty")
+            if prompt.id in ids:
+                raise UsageError(f"{here}: the id is used twice, expected one text an id")
+            if prompt.text in texts:
+                raise UsageError(f"{here}: the same text as {texts[prompt.text].id!r}")
+            ids[prompt.id] = texts[prompt.text] = prompt
+    base_ids = {base.text: base.id for base in bases}
+    for source in sources:
+        if source.text in base_ids:
+            raise UsageError(
+                f"{where}: source {source.id!r} and base {base_ids[source.text]!r} are the same "
+                "text, expected a difference to transfer"
+            )
+    if pairing == "one-to-one" and len(sources) != len(bases):
+        raise UsageError(
+            f"{where}: pairing 'one-to-one' with {len(sources)} sources and {len(bases)} bases, "
+            "expected as many of each"
+        )
