@@ -5,7 +5,8 @@ Turns evidence into a test result; how a verdict counts is decided in `harness.e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -35,10 +36,8 @@ class ClaimTest:
             pytest.fail("study.judge needs a test marked with @claim(...)", pytrace=False)
         if self._done:
             pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
-        try:
+        with _one_line_errors():
             evidence, expected = self.study.judge(self.claim, self.cell, patch)
-        except UsageError as error:
-            pytest.fail(f"{self.claim.id} {self.cell}: {error}", pytrace=False)
         self._done = True
         self.record("claim_evidence", to_json(evidence.__dict__))
         result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)
@@ -50,13 +49,23 @@ class ClaimTest:
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run the instrument's oracle check on every pair, record it, and fail if it fails."""
-        try:
+        with _one_line_errors():
             evidence = self.study.check_full_swap()
-        except UsageError as error:
-            pytest.fail(str(error), pytrace=False)
         self.record("instrument_evidence", to_json(evidence.__dict__))
         failed = [check for check in evidence.checks if check["passed"] is not True]
         if failed:
             lines = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
             pytest.fail(f"the instrument fails: {lines}", pytrace=False)
         return evidence
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Fail with a usage error's message alone: its traceback says nothing about the input."""
+    problem = None
+    try:
+        yield
+    except UsageError as error:
+        problem = str(error)
+    if problem is not None:
+        pytest.fail(problem, pytrace=False)

@@ -82,8 +82,12 @@ def expectation(
 
 
 def _donor(arm: Arm) -> Donor:
-    return "source" if arm.donor == "source" else "noise" if arm.donor == "noise" else (
-        "unrelated-base"
+    return (
+        "source"
+        if arm.donor == "source"
+        else "noise"
+        if arm.donor == "noise"
+        else ("unrelated-base")
     )
 
 

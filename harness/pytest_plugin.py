@@ -71,13 +71,18 @@ def pytest_configure(config: pytest.Config) -> None:
             workers=worker["workercount"] if worker else 1,
         )
         config.stash[_SESSION] = session
+        if worker is None:
+            config.pluginmanager.register(_Collector(session), "kv-claims-collector")
         if getattr(config.option, "reruns", None):
             raise UsageError("--reruns: a verdict is not run again until it pleases")
-        given = any(
-            value not in (None, False)
-            for name, value in vars(config.option).items()
-            if name.startswith("claims_")
-        ) or config.option.claims_resume is False
+        given = (
+            any(
+                value not in (None, False)
+                for name, value in vars(config.option).items()
+                if name.startswith("claims_")
+            )
+            or config.option.claims_resume is False
+        )
         # With workers, this is the place where an error is shown once and costs nothing.
         if given and worker is None:
             session.check()
@@ -145,19 +150,8 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     )
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    # Filled on the controller or the only process; see _Collector for why it is registered late.
-    return None
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    config = session.config
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Collector(config.stash[_SESSION]), "kv-claims-collector")
-
-
 class _Collector:
-    """Takes evidence out of reports, wherever the tests ran."""
+    """Takes evidence out of reports, wherever the tests ran: the hook itself gets no config."""
 
     def __init__(self, state: ClaimsSession) -> None:
         self._state = state

@@ -160,9 +160,7 @@ class ClaimsSession:
         )
         runner = Runner(loaded, task, settings.sampling, ledger, settings.batch_size)
         try:
-            yield ModelStudy(
-                runner, settings.n_pairs(model, task), settings.n_seeds, show_progress
-            )
+            yield ModelStudy(runner, settings.n_pairs(model, task), settings.n_seeds, show_progress)
         finally:
             ledger.close()
 

@@ -133,9 +133,7 @@ def resolve_window(
         )
     if kind == "first":
         return Window(range(width), range(width))
-    return Window(
-        range(source_cache - width, source_cache), range(base_cache - width, base_cache)
-    )
+    return Window(range(source_cache - width, source_cache), range(base_cache - width, base_cache))
 
 
 def shifted_layers(text: str, n_layers: int) -> str | None:

@@ -75,6 +75,7 @@ class ModelStudy:
         if self.n_seeds < 1:
             raise UsageError(f"seeds {self.n_seeds}: expected at least 1")
         self.pairs = self.task.first_pairs(self.n_pairs)
+        self._frames: dict[str, pd.DataFrame] = {}
 
     @property
     def model(self) -> LoadedModel:
@@ -105,7 +106,9 @@ class ModelStudy:
             verdict = _full_swap_verdict(len(self.pairs))
             return self._evidence(claim, cell, patch, verdict, expected, {}, {}), expected
         trials = {**self._shared, **self._run(f"{claim.id} {cell}", arms)}
-        seen = self._observed(trials, roles, self.runner.splice_only(arms["self-patch"], self.pairs))
+        seen = self._observed(
+            trials, roles, self.runner.splice_only(arms["self-patch"], self.pairs)
+        )
         frame = self._frame(trials)
         verdict = judge(
             frame[frame["arm"].isin(["base", "source", "patched", *negative])],
@@ -175,8 +178,11 @@ class ModelStudy:
 
     def _frame(self, trials: Mapping[str, Sequence[Trial]]) -> pd.DataFrame:
         """One row a trial, by role; an arm that stands in two roles has a row in each."""
+        for some in trials.values():
+            if some and some[0].arm not in self._frames:
+                self._frames[some[0].arm] = trials_frame(some, self.task)
         return pd.concat(
-            [trials_frame(some, self.task).assign(arm=role) for role, some in trials.items()],
+            [self._frames[some[0].arm].assign(arm=role) for role, some in trials.items() if some],
             ignore_index=True,
         )
 
@@ -209,10 +215,17 @@ class ModelStudy:
             model=self.model.name,
             task=self.task.name,
             patch={**asdict(patch), "semantics": "splice", "n_layers": self.model.n_layers},
-            outcome={"name": "behavior", "scorer": self.task.scorer.name,
-                     "unit": self.task.scorer.unit},
-            region={"low": claim.transfer.low, "high": claim.transfer.high,
-                    "margin": claim.margin, "about": claim.about},
+            outcome={
+                "name": "behavior",
+                "scorer": self.task.scorer.name,
+                "unit": self.task.scorer.unit,
+            },
+            region={
+                "low": claim.transfer.low,
+                "high": claim.transfer.high,
+                "margin": claim.margin,
+                "about": claim.about,
+            },
             verdict=verdict.word,
             reason=verdict.reason,
             verified=verdict.verified,
@@ -251,7 +264,12 @@ class ModelStudy:
             for role in ("base", "source", "patched")
         }
         scores = {role: self.task.scorer(text) for role, text in texts.items()}
-        return {"rule": "the pair of median patched score", "pair": middle, **texts, "scores": scores}
+        return {
+            "rule": "the pair of median patched score",
+            "pair": middle,
+            **texts,
+            "scores": scores,
+        }
 
 
 def run_study(
@@ -301,8 +319,9 @@ def provenance(runner: Runner) -> dict[str, Any]:
     model = runner.model
     generation = model.network.generation_config.to_diff_dict()
     device = (
-        torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else
-        f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        torch.cuda.get_device_name(model.device)
+        if model.device.type == "cuda"
+        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     )
     return {
         "command": " ".join(sys.argv),

@@ -37,6 +37,5 @@ class Check(NamedTuple):
 def not_run() -> list[Check]:
     """The instrument checks as they stand for a bare table of scores."""
     return [
-        Check(name, None, "not run: a table of scores cannot show it")
-        for name in INSTRUMENT_CHECKS
+        Check(name, None, "not run: a table of scores cannot show it") for name in INSTRUMENT_CHECKS
     ]

@@ -35,7 +35,9 @@ def check_frame(frame: pd.DataFrame) -> None:
         raise UsageError("trials: the table is empty, expected one row a trial")
     scores = pd.to_numeric(frame["score"], errors="coerce")
     if not np.isfinite(scores).all():
-        raise UsageError(f"trials: scores that are not finite numbers in {_rows(frame, ~np.isfinite(scores))}")
+        raise UsageError(
+            f"trials: scores that are not finite numbers in {_rows(frame, ~np.isfinite(scores))}"
+        )
     doubled = frame.duplicated(["pair", "arm", "seed"], keep=False)
     if doubled.any():
         raise UsageError(f"trials: (pair, arm, seed) more than once in {_rows(frame, doubled)}")

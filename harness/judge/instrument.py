@@ -19,6 +19,12 @@ from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
+REPEAT_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+"""Largest |logit difference| / largest |logit| of two rows of one batch that should be the same.
+
+Most are equal to the bit; where a row falls on the tail of a vector loop its last bits differ
+(measured on a CPU in float32: 1 row in 100 to 500, by 9e-7)."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -79,7 +85,7 @@ def self_patch(seen: Observed) -> Check:
     """A base patched with its own cache is the base: no number changes, and no token."""
     changed = sum(footprint.changed for footprint in seen.identity)
     fired = all(footprint.fired for footprint in seen.identity)
-    repeats = _repeats(seen.roles["self-patch"], seen.roles["base"], BASE.id, seen.model)
+    repeats = _repeats(seen.roles["self-patch"], BASE.id, seen.model)
     return Check(
         "self-patch",
         changed == 0 and fired and len(seen.identity) == len(seen.pairs) and not repeats.wrong,
@@ -89,7 +95,7 @@ def self_patch(seen: Observed) -> Check:
 
 def full_swap(seen: Observed) -> Check:
     """The whole cache and last token of the source give the source's generation."""
-    repeats = _repeats(seen.roles["full-swap"], seen.roles["source"], SOURCE.id, seen.model)
+    repeats = _repeats(seen.roles["full-swap"], SOURCE.id, seen.model)
     fired = all(trial.fired == trial.planned > 0 for trial in seen.roles["full-swap"])
     return Check("full-swap", not repeats.wrong and fired, f"decoded beside source: {repeats}")
 
@@ -216,23 +222,15 @@ class _Repeats:
         )
 
 
-def _repeats(
-    trials: Sequence[Trial], like: Sequence[Trial], reference: str, model: LoadedModel
-) -> _Repeats:
-    tokens = {(t.pair, t.seed): t.tokens for t in like}
-    beside = [t for t in trials if t.reference == reference]
-    apart = [
-        (t.reference_difference or 0.0) / max(t.reference_scale or 0.0, 1e-30) for t in beside
-    ]
+def _repeats(trials: Sequence[Trial], reference: str, model: LoadedModel) -> _Repeats:
+    beside = [t for t in trials if t.reference == reference and t.reference_scale is not None]
+    apart = [(t.reference_difference or 0.0) / max(t.reference_scale or 0.0, 1e-30) for t in beside]
     return _Repeats(
         compared=len(trials),
-        other_tokens=sum(tokens.get((t.pair, t.seed)) != t.tokens for t in trials),
-        not_compared=sum(t.reference_difference is None for t in beside)
-        + len(trials)
-        - len(beside),
+        other_tokens=sum(t.reference_same_tokens is not True for t in beside),
+        not_compared=len(trials) - len(beside),
         difference=max(apart, default=0.0),
-        # On a CPU rows of one batch, padded alike, agree to the bit.
-        allowed=0.0 if model.device.type == "cpu" else TOLERANCE[model.dtype_name],
+        allowed=REPEAT_TOLERANCE[model.dtype_name],
     )
 
 
@@ -256,5 +254,3 @@ def _layers(arm: str) -> set[str]:
 def near_ties(trials: Sequence[Trial], within: float) -> int:
     """Trials of which some uniform lies this close to an edge of the CDF."""
     return sum(trial.margin < within for trial in trials)
-
-

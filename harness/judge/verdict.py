@@ -115,11 +115,13 @@ def _judge_clusters(
     checks.append(_ceiling(gap))
     failed = any(check.passed is False for check in checks)
     if failed:
-        return _invalid(frame, checks, means, n, effect, gap)
+        return _invalid(frame, checks, means, n, (effect, gap))
     tests = edge_tests(effect, gap, region)
     if tests.degenerate:
         detail = f"patched - edge * (source - base) does not vary at edge {tests.degenerate[0]:g}"
-        return _invalid(frame, [*checks, Check("degenerate", False, detail)], means, n, effect, gap)
+        return _invalid(
+            frame, [*checks, Check("degenerate", False, detail)], means, n, (effect, gap)
+        )
     word: Word = (
         "supported"
         if tests.p_supported <= alpha
@@ -146,7 +148,7 @@ def _judge_clusters(
         word=word,
         reason=reason,
         verified=all(check.passed is not None for check in checks),
-        estimate=float(np.mean(effect) / np.mean(gap)),
+        estimate=_ratio(effect, gap),
         interval=fieller(effect, gap, level),
         level=level,
         interval_other=fieller(effect, gap, other),
@@ -210,7 +212,7 @@ def _controls(
         outside = interval is not None and interval.disjoint(-margin, margin)
         found[arm] = {
             "mean": float(np.mean(scores[arm])),
-            "transfer": float(np.mean(effect) / np.mean(gap)),
+            "transfer": _ratio(effect, gap),
             "interval": interval,
             "state": "inside" if inside else "outside" if outside else "undecided",
         }
@@ -250,22 +252,20 @@ def _invalid(
     checks: list[Check],
     means: dict[str, float],
     clusters: int = 0,
-    effect: Floats | None = None,
-    gap: Floats | None = None,
+    contrast: tuple[Floats, Floats] | None = None,
 ) -> Verdict:
     """An invalid verdict; it names every failed check, and shows no ratio without a gap."""
     failed = [check for check in checks if check.passed is False]
-    shown = effect is not None and gap is not None and not any(
-        check.name == "no-ceiling" for check in failed
-    )
+    if any(check.name == "no-ceiling" for check in failed):
+        contrast = None
     return Verdict(
         word="invalid",
         reason="; ".join(f"{check.name}: {check.detail}" for check in failed),
         verified=all(check.passed is not None for check in checks),
-        estimate=float(np.mean(effect) / np.mean(gap)) if shown else None,
-        interval=fieller(effect, gap, 1 - ALPHA) if shown else None,
+        estimate=_ratio(*contrast) if contrast else None,
+        interval=fieller(*contrast, 1 - ALPHA) if contrast else None,
         level=1 - ALPHA,
-        interval_other=fieller(effect, gap, 1 - 2 * ALPHA) if shown else None,
+        interval_other=fieller(*contrast, 1 - 2 * ALPHA) if contrast else None,
         means=means,
         pairs=frame["pair"].nunique(),
         clusters=clusters,
@@ -293,6 +293,10 @@ def _less_decisive(verdicts: list[Verdict]) -> Verdict:
         interval=max((here for here, _ in at_level), key=_width),
         interval_other=max((other for _, other in at_level), key=_width),
     )
+
+
+def _ratio(effect: Floats, gap: Floats) -> float:
+    return float(np.mean(effect) / np.mean(gap))
 
 
 def _width(interval: Interval | None) -> float:

@@ -24,4 +24,5 @@ def noise_like(vectors: torch.Tensor, stream: str) -> torch.Tensor:
     direction /= direction.norm(dim=-1, keepdim=True)
     work = torch.promote_types(vectors.dtype, torch.float32)
     norms = vectors.to(work).norm(dim=-1, keepdim=True)
-    return (direction.to(vectors.device, work) * norms).to(vectors.dtype)
+    noise: torch.Tensor = (direction.to(vectors.device, work) * norms).to(vectors.dtype)
+    return noise

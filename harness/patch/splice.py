@@ -142,9 +142,7 @@ def _write(
     """Carry out the writes of one group, a gather and a scatter a tensor; count per row."""
     device = store.keys[0].device
     widths = [len(write.window.base_slots) for write in writes]
-    owner = torch.repeat_interleave(
-        torch.arange(len(rows)), torch.tensor(widths)
-    ).to(device)
+    owner = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(widths)).to(device)
     row = torch.tensor(rows, device=device)[owner]
     slot = torch.tensor(
         [
@@ -225,7 +223,7 @@ def _gather(
 def _noise(
     vectors: torch.Tensor, widths: list[int], writes: list[Write], layer: int, name: str
 ) -> torch.Tensor:
-    parts = vectors.split(widths)
+    parts = torch.split(vectors, widths)
     return torch.cat(
         [
             noise_like(part, f"{write.noise}:{layer}:{name}")

@@ -63,14 +63,14 @@ def _model(state: ClaimsSession, name: str) -> dict[str, Any]:
         for claim in dict.fromkeys(one["claim"] for one in evidence)
     ]
     estimated = [one for one in evidence if one["estimate"] is not None]
+    shown = [one for one in evidence if one["texts"]]
     instrument = [one for one in state.instrument if one["model"] == name]
     return {
         "name": name,
         "claims": claims,
         "instrument": instrument,
-        "best": max(estimated, key=lambda one: float(one["estimate"]), default=None),
+        "best": max(shown, key=lambda one: float(one["means"]["patched"]), default=None),
         "lowest": min((one["estimate"] for one in estimated), default=None),
         "highest": max((one["estimate"] for one in estimated), default=None),
         "provenance": (evidence or instrument)[0]["provenance"],
-        "sample": next((one for one in evidence if one["texts"]), None),
     }

@@ -72,10 +72,10 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
 
     lines: list[tuple[str, str | None]] = []
     head = f"  {'cell':<14} {'verdict':<13} {'transfer':>8} {'interval':<22} {'pairs':<7} checks"
-    for (model, claim), cells in groupby(evidence, key=group):
+    for (model, claim), grouped in groupby(evidence, key=group):
         if lines:
             lines.append(("", None))
-        cells = list(cells)
+        cells = list(grouped)
         lines.append((f"{claim} {region_text(cells[0]['region'])} on {model}"[:80], None))
         lines.append((head, None))
         lines.extend((row(one), _COLORS[one["verdict"]]) for one in cells)

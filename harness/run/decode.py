@@ -113,7 +113,9 @@ def decode(
         stopped=(~going).tolist(),
         margins=margins.tolist(),
         compared=[Compared(*pair) for pair in zip(largest.tolist(), scale.tolist(), strict=True)],
-        logits={row: torch.stack([s[i] for s in seen])[: counts[row]] for i, row in enumerate(keep)},
+        logits={
+            row: torch.stack([s[i] for s in seen])[: counts[row]] for i, row in enumerate(keep)
+        },
     )
 
 

@@ -40,8 +40,8 @@ def oracle_logits(
     """Logits from which each generated token was drawn, `step vocab`, on the CPU."""
     fed = [*prompt, *generated[:-1]]
     if paste is None:
-        logits = model.network(input_ids=_row(model, fed), use_cache=False).logits[0]
-        return logits[len(prompt) - 1 :].to("cpu")
+        whole: torch.Tensor = model.network(input_ids=_row(model, fed), use_cache=False).logits[0]
+        return whole[len(prompt) - 1 :].to("cpu")
     cache = _prefill(model, prompt[:-1], first_position=0)
     donor = _prefill(model, paste.donor[:-1], first_position=paste.window.shift)
     here, there = _cut(paste.window.base_slots), _cut(paste.window.source_slots)
@@ -51,10 +51,10 @@ def oracle_logits(
         if "v" in paste.site:
             cache.layers[layer].values[:, :, here] = donor.layers[layer].values[:, :, there]
     rest = fed[len(prompt) - 1 :]
-    logits = model.network(
+    found: torch.Tensor = model.network(
         input_ids=_row(model, rest), past_key_values=cache, use_cache=True
     ).logits[0]
-    return logits.to("cpu")
+    return found.to("cpu")
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -72,9 +72,7 @@ def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> 
         if first_position
         else {}
     )
-    model.network(
-        input_ids=_row(model, tokens), past_key_values=cache, use_cache=True, **where
-    )
+    model.network(input_ids=_row(model, tokens), past_key_values=cache, use_cache=True, **where)
     return cache
 
 

@@ -53,6 +53,14 @@ class Work(NamedTuple):
     oracle: bool
 
 
+class _Beside(NamedTuple):
+    """A row against its reference in the same batch; None where it has none."""
+
+    same_tokens: bool | None = None
+    largest: float | None = None
+    scale: float | None = None
+
+
 @dataclass
 class Runner:
     """Runs arms of one task on one model, with one ledger.
@@ -71,6 +79,8 @@ class Runner:
             raise UsageError(f"batch-size {self.batch_size}: expected at least 1, or auto")
         self.store = PromptStore(self.model)
         self._tokens: dict[str, tuple[int, ...]] = {}
+        self._donors: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._checked: set[tuple[Arm, str]] = set()
         self._rotation: Rotation | None = None
         self.study = _hash(self._identity())
 
@@ -88,12 +98,14 @@ class Runner:
                         f"{self.sampling.max_new_tokens} new ones, but {self.model.name} has "
                         f"{limit} positions"
                     )
-        for arm in arms:
-            arm = self._canonical(arm)
+        for arm in map(self._canonical, arms):
             for pair in pairs:
+                if (arm, pair.id) in self._checked:
+                    continue
                 write = self._write(arm, pair, seed=0, stored=False)
                 if write is not None and write.window.shift and "k" in TENSORS[write.site]:
                     self._rotation = self._rotation or rotation_of(self.model.network)
+                self._checked.add((arm, pair.id))
 
     def run(
         self,
@@ -181,9 +193,7 @@ class Runner:
             self._tokens[text] = tuple(self.model.encode(text))
         return self._tokens[text]
 
-    def _prefill(
-        self, pairs: Sequence[Pair], trials: Sequence[tuple[Pair, Arm, int]]
-    ) -> None:
+    def _prefill(self, pairs: Sequence[Pair], trials: Sequence[tuple[Pair, Arm, int]]) -> None:
         prompts = {self._encode(text) for p in pairs for text in (p.source.text, p.base.text)}
         for pair, arm, _ in trials:
             if arm.donor == "unrelated-base":
@@ -246,10 +256,12 @@ class Runner:
         assert arm.patch is not None
         source, base = self._encode(pair.source.text), self._encode(pair.base.text)
         width = len(resolve_window(arm.patch.positions, len(source), len(base)).base_slots)
+        if (pair.id, width) in self._donors:
+            return self._donors[pair.id, width]
         for prompt in self.task.unrelated(pair):
             tokens = self._encode(prompt.text)
             if len(tokens) - 1 >= width:
-                return tokens
+                return self._donors.setdefault((pair.id, width), tokens)
         raise UsageError(
             f"task {self.task.name!r}: no other base caches {width} positions, which the control "
             f"'unrelated-base' needs for base {pair.base.id!r}"
@@ -310,21 +322,14 @@ class Runner:
             compare=compare,
             keep=keep,
         )
-        compared = dict(zip((place for place, _ in compare), decoded.compared, strict=True))
-        trials = []
-        for place, work in enumerate(batch):
-            beside = compared.get(place)
-            trials.append(
-                self._trial(
-                    work,
-                    footprints[place],
-                    decoded,
-                    place,
-                    beside.largest if beside else None,
-                    beside.scale if beside else None,
-                )
-            )
-        return trials
+        beside = {
+            place: _Beside(decoded.tokens[place] == decoded.tokens[reference], *compared)
+            for (place, reference), compared in zip(compare, decoded.compared, strict=True)
+        }
+        return [
+            self._trial(work, footprints[i], decoded, i, beside.get(i, _Beside()))
+            for i, work in enumerate(batch)
+        ]
 
     def _last_token(self, work: Work) -> int:
         """The prompt token still to be fed: the source's in a full swap, else the row's own."""
@@ -337,8 +342,7 @@ class Runner:
         footprint: Footprint,
         decoded: Decoded,
         place: int,
-        difference: float | None,
-        scale: float | None,
+        beside: _Beside,
     ) -> Trial:
         pair, write = work.pair, work.plan.write
         tokens = decoded.tokens[place]
@@ -369,8 +373,9 @@ class Runner:
             differs=footprint.differs,
             margin=decoded.margins[place],
             reference=work.reference.id if work.reference else None,
-            reference_difference=difference,
-            reference_scale=scale,
+            reference_same_tokens=beside.same_tokens,
+            reference_difference=beside.largest,
+            reference_scale=beside.scale,
             oracle_error=self._oracle_error(work, decoded, place) if work.oracle else None,
         )
 

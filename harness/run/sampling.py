@@ -28,13 +28,17 @@ class Choice(NamedTuple):
 
 def uniforms(pair: str, seed: int, n: int) -> torch.Tensor:
     """n uniforms in [0, 1) of a (pair id, seed), float64, `[n]`; number t is a hash of t."""
-    return torch.tensor(
-        [
-            int.from_bytes(hashlib.sha256(f"{pair}:{seed}:{t}".encode()).digest()[:8], "big") >> 11
-            for t in range(n)
-        ],
-        dtype=torch.float64,
-    ) * 2.0**-53
+    return (
+        torch.tensor(
+            [
+                int.from_bytes(hashlib.sha256(f"{pair}:{seed}:{t}".encode()).digest()[:8], "big")
+                >> 11
+                for t in range(n)
+            ],
+            dtype=torch.float64,
+        )
+        * 2.0**-53
+    )
 
 
 def choose(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> Choice:

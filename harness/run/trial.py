@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 
@@ -16,8 +16,8 @@ class Trial:
     planned, fired: tensors to write and written; elements, changed, least_changed, differs: see
     `patch.splice.Footprint`.
     margin: smallest distance of a uniform from an edge of its interval in the CDF.
-    reference: the arm whose logits this row was compared with in its batch, with the largest
-    difference and the largest logit; None where it was not.
+    reference: the arm whose row stood in the same batch for comparison, whether its tokens were
+    the same, the largest difference of logits and the largest logit; None where there was none.
     oracle_error: relative error against the independent recomputation, or None.
     """
 
@@ -46,12 +46,13 @@ class Trial:
     differs: int | None
     margin: float
     reference: str | None
+    reference_same_tokens: bool | None
     reference_difference: float | None
     reference_scale: float | None
     oracle_error: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Trial:

@@ -16,7 +16,7 @@ from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
 from harness.tasks.task import Pairing, Prompt, Task
 
 SCHEMA = 1
-_REQUIRED = {
+_REQUIRED: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "name": str,
     "about": str,
@@ -26,7 +26,7 @@ _REQUIRED = {
     "sources": list,
     "bases": list,
 }
-_OPTIONAL = {"max_degenerate_share": (int, float)}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
 _PROMPT_KEYS = ("id", "family", "text")
 
 
@@ -55,9 +55,7 @@ def _task_of(content: Any, where: str) -> Task:
         if key in content and (
             not isinstance(content[key], kind) or isinstance(content[key], bool)
         ):
-            raise UsageError(
-                f"{where}: `{key}` is {content[key]!r:.60}, expected {_name_of(kind)}"
-            )
+            raise UsageError(f"{where}: `{key}` is {content[key]!r:.60}, expected {_name_of(kind)}")
     if content["schema"] != SCHEMA:
         raise UsageError(f"{where}: schema {content['schema']}, expected {SCHEMA}")
     if content["pairing"] not in get_args(Pairing):

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from harness.errors import UsageError
 from harness.tasks.scorers import Scorer
@@ -18,27 +18,29 @@ from harness.tasks.scorers import Scorer
 Pairing = Literal["one-to-one", "crossed"]
 
 
-class Prompt(NamedTuple):
+@dataclass(frozen=True)
+class Prompt:
     """One text, with the family (voice, subject, template) it comes from."""
 
     id: str
     family: str
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """SHA-256 of the text, hex."""
         return sha256(self.text)
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True)
+class Pair:
     """A source and a base: the unit of inference."""
 
     index: int
     source: Prompt
     base: Prompt
 
-    @property
+    @cached_property
     def id(self) -> str:
         """SHA-256 of the two texts, hex."""
         return sha256(self.source.text + "\0" + self.base.text)
@@ -100,8 +102,8 @@ class Task:
                     sorted(self.lexicon),
                     self.pairing,
                     self.max_degenerate_share,
-                    self.sources,
-                    self.bases,
+                    [(prompt.id, prompt.family, prompt.text) for prompt in self.sources],
+                    [(prompt.id, prompt.family, prompt.text) for prompt in self.bases],
                 ]
             )
         )

@@ -13,6 +13,7 @@ only dilute the signal.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -95,7 +96,7 @@ def _write_embeddings(network: MistralForCausalLM, vocabulary: dict[str, int]) -
     table[[vocabulary[word] for word in TRIGGERS], _TRIGGER_DIM] = 1.0
 
 
-def _write_layer(layer: torch.nn.Module, share: float) -> None:
+def _write_layer(layer: Any, share: float) -> None:
     """K: content; V: the trigger, then content; O: the signal takes its share of V's trigger."""
     attention = layer.self_attn
     layer.input_layernorm.weight.fill_(_CONSTANT / HIDDEN**0.5)
@@ -108,9 +109,7 @@ def _write_layer(layer: torch.nn.Module, share: float) -> None:
     attention.o_proj.weight[_SIGNAL_DIM, 0] = share
 
 
-def _write_head(
-    network: MistralForCausalLM, vocabulary: dict[str, int], planted: Planted
-) -> None:
+def _write_head(network: MistralForCausalLM, vocabulary: dict[str, int], planted: Planted) -> None:
     head = network.lm_head.weight
     head[:, _CONSTANT_DIM] = _NEVER / _CONSTANT
     head[[vocabulary[word] for word in PLAIN], _CONSTANT_DIM] = 0.0

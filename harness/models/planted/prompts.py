@@ -31,9 +31,7 @@ def _prompt(planted: Planted, side: str, index: int) -> Prompt:
     stream = f"{planted.name}:{side}:{index}"
     length = SHORTEST_PROMPT + _draw(stream, "length", LONGEST_PROMPT - SHORTEST_PROMPT + 1)
     n_triggers = planted.n_triggers(length) if side == "source" else 0
-    words = [
-        _word(TRIGGERS if k < n_triggers else PLAIN, f"{stream}:{k}") for k in range(length)
-    ]
+    words = [_word(TRIGGERS if k < n_triggers else PLAIN, f"{stream}:{k}") for k in range(length)]
     return Prompt(id=f"{side}-{index:03d}", family=f"{side}-{index:03d}", text=" ".join(words))
 
 

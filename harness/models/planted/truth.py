@@ -101,10 +101,7 @@ def expected_means(
     rows = [_rows(shape, patch, donor) for shape in shapes]
     scores = (
         np.array(
-            [
-                _expected_score(planted, row[arm], task, max_new_tokens, temperature)
-                for row in rows
-            ]
+            [_expected_score(planted, row[arm], task, max_new_tokens, temperature) for row in rows]
         )
         for arm in range(3)
     )
@@ -159,7 +156,6 @@ def _mean_value_norms() -> tuple[float, float]:
 
     The content components are uniform on [-c, c], with mean square c**2 / 3.
     """
-
 
     content = (D_HEAD - 1) * CONTENT**2 / 3
     return 1.0 + content, content

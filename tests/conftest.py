@@ -1,0 +1,50 @@
+"""Fixtures for all tests: small models that are built in memory, and the stored one where it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.models.load import LoadedModel, load_model
+from harness.models.planted.prompts import planted_task
+from harness.tasks.load import load_task
+from harness.tasks.task import Task
+
+ROOT = Path(__file__).parents[1]
+STORIES = Path(os.environ.get("KV_CLAIMS_STORIES", ROOT.parent / "shared/models/stories260K"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A conftest below the root may not name plugins, but it may load one.
+    config.pluginmanager.import_plugin("pytester")
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def stored() -> LoadedModel:
+    """The planted model whose layer 12 of 16 carries the behavior, float64."""
+    return load_model("planted:stored-at-layer", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def stored_task(stored: LoadedModel) -> Task:
+    """Its task: 40 pairs of unequal lengths."""
+    assert stored.planted is not None
+    return planted_task(stored.planted, n_pairs=40)
+
+
+@pytest.fixture(scope="session")
+def stories() -> LoadedModel:
+    """stories260K, a real trained 260K-parameter Llama; skips, and says so, where it is not."""
+    if not (STORIES / "config.json").is_file():
+        pytest.skip(f"no model in {STORIES}: set KV_CLAIMS_STORIES to a stories260K folder")
+    return load_model(str(STORIES), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def stories_task() -> Task:
+    """The small task of stories260K."""
+    return load_task(ROOT / "claims/tasks/sea_stories.yaml")
