@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.claim import Region, claim
+    from harness.claim import Region
     from harness.errors import UsageError
     from harness.judge.verdict import Verdict, judge
     from harness.models.load import load_model
@@ -25,7 +25,6 @@ _WHERE = {
     "Region": "harness.claim",
     "UsageError": "harness.errors",
     "Verdict": "harness.judge.verdict",
-    "claim": "harness.claim",
     "judge": "harness.judge.verdict",
     "load_model": "harness.models.load",
     "load_task": "harness.tasks.load",
@@ -36,7 +35,6 @@ __all__ = [
     "Region",
     "UsageError",
     "Verdict",
-    "claim",
     "judge",
     "load_model",
     "load_task",

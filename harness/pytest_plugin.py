@@ -118,12 +118,11 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
 
 @pytest.fixture(scope="session")
-def _claims_model(request: pytest.FixtureRequest) -> Iterator[Any]:
+def _claims_model(request: pytest.FixtureRequest) -> Any:
     """One loaded model with its task, budget and ledger; the next one replaces it."""
     config = request.config
     try:
-        with config.stash[_SESSION].open_study(request.param, _progress_of(config)) as study:
-            yield study
+        return config.stash[_SESSION].open_study(request.param, _progress_of(config))
     except UsageError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 

@@ -6,8 +6,7 @@ The plugin's hooks call in here. torch is imported only when a model is asked fo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,8 +141,7 @@ class ClaimsSession:
             return None
         return archive(self.settings.out / LEDGER_FOLDER)
 
-    @contextmanager
-    def open_study(self, model: str, show_progress: ShowProgress) -> Iterator[ModelStudy]:
+    def open_study(self, model: str, show_progress: ShowProgress) -> ModelStudy:
         """Load a model and bind it to its task, budget and ledger."""
         import torch
 
@@ -159,10 +157,7 @@ class ClaimsSession:
             model, device=settings.device, dtype=settings.dtype, revision=settings.revision
         )
         runner = Runner(loaded, task, settings.sampling, ledger, settings.batch_size)
-        try:
-            yield ModelStudy(runner, settings.n_pairs(model, task), settings.n_seeds, show_progress)
-        finally:
-            ledger.close()
+        return ModelStudy(runner, settings.n_pairs(model, task), settings.n_seeds, show_progress)
 
 
 def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:

@@ -302,7 +302,6 @@ def run_study(
     }
     runner = Runner(model, task, Sampling(max_new_tokens, temperature), Ledger(ledger), batch_size)
     trials = runner.run(named.values(), chosen, range(seeds))
-    runner.ledger.close()
     by_arm: dict[str, list[Trial]] = {}
     for trial in trials:
         by_arm.setdefault(trial.arm, []).append(trial)

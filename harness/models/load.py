@@ -168,7 +168,7 @@ def _check_planted(name: str, revision: str | None) -> Planted | None:
 def _check_folder(name: str, revision: str | None) -> bool:
     """Whether the name is a folder (checked to hold a model) rather than a hub id."""
     folder = Path(name)
-    if folder.is_dir():
+    if name and folder.is_dir():
         missing = [
             what
             for what, found in (
@@ -183,7 +183,7 @@ def _check_folder(name: str, revision: str | None) -> bool:
         if revision is not None:
             raise UsageError(f"model folder {name}: a folder has no revision, got {revision!r}")
         return True
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists()
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.is_file()
     if looks_like_path or not _HUB_ID.fullmatch(name):
         raise UsageError(
             f"model {name!r}: not a folder and not a hub id; "

@@ -42,7 +42,6 @@ class Ledger:
         self.bad_lines: list[BadLine] = []
         self._trials: dict[str, Trial] = {}
         self._shard = shard
-        self._file: IO[str] | None = None
         if folder is not None:
             check_writable(folder)
             for path in sorted(folder.glob("*.jsonl")):
@@ -63,18 +62,13 @@ class Ledger:
         self._trials.update({trial.key: trial for trial in trials})
         if self.folder is None:
             return
-        if self._file is None:
-            self._file = _open_at_line_start(self.folder / f"{self._shard}.jsonl")
-        for trial in trials:
-            line = json.dumps(trial.to_dict(), allow_nan=False, ensure_ascii=False)
-            self._file.write(f"{_checksum(line)} {line}\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        # Opened for every batch of trials: nothing is left open by whatever ends the run.
+        with _open_at_line_start(self.folder / f"{self._shard}.jsonl") as file:
+            for trial in trials:
+                line = json.dumps(trial.to_dict(), allow_nan=False, ensure_ascii=False)
+                file.write(f"{_checksum(line)} {line}\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _read(self, path: Path, folder: Path) -> None:
         bad = []

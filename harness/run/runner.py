@@ -19,6 +19,7 @@ import transformers
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation, rotation_of
+from harness.models.window import attention_window
 from harness.patch.splice import TENSORS, Footprint, RowPlan, Write, build_slab
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical
@@ -105,7 +106,24 @@ class Runner:
                 write = self._write(arm, pair, seed=0, stored=False)
                 if write is not None and write.window.shift and "k" in TENSORS[write.site]:
                     self._rotation = self._rotation or rotation_of(self.model.network)
+                if write is not None:
+                    self._check_reached(arm, pair, write)
                 self._checked.add((arm, pair.id))
+
+    def _check_reached(self, arm: Arm, pair: Pair, write: Write) -> None:
+        """Refuse a patch that no generated token can see: its effect is 0 by construction."""
+        if arm == FULL_SWAP:
+            return
+        last_position = len(self._encode(pair.base.text)) - 1
+        nearest = last_position - (write.window.base_slots.stop - 1)
+        windows = [attention_window(self.model.config, layer) for layer in write.layers]
+        if all(window is not None and nearest >= window for window in windows):
+            raise UsageError(
+                f"positions {arm.patch.positions if arm.patch else ''!r} in layers "
+                f"{list(write.layers)}: pair {pair.index} has them at least {nearest} positions "
+                f"before the last prompt token, but these layers look back {windows[0]} only; "
+                "nothing can read what is patched"
+            )
 
     def run(
         self,

@@ -1,0 +1,61 @@
+# make verify   set up, then run the claims on the embedded models
+# make test     set up, then run the tests
+# make check    lint, types, import rules
+# make compat   the tests of the engine on the oldest transformers that is supported
+#
+# Everything is installed in .venv/ (override the interpreter with PYTHON=python3.12).
+
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: verify test check compat bench clean
+.DEFAULT_GOAL := verify
+
+verify: .venv/.runtime
+	@echo "== verify: pytest claims (planted models, evidence in reports/latest) =="
+	$(RUN) pytest claims
+
+test: .venv/.test
+	@echo "== test: pytest tests =="
+	$(RUN) pytest tests
+
+check: .venv/.check
+	@echo "== check: ruff, mypy, import-linter =="
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	.venv/bin/python .venv/bin/lint-imports
+
+bench: .venv/.test
+	@echo "== bench: pytest tests/benchmarks, timed =="
+	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+compat: .venv/.test
+	@echo "== compat: transformers 5.0, in .venv-compat/ =="
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[test]' 'transformers==5.0.*'
+	.venv-compat/bin/python -m pytest tests/models tests/patch tests/run tests/properties
+
+clean:
+	rm -rf .venv .venv-compat build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+		f"kv-claims needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}")'
+	@echo "== setting up .venv (the first time takes a few minutes) =="
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.runtime: .venv/.created pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.test: .venv/.runtime
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/.check: .venv/.test
+	$(PIP) --editable '.[test,check]'
+	@touch $@

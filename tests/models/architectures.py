@@ -1,0 +1,104 @@
+"""Tiny random checkpoints of the architectures whose keys we can move, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness.models.load import LoadedModel
+
+VOCAB = 97
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+_GQA = {"num_key_value_heads": 2}
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", _GQA),
+    "llama-llama3-rope": ("llama", {**_GQA, "rope_parameters": _LLAMA3}),
+    "llama-yarn": ("llama", {**_GQA, "rope_parameters": _YARN}),
+    "llama-linear": (
+        "llama",
+        {**_GQA, "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+    ),
+    "mistral": ("mistral", {**_GQA, "sliding_window": None}),
+    "mistral-window": ("mistral", {**_GQA, "sliding_window": 8}),
+    "mixtral": ("mixtral", {**_GQA, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2": ("qwen2", _GQA),
+    "qwen3": ("qwen3", {**_GQA, "head_dim": 8}),
+    "gemma2": ("gemma2", {**_GQA, "head_dim": 8, "sliding_window": 8}),
+    "phi3": ("phi3", _GQA),
+    "gpt_neox": ("gpt_neox", {"rotary_pct": 0.5}),
+}
+"""Name to (model type, changes to the common configuration)."""
+
+
+def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
+    """A random checkpoint of an architecture, 4 layers, width 32, with weights of some size."""
+    kind, changes = CONFIGS.get(name, (name, {}))
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**_COMMON, **changes})
+    # torch's grouped matrix product, which Mixtral takes by default, has no float64.
+    config._experts_implementation = "eager"
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # The usual initialization is so small that attention hardly looks at its keys.
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8.0)
+    rope = {key: value for key, value in network.named_buffers() if "inv_freq" in key}
+    network = network.to(dtype).eval()
+    for key, value in rope.items():
+        # transformers keeps the frequencies in float32, whatever the dtype.
+        network.get_submodule(key.rpartition(".")[0]).register_buffer(
+            key.rpartition(".")[2], value, persistent=False
+        )
+    return LoadedModel(
+        name=f"tiny:{name}",
+        network=network,
+        tokenizer=NumberTokenizer(),
+        device=torch.device("cpu"),
+        dtype=dtype,
+        revision=None,
+        weights_sha=name,
+    )
+
+
+class NumberTokenizer:
+    """Words are token numbers: `5 17 3` is [5, 17, 3]."""
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) % VOCAB for word in text.split()]}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:  # noqa: ARG002
+        return " ".join(map(str, ids))
+
+
+def prompt(length: int, seed: int) -> list[int]:
+    """Random token ids."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCAB, (length,), generator=generator).tolist()
