@@ -18,7 +18,7 @@ verify: .venv/.runtime
 
 test: .venv/.test
 	@echo "== test: pytest tests =="
-	$(RUN) pytest tests
+	$(RUN) pytest tests -W error --benchmark-disable
 
 check: .venv/.check
 	@echo "== check: ruff, mypy, import-linter =="
@@ -29,7 +29,7 @@ check: .venv/.check
 
 bench: .venv/.test
 	@echo "== bench: pytest tests/benchmarks, timed =="
-	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only
+	$(RUN) pytest tests/benchmarks --benchmark-only
 
 compat: .venv/.test
 	@echo "== compat: transformers 5.0, in .venv-compat/ =="

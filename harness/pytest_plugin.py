@@ -195,8 +195,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[_SESSION]
     if state.evidence or state.instrument:
         terminal.summary(terminalreporter, state)
-    for test in _without_evidence(config):
-        terminalreporter.write_line(f"no evidence: {test} ended without a verdict", red=True)
+    if missing := _without_evidence(config):
+        terminalreporter.write_line(
+            f"no evidence: {len(missing)} of {len(config.stash[_COLLECTED])} selected tests ended "
+            f"without a verdict, such as {missing[0]}",
+            red=True,
+        )
 
 
 def _without_evidence(config: pytest.Config) -> list[str]:

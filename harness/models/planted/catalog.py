@@ -9,8 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
+from typing import TYPE_CHECKING, Literal
 
-from harness.spec import resolve_layers
+from harness.spec import Patch, resolve_layers
+
+if TYPE_CHECKING:
+    from harness.tasks.task import Task
 
 N_LAYERS = 16
 HIDDEN = 32
@@ -49,7 +54,31 @@ class Planted:
 
     def n_triggers(self, source_tokens: int) -> int:
         """How many trigger words a source of so many tokens starts with."""
-        return -int(-self.trigger_share * source_tokens // 1)
+        return ceil(self.trigger_share * source_tokens)
+
+    # What follows from the data stands in modules that import it, hence the imports inside.
+
+    def task(self, n_pairs: int = N_PAIRS) -> Task:
+        """The model's own task; see `prompts.planted_task`."""
+        from harness.models.planted.prompts import planted_task
+
+        return planted_task(self, n_pairs)
+
+    def true_transfer(
+        self,
+        patch: Patch,
+        task: Task,
+        *,
+        max_new_tokens: int = 50,
+        temperature: float = 0.7,
+        over: Literal["population", "pairs"] = "population",
+    ) -> float:
+        """The exact transfer of a patch; see `truth.true_transfer`."""
+        from harness.models.planted.truth import true_transfer
+
+        return true_transfer(
+            self, patch, task, max_new_tokens=max_new_tokens, temperature=temperature, over=over
+        )
 
 
 CATALOG: dict[str, Planted] = {

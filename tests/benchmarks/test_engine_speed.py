@@ -1,0 +1,76 @@
+"""How fast the parts are: `make bench`. In `make test` they run once, to see that they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import Region, judge
+from harness.models.load import LoadedModel
+from harness.models.rotary import rotation_of
+from harness.patch.splice import RowPlan, Write, build_slab
+from harness.patch.store import PromptStore
+from harness.run.arms import BASE, SOURCE, patched
+from harness.run.ledger import Ledger
+from harness.run.runner import Runner
+from harness.run.sampling_settings import Sampling
+from harness.spec import Patch, resolve_window
+from harness.tasks.task import Task
+
+Benchmark = Callable[..., Any]
+
+
+def test_prefill_of_80_prompts(
+    benchmark: Benchmark, stored: LoadedModel, stored_task: Task
+) -> None:
+    prompts = [
+        stored.encode(p.text) for pair in stored_task.pairs for p in (pair.source, pair.base)
+    ]
+
+    def prefill() -> PromptStore:
+        store = PromptStore(stored)
+        store.add(prompts)
+        return store
+
+    assert len(benchmark(prefill).tokens) == 80
+
+
+def test_splice_of_400_rows(benchmark: Benchmark, stored: LoadedModel, stored_task: Task) -> None:
+    store = PromptStore(stored)
+    plans = []
+    for pair in stored_task.pairs:
+        source, base = stored.encode(pair.source.text), stored.encode(pair.base.text)
+        store.add([source, base])
+        window = resolve_window("last(32)", len(source), len(base))
+        write = Write(store.index(source), "kv", (9, 12), window)
+        plans.append(RowPlan(store.index(base), len(base), write))
+    rotation = rotation_of(stored.network)
+    _, footprints = benchmark(build_slab, store, plans * 10, rotation, room=50)
+    assert all(footprint.changed for footprint in footprints)
+
+
+def test_study_of_120_trials(benchmark: Benchmark, stored: LoadedModel, stored_task: Task) -> None:
+    arms = [BASE, SOURCE, patched(Patch("kv", "12", "last(32)"))]
+
+    def study() -> int:
+        runner = Runner(stored, stored_task, Sampling(20), Ledger())
+        return len(runner.run(arms, stored_task.pairs, [0]))
+
+    assert benchmark(study) == 120
+
+
+def test_verdict_on_200_pairs(benchmark: Benchmark) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(1, 1, 200)
+    scores = {"base": base, "source": base + 5 + rng.normal(0, 1, 200), "patched": base + 4}
+    frame = pd.DataFrame(
+        [
+            {"pair": pair, "arm": arm, "seed": 0, "score": score}
+            for arm, some in scores.items()
+            for pair, score in enumerate(some)
+        ]
+    )
+    assert benchmark(judge, frame, Region(0.7, 0.9)).word == "supported"

@@ -1,0 +1,92 @@
+"""Running `pytest claims` in another process: small projects, and what a run left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[2]
+FILES = Path(__file__).parent / "projects"
+STORED, INERT = "planted:stored-at-layer", "planted:inert"
+PAIRS, TOKENS = 12, 8
+SMALL = ("--pairs", str(PAIRS), "--max-new-tokens", str(TOKENS))
+CONFIG = f"""
+[pytest]
+pythonpath = [{json.dumps(str(ROOT))}]
+addopts = ["--import-mode=importlib", "-p", "no:cacheprovider"]
+strict = true
+filterwarnings = ["error"]
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of pytest. out: the folder of its reports."""
+
+    code: int
+    stdout: str
+    stderr: str
+    out: Path
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return dict(json.loads((self.out / "evidence.json").read_text(encoding="utf-8")))
+
+    @property
+    def evidence(self) -> list[dict[str, Any]]:
+        return list(self.content["evidence"])
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return pd.read_parquet(self.out / "trials.parquet")
+
+    def ledger_lines(self) -> list[str]:
+        return (self.out / "ledger/main.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def make_project(folder: Path) -> Path:
+    """A project with the claims of the repository, small ones, and wrong ones."""
+    (folder / "claims").mkdir(parents=True)
+    (folder / "pytest.toml").write_text(CONFIG)
+    shutil.copy(FILES / "project_conftest.py", folder / "conftest.py")
+    shutil.copy(FILES / "small_claims.py", folder / "test_small.py")
+    shutil.copy(FILES / "wrong_claims.py", folder / "test_wrong.py")
+    shutil.copy(ROOT / "claims/test_kv_cache.py", folder / "claims")
+    return folder
+
+
+def run_pytest(cwd: Path, what: str, *options: str, out: Path, **env: str) -> Run:
+    """Run pytest on a path in a process of its own, reports into `out`.
+
+    The path comes first: pytest looks for its configuration beside whatever stands first, and
+    knows our options only later.
+    """
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", what, "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "--claims-out", str(out), *options],
+        cwd=cwd,
+        env={**inherited, "COLUMNS": "80", **env},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    return Run(done.returncode, done.stdout, done.stderr, out)
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

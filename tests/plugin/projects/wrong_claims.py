@@ -1,0 +1,32 @@
+"""Claims that are written wrongly, one defect each."""
+
+from harness.claim import Region, claim
+from harness.spec import Patch
+
+AT_MOST = {"says": "It transfers.", "cites": "a test", "transfer": Region(high=0.12)}
+FINE = Patch("kv", layers="9", positions="last(16)")
+
+
+@claim("layer-out-of-range", **AT_MOST)
+def test_layer_out_of_range(study):
+    study.judge(Patch("kv", layers="16", positions="last(16)"))
+
+
+@claim("window-too-long", **AT_MOST)
+def test_window_too_long(study):
+    study.judge(Patch("kv", layers="9", positions="last(99)"))
+
+
+@claim("depths-meet", **AT_MOST)
+def test_depths_meet(study):
+    study.judge(Patch("kv", layers="18/32+19/32", positions="last(16)"))
+
+
+def test_not_marked(study):
+    study.judge(FINE)
+
+
+@claim("judged-twice", **AT_MOST)
+def test_judged_twice(study):
+    study.judge(FINE)
+    study.judge(FINE)
