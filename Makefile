@@ -6,6 +6,8 @@
 # Everything is installed in .venv/ (override the interpreter with PYTHON=python3.12).
 
 PYTHON ?= python3
+# Threads that wait by spinning make a shared machine many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 

@@ -7,6 +7,8 @@ Evidence travels as one JSON string in `user_properties`, which xdist and JUnit 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -63,6 +65,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Threads that wait by spinning make a shared machine many times slower; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     worker = getattr(config, "workerinput", None)
     with _usage_errors():
         session = ClaimsSession(
@@ -231,7 +235,9 @@ def _settings(config: pytest.Config) -> Settings:
         "resume": option.claims_resume,
     }
     return Settings(
-        root=config.rootpath, **{name: value for name, value in given.items() if value is not None}
+        root=config.rootpath,
+        command=shlex.join(["pytest", *map(str, config.invocation_params.args)]),
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 

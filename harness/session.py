@@ -49,9 +49,11 @@ class Settings:
     """The options of `pytest claims`; None where the user gave none.
 
     root: the folder that relative paths of our own (the default task) start from.
+    command: what was typed, so that it can be typed again.
     """
 
     root: Path
+    command: str = ""
     models: tuple[str, ...] = EMBEDDED
     revision: str | None = None
     device: str | None = None
@@ -166,7 +168,12 @@ def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:
     pairs = settings.pairs or max(budget.pairs, budget.planted_pairs)
     most = "" if settings.pairs else "up to "
     return (
-        f"kv-claims: {cells} cells of {len(claims)} claims on {len(settings.models)} models, "
-        f"profile {settings.profile} ({most}{pairs} pairs x {settings.n_seeds} seeds x "
-        f"{settings.sampling.max_new_tokens} tokens), evidence in {settings.out}"
+        f"kv-claims: {_many(cells, 'cell')} of {_many(len(claims), 'claim')} on "
+        f"{_many(len(settings.models), 'model')}, profile {settings.profile} "
+        f"({most}{_many(pairs, 'pair')} x {_many(settings.n_seeds, 'seed')} x "
+        f"{_many(settings.sampling.max_new_tokens, 'token')}), evidence in {settings.out}"
     )
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

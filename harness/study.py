@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -323,7 +322,6 @@ def provenance(runner: Runner) -> dict[str, Any]:
         else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     )
     return {
-        "command": " ".join(sys.argv),
         "python": platform.python_version(),
         "versions": {
             name: metadata.version(name)

@@ -44,6 +44,7 @@ def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
     settings = state.settings
     return {
         "kv_claims": __version__,
+        "command": settings.command,
         "profile": settings.profile,
         "models": list(settings.models),
         "task_file": str(settings.task) if settings.task else None,

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.project import INERT, ROOT, SMALL, STORED, Run, make_project, run_pytest
+from tests.plugin.project import (
+    ENVIRONMENT,
+    INERT,
+    ROOT,
+    SMALL,
+    STORED,
+    Run,
+    make_project,
+    run_pytest,
+)
 
 SELECTED = ("--model", STORED, "--model", INERT, *SMALL, "-k", "L18-w16 or L25-w16 or swap")
 
@@ -20,8 +29,10 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project of its own in an empty folder."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     make_project(pytester.path)
     return pytester
 

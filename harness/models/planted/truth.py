@@ -18,6 +18,7 @@ exact variance (Gauss-Hermite), which is right to the fourth cumulant.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -132,6 +133,13 @@ def true_transfer(
     return (patched - base) / gap if abs(gap) > 1e-9 else float("nan")
 
 
+@cache
+def _quadrature() -> tuple[Floats, Floats]:
+    """Nodes and weights with which a sum is a mean over a standard normal."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_POINTS)
+    return nodes, weights / weights.sum()
+
+
 def _population(planted: Planted) -> Iterator[Shape]:
     """Every (source length, base length), equally likely; triggers depend on lengths only."""
     lengths = range(SHORTEST_PROMPT, LONGEST_PROMPT + 1)
@@ -192,8 +200,10 @@ def _expected_score(
     scale = planted.gain / temperature / positions
     mean = planted.offset / temperature + scale * (shares @ row.triggers)
     deviation = scale * np.sqrt(shares**2 @ row.variance)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_POINTS)
-    marker = expit(mean[:, None] + deviation[:, None] * nodes) @ weights / weights.sum()
+    marker = expit(mean)
+    if deviation.any():
+        nodes, weights = _quadrature()
+        marker = expit(mean[:, None] + deviation[:, None] * nodes) @ weights
     in_markers = len(task.lexicon.intersection(MARKERS)) / len(MARKERS)
     in_plain = len(task.lexicon.intersection(PLAIN)) / len(PLAIN)
     return float(100 * np.mean(marker * in_markers + (1 - marker) * in_plain))

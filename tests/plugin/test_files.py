@@ -1,0 +1,177 @@
+"""The files of a run: whole, in step with each other, and nothing beside them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from harness.models.planted.catalog import CATALOG
+from harness.models.planted.prompts import planted_task
+from tests.plugin.project import PAIRS, Run
+
+# The keys that DESIGN.md (Contracts) promises to other tools.
+PROMISED = {
+    *("claim", "cell", "says", "cites", "model", "task", "patch", "outcome", "region"),
+    *("verdict", "verified", "expected", "pinned", "estimate", "interval", "level"),
+    *("interval_other", "means", "pairs", "clusters", "seeds", "trials", "checks", "texts"),
+    "provenance",
+}
+
+
+def no_constant(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_the_folder_holds_the_files_and_the_ledger_only(serial: Run) -> None:
+    found = sorted(path.name for path in serial.out.iterdir())
+    assert found == ["evidence.json", "ledger", "report.md", "trials.csv", "trials.parquet"]
+    assert [path.name for path in (serial.out / "ledger").iterdir()] == ["main.jsonl"]
+
+
+def test_evidence_is_strict_json_and_survives_reading_and_writing(serial: Run) -> None:
+    text = (serial.out / "evidence.json").read_text(encoding="utf-8")
+    content = json.loads(text, parse_constant=no_constant)
+    assert json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) == text
+    assert set(content) == {"schema", "run", "evidence", "instrument"}
+    assert content["schema"] == 1
+
+
+def test_evidence_has_every_promised_key(serial: Run) -> None:
+    assert len(serial.evidence) == 8
+    for one in serial.evidence:
+        assert set(one) >= PROMISED
+        assert set(one["trials"]) == {"planned", "run", "failed"}
+        assert all(set(check) == {"name", "passed", "detail"} for check in one["checks"])
+        assert all(check["detail"] for check in one["checks"])
+
+
+def test_asked_is_planned_is_run_is_judged(serial: Run) -> None:
+    trials = serial.trials
+    for one in [*serial.evidence, *serial.content["instrument"]]:
+        # With so few pairs a self-patch is decoded for all of them.
+        assert one["trials"] == {
+            "planned": len(one["arms"]) * PAIRS,
+            "run": len(one["arms"]) * PAIRS,
+            "failed": 0,
+        }
+        assert (one["pairs"], one["seeds"]) == (PAIRS, 1)
+        behind = trials[(trials.study == one["study"]) & trials.arm.isin(one["arms"].values())]
+        assert len(behind) == len(set(one["arms"].values())) * PAIRS
+    assert all(one["clusters"] == PAIRS for one in serial.evidence)
+
+
+def test_a_row_is_a_trial_and_a_trial_is_a_row(serial: Run) -> None:
+    trials = serial.trials
+    assert trials.key.is_unique
+    assert not trials.duplicated(["study", "pair", "arm", "seed"]).any()
+    asked = {
+        (one["study"], arm)
+        for one in [*serial.evidence, *serial.content["instrument"]]
+        for arm in one["arms"].values()
+    }
+    assert len(trials) == len(asked) * PAIRS
+    assert set(zip(trials.study, trials.arm, strict=True)) == asked
+
+
+def test_the_two_tables_agree_row_by_row(serial: Run) -> None:
+    as_text = pd.read_csv(serial.out / "trials.csv", dtype=str, keep_default_na=False)
+    table = serial.trials
+    assert list(as_text.columns) == list(table.columns)
+    assert len(as_text) == len(table)
+    for name in table.columns:
+        wanted = ["" if pd.isna(value) else str(value) for value in table[name]]
+        assert as_text[name].tolist() == wanted, name
+
+
+def test_evidence_can_be_computed_again_from_the_table(serial: Run) -> None:
+    trials = serial.trials
+    for one in serial.evidence:
+        lexicon = planted_task(CATALOG[one["model"].removeprefix("planted:")]).lexicon
+        means = {}
+        for role in ("base", "source", "patched"):
+            rows = trials[(trials.study == one["study"]) & (trials.arm == one["arms"][role])]
+            scores = [share_of(text, lexicon) for text in rows.text]
+            assert rows.score.tolist() == pytest.approx(scores)
+            means[role] = sum(scores) / len(scores)
+        assert {role: one["means"][role] for role in means} == pytest.approx(means)
+        if one["estimate"] is not None:
+            gap = means["source"] - means["base"]
+            assert one["estimate"] == pytest.approx((means["patched"] - means["base"]) / gap)
+
+
+def share_of(text: str, lexicon: frozenset[str]) -> float:
+    words = text.split()
+    return 100 * sum(word in lexicon for word in words) / len(words)
+
+
+def test_the_texts_shown_are_texts_of_trials(serial: Run) -> None:
+    trials = serial.trials
+    shown = [one for one in serial.evidence if one["texts"]]
+    assert shown
+    for one in shown:
+        rows = trials[(trials.study == one["study"]) & (trials.pair == one["texts"]["pair"])]
+        for role in ("base", "source", "patched"):
+            (text,) = rows[rows.arm == one["arms"][role]].text
+            assert one["texts"][role] == text
+
+
+def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
+    report = (serial.out / "report.md").read_text(encoding="utf-8")
+    assert "| Window | Layer | Behavior score | Baseline | Delta |" in report
+    assert "| Method | Geometry transfer | Behavior transfer |" in report
+    for one in serial.evidence:
+        patch, means = one["patch"], one["means"]
+        row = (
+            f"| {patch['positions']} | {patch['layers']} of {patch['n_layers']} | "
+            f"{means['patched']:.2f} | {means['base']:.2f} | "
+            f"{means['patched'] - means['base']:.2f} | "
+        )
+        assert any(
+            line.startswith(row) and f"**{one['verdict']}**" in line for line in report.splitlines()
+        )
+    for model in ("planted:stored-at-layer", "planted:inert"):
+        samples = report.split(f"## Generated text samples: {model}")[1]
+        best = max(
+            (one for one in serial.evidence if one["model"] == model),
+            key=lambda one: one["means"]["patched"],
+        )
+        for role, title in (
+            ("base", "### Baseline (no patch)"),
+            ("source", "### Source"),
+            ("patched", "### Patched: kv, layer"),
+        ):
+            after = samples.split(title)[1]
+            assert after.split("```text\n")[1].split("\n```")[0] == best["texts"][role].strip()
+
+
+def test_junit_carries_the_evidence_as_json(serial: Run) -> None:
+    found: dict[str, list[dict[str, Any]]] = {"claim_evidence": [], "instrument_evidence": []}
+    junit = ElementTree.parse(serial.out.parent / "junit.xml")
+    for entry in junit.iter("property"):
+        found[entry.attrib["name"]].append(
+            json.loads(entry.attrib["value"], parse_constant=no_constant)
+        )
+    without_test = [{k: v for k, v in one.items() if k != "test"} for one in serial.evidence]
+    assert found["claim_evidence"] == without_test
+    assert len(found["instrument_evidence"]) == 2
+    assert junit.getroot().find("testsuite") is not None
+
+
+def test_run_facts_say_what_was_asked(serial: Run) -> None:
+    run = serial.content["run"]
+    assert run["models"] == ["planted:stored-at-layer", "planted:inert"]
+    assert (run["pairs_asked"], run["max_new_tokens"], run["seeds"]) == (PAIRS, 8, 1)
+    assert (run["profile"], run["temperature"], run["strict"]) == ("default", 0.7, False)
+    assert run["ledger_lines_set_aside"] == []
+
+
+def test_the_ledger_holds_what_the_table_holds(serial: Run) -> None:
+    lines = [json.loads(line.partition(" ")[2]) for line in serial.ledger_lines()]
+    trials = serial.trials.set_index("key")
+    assert len(lines) == len(trials)
+    for line in lines:
+        assert trials.loc[line["key"], "tokens"] == " ".join(map(str, line["tokens"]))
