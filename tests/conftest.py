@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+
+# Read when torch loads: threads that wait by spinning are many times slower on shared cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 from harness.models.load import LoadedModel, load_model

@@ -198,11 +198,10 @@ def _check_device(device: str | None) -> torch.device:
     try:
         place = torch.device(device)
     except RuntimeError as error:
-        raise UsageError(f"device {device!r}: expected cpu, cuda, cuda:N or mps") from error
+        raise UsageError(f"device {device!r}: expected cpu, cuda or cuda:N") from error
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (place.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
     }
     if not there.get(place.type, False):
         here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))

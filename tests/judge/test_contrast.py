@@ -13,6 +13,9 @@ from harness.judge.contrast import edge_tests, pairs_to_decide, varies
 from harness.judge.fieller import Floats
 from tests.judge.frames import Study, noise_for, t_quantile, wave
 
+# scipy warns of precision loss where values do not vary: such values must not reach it.
+pytestmark = pytest.mark.filterwarnings("error")
+
 
 def t_of(study: Study, edge: float) -> float:
     """The t statistic of A - edge * D, from the study's moments and not from its rows."""
@@ -52,7 +55,6 @@ def test_p_values_of_a_region_with_one_edge(transfer: float, region: Region, sig
 
 @pytest.mark.parametrize("edge", [0.7, 0.9], ids=["low", "high"])
 def test_an_edge_without_spread_is_named_and_not_tested(edge: float) -> None:
-    """filterwarnings=error: scipy would warn of precision loss if it were called."""
     gap = Study(transfer=0).differences
     found = edge_tests(edge * gap, gap, Region(0.7, 0.9))
     assert found.degenerate == (edge,)

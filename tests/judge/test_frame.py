@@ -101,7 +101,7 @@ def test_a_missing_score_of_a_nullable_dtype_is_refused() -> None:
     """pandas' own `all` skips NA, so that isfinite(...).all() is true of it."""
     frame = good().astype({"score": "Float64"})
     frame.loc[3, "score"] = pd.NA
-    with pytest.raises(UsageError, match="not finite .* row 3"):
+    with pytest.raises(UsageError, match=r"not finite .* row 3"):
         check_frame(frame)
 
 

@@ -18,6 +18,9 @@ from harness.judge.frame import groupings
 from harness.judge.verdict import Verdict, Word, judge
 from tests.judge.frames import PASSED, Study, noise_for, t_quantile, table, wave
 
+# scipy warns of precision loss where values do not vary: such values must not reach it.
+pytestmark = pytest.mark.filterwarnings("error")
+
 EIGHTY = Region(0.70, 0.90)
 AT_MOST_12 = Region(high=0.12)
 JUST = 1e-3
@@ -277,7 +280,7 @@ def weak_study(g: float, transfer: float, *, n: int = 40) -> Study:
     [
         pytest.param(0.0999, "supported", id="just-below"),
         pytest.param(0.1001, "inconclusive", id="just-above"),
-        pytest.param(0.4, "inconclusive", id="far-above"),
+        pytest.param(0.3812, "inconclusive", id="far-above"),
     ],
 )
 def test_a_weak_ratio_makes_supported_inconclusive(g: float, word: Word) -> None:
@@ -286,7 +289,7 @@ def test_a_weak_ratio_makes_supported_inconclusive(g: float, word: Word) -> None
     assert check_of(verdict, "weak-ratio").passed is (word == "supported")
     if word == "inconclusive":
         # g falls as 1/n: so many pairs bring it to 0.1.
-        assert verdict.pairs_needed == math.ceil(40 * g / 0.1 - 1e-6)
+        assert verdict.pairs_needed == math.ceil(40 * g / 0.1)
         assert verdict.reason.startswith("weak ratio: g = ")
         assert verdict.level == 0.95
 
@@ -302,15 +305,16 @@ def test_refuted_does_not_stay_where_the_ratio_is_not_identified() -> None:
     """At a small alpha g can be 1 and above though the gap passes at 0.005 one-sided."""
     n, alpha = 12, 0.001
     t_of_gap = (t_quantile(0.995, n) + t_quantile(1 - alpha / 2, n)) / 2
-    spread = n**0.5 / t_of_gap
-    gap = 1 + spread * wave(1, n)
-    base = 5 + 0.1 * wave(6, n)
-    # The effect moves against the gap, so that A - 0.7 D is far below 0 in every pair.
-    effect = -1.5 - 0.7 * spread * wave(1, n) + 1.4 * spread * wave(1, n) + 0.05 * wave(2, n)
-    frame = table({"base": base, "source": base + gap, "patched": base + effect})
+    swing = n**0.5 / t_of_gap * wave(1, n)
+    base, gap = 5 + 0.1 * wave(6, n), 1 + swing
+    # The effect follows the swings of the gap, so that A - 0.7 D is about -2.2 in every pair.
+    effect = -1.5 + 0.7 * swing + 0.05 * wave(2, n)
     assert edge_tests(effect, gap, EIGHTY).p_refuted <= alpha
     assert fieller(effect, gap, 1 - alpha) is None
-    assert judge(frame, EIGHTY, alpha=alpha).word == "inconclusive"
+    frame = table({"base": base, "source": base + gap, "patched": base + effect})
+    verdict = judge(frame, EIGHTY, alpha=alpha)
+    assert check_of(verdict, "no-ceiling").passed is True
+    assert verdict.word == "inconclusive"
 
 
 # --- pairs that would decide ---------------------------------------------------------------
@@ -707,11 +711,12 @@ def test_crossed_pairs_need_ten_sources_and_ten_bases() -> None:
 def torn() -> pd.DataFrame:
     """One source with 20 bases, where little is transferred; one base with 20 sources, where much.
 
-    So the mean over sources is near 0.8 and that over bases near 0.1.
+    So the mean over sources is near 0.8 and that over bases near 0.1, with a wider interval.
     """
     n = 40
     gap = 6 + 0.05 * wave(1, n)
-    share = np.where(np.arange(n) < 20, 0.1, 0.8) + 0.01 * wave(3, n)
+    few = np.arange(n) < 20
+    share = np.where(few, 0.1, 0.8) + np.where(few, 0.1, 0.01) * wave(3, n)
     base = np.full(n, 10.0)
     return table(
         {"base": base, "source": base + gap, "patched": base + share * gap},
@@ -729,12 +734,24 @@ def test_crossed_groupings_that_contradict_each_other_are_inconclusive(torn: pd.
     assert verdict.reason == "clusters by source and by base disagree"
 
 
-def test_word_and_interval_agree_where_crossed_groupings_contradict(torn: pd.DataFrame) -> None:
-    region = Region(0.6, 1.0)
-    interval = judge(torn, region).interval
-    assert interval is not None
-    assert not interval.disjoint(region.low, region.high)
-    assert not (region.low < interval.low and interval.high < region.high)
+@pytest.mark.parametrize(
+    ("region", "by_source"),
+    [
+        pytest.param(Region(0.6, 1.0), "supported", id="supported-and-refuted"),
+        pytest.param(Region(0.8, 1.0), "inconclusive", id="inconclusive-and-refuted"),
+    ],
+)
+def test_word_and_interval_agree_where_crossed_groupings_contradict(
+    torn: pd.DataFrame, region: Region, by_source: Word
+) -> None:
+    assert judge(by(torn, "source"), region).word == by_source
+    assert judge(by(torn, "base"), region).word == "refuted"
+    verdict = judge(torn, region)
+    assert verdict.word == "inconclusive"
+    assert verdict.interval is not None
+    low, high = verdict.interval
+    assert not verdict.interval.disjoint(region.low, region.high)
+    assert not (region.low < low and high < region.high)
 
 
 def test_seeds_of_a_pair_are_averaged_and_not_counted() -> None:
@@ -777,9 +794,9 @@ def test_an_arm_that_was_not_run_is_invalid(lacking: str, reason: str) -> None:
     assert verdict.pairs == 40
 
 
-def test_a_table_of_controls_only_names_both_missing_arms() -> None:
+def test_a_table_of_controls_only_names_every_missing_arm() -> None:
     frame = with_controls().query("arm == 'noise'")
-    assert judge(frame, EIGHTY).reason.startswith("no-ceiling: no base and no source arm")
+    assert judge(frame, EIGHTY).reason.startswith("no-ceiling: no base and no source and no ")
 
 
 @pytest.mark.parametrize("arm", ["base", "source", "patched"])
@@ -853,9 +870,8 @@ def test_the_estimate_is_that_of_ols_on_trials(noisy: pd.DataFrame) -> None:
     import statsmodels.formula.api as smf
 
     fit = smf.ols("score ~ C(arm, Treatment('base'))", noisy).fit()
-    effect, gap = (
-        fit.params[f"C(arm, Treatment('base'))[T.{arm}]"] for arm in ("patched", "source")
-    )
+    effect = fit.params["C(arm, Treatment('base'))[T.patched]"]
+    gap = fit.params["C(arm, Treatment('base'))[T.source]"]
     assert judge(noisy, EIGHTY).estimate == pytest.approx(effect / gap, rel=1e-9)
 
 

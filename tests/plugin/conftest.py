@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.project import (
-    ENVIRONMENT,
     INERT,
     ROOT,
     SMALL,
@@ -31,8 +30,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project of its own in an empty folder."""
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "80")
     make_project(pytester.path)
     return pytester
 

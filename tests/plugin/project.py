@@ -18,8 +18,6 @@ FILES = Path(__file__).parent / "projects"
 STORED, INERT = "planted:stored-at-layer", "planted:inert"
 PAIRS, TOKENS = 12, 8
 SMALL = ("--pairs", str(PAIRS), "--max-new-tokens", str(TOKENS))
-# Threads that wait by spinning take ten times as long where the cores are shared.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "80"}
 CONFIG = f"""
 [pytest]
 pythonpath = [{json.dumps(str(ROOT))}]
@@ -61,6 +59,7 @@ def make_project(folder: Path) -> Path:
     shutil.copy(FILES / "project_conftest.py", folder / "conftest.py")
     shutil.copy(FILES / "small_claims.py", folder / "test_small.py")
     shutil.copy(FILES / "wrong_claims.py", folder / "test_wrong.py")
+    shutil.copy(FILES / "bare_claims.py", folder / "test_bare.py")
     shutil.copy(ROOT / "claims/test_kv_cache.py", folder / "claims")
     return folder
 
@@ -76,7 +75,7 @@ def run_pytest(cwd: Path, what: str, *options: str, out: Path, **env: str) -> Ru
     done = subprocess.run(
         [*command, "--claims-out", str(out), *options],
         cwd=cwd,
-        env={**inherited, **ENVIRONMENT, **env},
+        env={**inherited, "COLUMNS": "80", **env},
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -35,8 +35,3 @@ def test_never_judged(study):
 @pytest.mark.skip(reason="not today")
 def test_skipped(study):
     study.judge(HALF)
-
-
-@claim("without-study", **AT_MOST)
-def test_without_study():
-    pass

@@ -1,4 +1,4 @@
-"""Claims that are written wrongly, one defect each."""
+"""Claims that are written wrongly, one defect each; and a right one, to run on too few pairs."""
 
 from harness.claim import Region, claim
 from harness.spec import Patch
@@ -26,7 +26,6 @@ def test_not_marked(study):
     study.judge(FINE)
 
 
-@claim("judged-twice", **AT_MOST)
-def test_judged_twice(study):
-    study.judge(FINE)
+@claim("too-few-pairs", **AT_MOST)
+def test_too_few_pairs(study):
     study.judge(FINE)

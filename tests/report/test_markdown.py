@@ -1,0 +1,115 @@
+"""report.md: what a model generated stays inside its block or its cell."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.report.markdown import cell_text, fence, number, render
+from harness.report.write import run_facts
+from harness.run.ledger import Ledger
+from harness.session import ClaimsSession
+
+HOSTILE = [
+    "plain",
+    "```\n# Out\n```",
+    "`````text\n<script>alert(1)</script>",
+    "| a | b |\n|---|---|",
+    "~~~\n## Out\n~~~",
+    "    ```\n<img src=x onerror=alert(1)>\n   ````",
+    "\n\n```\n",
+    "``` ```",
+    "",
+]
+HOSTILE_IDS = ["plain", "fence", "script", "table", "tildes", "indented", "edge", "inline", "empty"]
+# Of the characters that mean something to Markdown, and those that Markdown or Python end lines at.
+markup = st.text(alphabet=st.sampled_from("`~|\\*_<>[]#&! ab\n\r\t\x0b\x0c\x85\u2028"), max_size=40)
+
+
+def outside_of_fences(markdown: str) -> list[str]:
+    """Lines that are not code, by CommonMark's rule for a fence of backticks (spec 0.31, 4.5)."""
+    outside, mark = [], ""
+    for line in re.split(r"\r\n|\n|\r", markdown):
+        if mark:
+            closing = re.fullmatch(r" {0,3}(`{3,})[ \t]*", line)
+            if closing and len(closing[1]) >= len(mark):
+                mark = ""
+        elif opening := re.match(r" {0,3}(`{3,})[^`]*$", line):
+            mark = opening[1]
+        else:
+            outside.append(line)
+    assert not mark, "a fence that never closes"
+    return outside
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=HOSTILE_IDS)
+def test_a_text_cannot_close_its_fence(text: str) -> None:
+    assert outside_of_fences(f"before\n\n{fence(text)}\n\nafter") == ["before", "", "", "after"]
+    assert text.strip() in fence(text)
+
+
+@given(text=markup)
+def test_no_text_can_close_its_fence(text: str) -> None:
+    assert outside_of_fences(f"before\n{fence(text)}\nafter") == ["before", "after"]
+
+
+@given(text=markup)
+def test_no_text_can_leave_its_table_cell(text: str) -> None:
+    cell = cell_text(text)
+    assert len(cell.splitlines()) <= 1
+    # Every character that could end the cell or begin markup has its backslash.
+    assert re.fullmatch(r"(?:\\[\\|`*_<>\[\]]|[^\\|`*_<>\[\]\n\r])*", cell)
+    assert re.sub(r"\\(.)", r"\1", cell) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("given_value", "digits", "shown"),
+    [(None, 2, "-"), (0.0, 2, "0.00"), (1 / 3, 3, "0.333"), (-2.345, 1, "-2.3")],
+    ids=["none", "zero", "third", "negative"],
+)
+def test_numbers_have_so_many_digits(given_value: float | None, digits: int, shown: str) -> None:
+    assert number(given_value, digits) == shown
+
+
+def report_of(state: ClaimsSession) -> str:
+    return render(run_facts(state, Ledger()), state)
+
+
+@pytest.mark.parametrize("text", HOSTILE[1:], ids=HOSTILE_IDS[1:])
+def test_generated_text_stands_in_the_report_as_code_only(state: ClaimsSession, text: str) -> None:
+    before = outside_of_fences(report_of(state))
+    for one in state.evidence:
+        one["texts"].update(base=text, source=text, patched=text)
+    assert outside_of_fences(report_of(state)) == before
+
+
+def test_a_reason_with_markup_stays_in_its_row(state: ClaimsSession) -> None:
+    rows = report_of(state).count("\n|")
+    for one in state.evidence:
+        one["reason"] = "a | b <script>\n| new | row |"
+    report = report_of(state)
+    assert report.count("\n|") == rows
+    assert "<script>" not in report
+    assert r"a \| b \<script\> \| new \| row \|" in report
+
+
+def test_lines_set_aside_are_in_the_report(state: ClaimsSession) -> None:
+    run = {**run_facts(state, Ledger()), "ledger_lines_set_aside": ["main.jsonl line 3: <b>"]}
+    assert "\n- main.jsonl line 3: \\<b\\>\n" in render(run, state)
+
+
+def test_a_run_of_the_instrument_check_alone_has_a_report(state: ClaimsSession) -> None:
+    state.evidence.clear()
+    assert "Full swap on 12 pairs: passed (an instrument check, not a claim)." in report_of(state)
+
+
+def test_an_estimate_that_does_not_exist_is_a_dash(state: ClaimsSession) -> None:
+    for one in state.evidence:
+        one.update(estimate=None, interval=None, means={}, texts={}, controls={}, verdict="invalid")
+    report = report_of(state)
+    assert "| - | - | - | - | - | - |" in report
+    assert "not identified" in report
+    assert "Generated text samples" not in report

@@ -1,0 +1,263 @@
+"""Pairs: their ids, their order, and the donors that are unrelated to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import UsageError
+from harness.tasks.scorers import Lexicon, Published
+from harness.tasks.task import Pair, Pairing, Prompt, Task
+
+WORDS = frozenset({"rain"})
+
+
+def prompts(side: str, n: int, families: int = 1000) -> tuple[Prompt, ...]:
+    return tuple(
+        Prompt(f"{side}{i}", f"{side}-family-{i % families}", f"Text {i} of the {side}s.")
+        for i in range(n)
+    )
+
+
+def task_of(
+    n_sources: int, n_bases: int, pairing: Pairing = "crossed", *, families: int = 1000
+) -> Task:
+    return Task(
+        name="weather",
+        about="",
+        sources=prompts("source", n_sources),
+        bases=prompts("base", n_bases, families),
+        pairing=pairing,
+        scorer=Lexicon(WORDS),
+        lexicon=WORDS,
+    )
+
+
+def ids(pairs: tuple[Pair, ...]) -> list[tuple[int, int]]:
+    """Pairs as (number of the source, number of the base)."""
+    return [
+        (int(pair.source.id.removeprefix("source")), int(pair.base.id.removeprefix("base")))
+        for pair in pairs
+    ]
+
+
+# --- hashes --------------------------------------------------------------------------------
+
+
+def test_the_hash_of_a_prompt_is_sha256_of_its_text_in_utf_8() -> None:
+    prompt = Prompt("id", "family", "Grüße")
+    assert prompt.sha == hashlib.sha256("Grüße".encode()).hexdigest()
+
+
+def test_the_id_of_a_pair_is_the_hash_of_its_two_texts() -> None:
+    pair = Pair(0, Prompt("s", "f", "one"), Prompt("b", "f", "two"))
+    assert pair.id == hashlib.sha256(b"one\0two").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("source", "base"),
+    [
+        pytest.param("two", "one", id="turned"),
+        pytest.param("onet", "wo", id="other-border"),
+        pytest.param("one ", "two", id="a-space-more"),
+    ],
+)
+def test_other_texts_are_another_pair(source: str, base: str) -> None:
+    pair = Pair(0, Prompt("s", "f", "one"), Prompt("b", "f", "two"))
+    assert Pair(0, Prompt("s", "f", source), Prompt("b", "f", base)).id != pair.id
+
+
+def test_ids_families_and_places_are_no_part_of_a_pairs_id() -> None:
+    pair = Pair(0, Prompt("s", "f", "one"), Prompt("b", "f", "two"))
+    assert Pair(9, Prompt("x", "y", "one"), Prompt("z", "y", "two")).id == pair.id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"name": "other"}, id="name"),
+        pytest.param({"scorer": Published()}, id="scorer"),
+        pytest.param({"lexicon": frozenset({"rain", "hail"})}, id="lexicon"),
+        pytest.param({"pairing": "one-to-one"}, id="pairing"),
+        pytest.param({"max_degenerate_share": 0.2}, id="degenerate-share"),
+        pytest.param({"sources": prompts("source", 2)[::-1]}, id="order"),
+        pytest.param({"bases": prompts("base", 2, families=1)}, id="family"),
+    ],
+)
+def test_the_hash_of_a_task_changes_with_all_that_decides_a_trial(
+    change: dict[str, object],
+) -> None:
+    task = task_of(2, 2)
+    assert replace(task, **change).sha != task.sha
+
+
+def test_the_hash_of_a_task_is_the_same_wherever_it_came_from() -> None:
+    task = task_of(2, 2)
+    assert replace(task, where="another file", about="other words").sha == task.sha
+
+
+# --- pairs ---------------------------------------------------------------------------------
+
+
+def test_one_to_one_pairs_the_ith_source_with_the_ith_base() -> None:
+    assert ids(task_of(4, 4, "one-to-one").pairs) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+
+
+def test_crossed_pairs_go_round_with_a_turn_more_each_time() -> None:
+    assert ids(task_of(3, 3).pairs) == [
+        *((0, 0), (1, 1), (2, 2)),
+        *((0, 1), (1, 2), (2, 0)),
+        *((0, 2), (1, 0), (2, 1)),
+    ]
+
+
+SIZES = pytest.mark.parametrize(
+    ("n_sources", "n_bases"),
+    [
+        pytest.param(1, 1, id="1x1"),
+        pytest.param(6, 6, id="6x6"),
+        pytest.param(5, 3, id="5x3"),
+        pytest.param(6, 4, id="6x4"),
+        pytest.param(7, 1, id="7x1"),
+        pytest.param(1, 7, id="1x7"),
+        pytest.param(3, 5, id="3x5"),
+        pytest.param(4, 6, id="4x6"),
+    ],
+)
+
+
+@SIZES
+def test_crossed_pairs_are_every_source_with_every_base_once(n_sources: int, n_bases: int) -> None:
+    pairs = task_of(n_sources, n_bases).pairs
+    assert sorted(ids(pairs)) == [(i, j) for i in range(n_sources) for j in range(n_bases)]
+    assert [pair.index for pair in pairs] == list(range(n_sources * n_bases))
+    assert len({pair.id for pair in pairs}) == n_sources * n_bases
+
+
+@SIZES
+def test_every_prefix_of_crossed_pairs_shares_as_few_prompts_as_it_can(
+    n_sources: int, n_bases: int
+) -> None:
+    """Clusters are sources and bases: n pairs have min(n, all) of each, so that power is not lost.
+
+    (k mod sources, k mod bases), moved on by one base a round, shows that this can be had.
+    """
+    pairs = ids(task_of(n_sources, n_bases).pairs)
+    for n in range(1, len(pairs) + 1):
+        sources, bases = Counter(i for i, _ in pairs[:n]), Counter(j for _, j in pairs[:n])
+        assert (len(sources), len(bases)) == (min(n, n_sources), min(n, n_bases)), f"{n} pairs"
+
+
+@pytest.mark.parametrize("pairing", ["one-to-one", "crossed"])
+def test_the_first_pairs_are_the_same_however_many_are_asked_for(pairing: Pairing) -> None:
+    task = task_of(5, 5, pairing)
+    total = len(task.pairs)
+    assert total == (5 if pairing == "one-to-one" else 25)
+    for n in range(1, total + 1):
+        first = task.first_pairs(n)
+        assert len(first) == n
+        assert first == task.first_pairs(total)[:n]
+        assert [pair.id for pair in first] == [pair.id for pair in task.pairs[:n]]
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_pairs_are_refused(n: int) -> None:
+    with pytest.raises(UsageError, match=f"^pairs {n}: expected at least 1$"):
+        task_of(3, 3).first_pairs(n)
+
+
+def test_more_pairs_than_there_are_are_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError, match=r"^pairs 10: task 'weather' has 9 pairs \(<memory>\)$"):
+        task_of(3, 3).first_pairs(10)
+
+
+# --- unrelated donors ----------------------------------------------------------------------
+
+
+def test_unrelated_donors_are_all_other_bases() -> None:
+    task = task_of(4, 4, "one-to-one")
+    for pair in task.pairs:
+        donors = task.unrelated(pair)
+        assert sorted(d.id for d in donors) == sorted({b.id for b in task.bases} - {pair.base.id})
+
+
+def test_unrelated_donors_of_another_family_come_first() -> None:
+    task = task_of(12, 12, "one-to-one", families=3)
+    for pair in task.pairs:
+        same = [donor.family == pair.base.family for donor in task.unrelated(pair)]
+        assert same == [False] * 8 + [True] * 3
+
+
+def test_unrelated_donors_do_not_follow_the_file() -> None:
+    """Best donors come from a hash: spread over the bases, and not the next one each time."""
+    task = task_of(40, 40, "one-to-one")
+    best = Counter(task.unrelated(pair)[0].id for pair in task.pairs)
+    assert len(best) > 15
+    orders = {tuple(donor.id for donor in task.unrelated(pair)) for pair in task.pairs}
+    assert len(orders) == 40
+
+
+def test_unrelated_donors_stay_when_prompts_are_listed_in_another_order() -> None:
+    task = task_of(6, 6, "one-to-one")
+    turned = replace(task, sources=task.sources[::-1], bases=task.bases[::-1])
+    of = {pair.id: task.unrelated(pair) for pair in task.pairs}
+    assert {pair.id: turned.unrelated(pair) for pair in turned.pairs} == of
+
+
+def test_a_base_more_leaves_the_order_of_the_other_donors() -> None:
+    fewer, more = task_of(5, 5), task_of(5, 6)
+    pair = fewer.pairs[0]
+    assert [d for d in more.unrelated(pair) if d.id != "base5"] == fewer.unrelated(pair)
+
+
+def test_a_single_base_has_no_unrelated_donor() -> None:
+    task = task_of(3, 1)
+    assert task.unrelated(task.pairs[0]) == []
+
+
+# --- prompts that no study should run on ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"sources": ()}, "`sources` is empty", id="no-sources"),
+        pytest.param({"bases": ()}, "`bases` is empty", id="no-bases"),
+        pytest.param(
+            {"sources": (Prompt("s", "f", "a"), Prompt("s", "f", "b"))},
+            "sources 's': the id is used twice",
+            id="id-twice",
+        ),
+        pytest.param(
+            {"bases": (Prompt("one", "f", "a"), Prompt("two", "f", "a"))},
+            "bases 'two': the same text as 'one'",
+            id="text-twice",
+        ),
+        pytest.param(
+            {"bases": (Prompt("b", "f", " \n"), Prompt("c", "f", "a"))},
+            "bases 'b': the text is empty",
+            id="blank",
+        ),
+        pytest.param(
+            {"bases": (Prompt("b", "f", "a"), *prompts("source", 1))},
+            "source 'source0' and base 'source0' are the same text",
+            id="source-is-base",
+        ),
+        pytest.param(
+            {"pairing": "one-to-one", "bases": prompts("base", 3)},
+            "'one-to-one' with 2 sources and 3 bases",
+            id="unequal",
+        ),
+    ],
+)
+def test_a_task_checks_its_prompts_when_it_is_made(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^here: .*{message}"):
+        replace(task_of(2, 2), where="here", **change)
+
+
+def test_an_id_may_stand_on_both_sides() -> None:
+    task = replace(task_of(1, 1), sources=(Prompt("a", "f", "x"),), bases=(Prompt("a", "f", "y"),))
+    assert len(task.pairs) == 1

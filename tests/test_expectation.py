@@ -1,0 +1,294 @@
+"""What a verdict should be on a planted model, and how a verdict stands as a test result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.claim import Claim, Region
+from harness.expectation import Expectation, expectation, outcome
+from harness.judge.verdict import judge
+from harness.models.planted.catalog import CATALOG, N_LAYERS
+from harness.models.planted.prompts import planted_task
+from harness.models.planted.truth import true_transfer
+from harness.run.arms import controls
+from harness.run.sampling_settings import Sampling
+from harness.spec import Patch
+from harness.tasks.scorers import Published
+from harness.tasks.task import Task
+from tests.judge.frames import PASSED, Study
+
+SAMPLING = Sampling(max_new_tokens=30)
+EIGHTY = Region(0.70, 0.90)
+AT_MOST_12 = Region(high=0.12)
+
+
+def claim_with(region: Region, *, about_layer: bool = False, margin: float = 0.10) -> Claim:
+    return Claim(
+        "c",
+        says="It transfers.",
+        cites="here",
+        transfer=region,
+        about="layer" if about_layer else None,
+        margin=margin,
+    )
+
+
+def task_of(model: str) -> Task:
+    return planted_task(CATALOG[model], n_pairs=4)
+
+
+def expected(
+    model: str,
+    patch: Patch,
+    claim: Claim,
+    *,
+    task: Task | None = None,
+    sampling: Sampling = SAMPLING,
+) -> Expectation | None:
+    """The expectation of a cell, with the controls that a study would run."""
+    arms = controls(patch, N_LAYERS, about_layer=claim.about == "layer")
+    return expectation(CATALOG[model], claim, patch, arms, task or task_of(model), sampling)
+
+
+# --- expectation ---------------------------------------------------------------------------
+
+CELLS = [
+    pytest.param("stored-at-layer", "12", "last(32)", EIGHTY, "supported", id="stored-w32"),
+    pytest.param("stored-at-layer", "12", "last(32)", AT_MOST_12, "refuted", id="stored-at-most"),
+    pytest.param("stored-at-layer", "12+13", "last(32)", EIGHTY, "supported", id="stored-and-next"),
+    pytest.param("stored-at-layer", "12", "last(4)", EIGHTY, "refuted", id="stored-w4"),
+    pytest.param("stored-at-layer", "13", "last(32)", EIGHTY, "refuted", id="next-layer"),
+    pytest.param("stored-at-layer", "13", "last(32)", AT_MOST_12, "supported", id="next-at-most"),
+    pytest.param("stored-at-layer", "9", "all", Region(-0.1, 0.1), "supported", id="none-at-9"),
+    pytest.param("early-tokens", "9", "first(25%)", Region(low=0.8), "supported", id="early-first"),
+    pytest.param("early-tokens", "9", "last(16)", AT_MOST_12, "supported", id="early-last"),
+    pytest.param("early-tokens", "12", "first(25%)", Region(low=0.8), "refuted", id="early-at-12"),
+    pytest.param("distributed", "9", "all", AT_MOST_12, "supported", id="distributed-one"),
+    pytest.param("distributed", "9", "all", EIGHTY, "refuted", id="distributed-one-80"),
+    pytest.param("distributed", "0:15", "all", Region(low=0.8), "supported", id="most-layers"),
+]
+
+
+@pytest.mark.parametrize(("model", "layers", "positions", "region", "word"), CELLS)
+def test_the_word_follows_from_where_the_model_keeps_its_behavior(
+    model: str, layers: str, positions: str, region: Region, word: str
+) -> None:
+    patch = Patch("kv", layers, positions)
+    found = expected(model, patch, claim_with(region))
+    assert found is not None
+    assert found.word == word
+    truth = true_transfer(CATALOG[model], patch, task_of(model), max_new_tokens=30)
+    assert found.transfer == truth
+    assert (truth in region) is (word == "supported")
+
+
+@pytest.mark.parametrize(("model", "layers", "positions", "region", "word"), CELLS)
+def test_a_study_without_noise_gets_the_expected_word(
+    model: str, layers: str, positions: str, region: Region, word: str
+) -> None:
+    """The rule that judges and the rule that expects are two: they must say the same."""
+    claim = claim_with(region, about_layer=True)
+    found = expected(model, Patch("kv", layers, positions), claim)
+    assert found is not None
+    assert found.word == word
+    assert found.transfer is not None
+    almost = {name: (transfer, 0.02) for name, transfer in found.controls.items()}
+    study = Study(found.transfer, noise=0.02, controls=almost)
+    verdict = judge(study.frame(), region, margin=claim.margin, checks=PASSED)
+    assert verdict.word == word
+    assert outcome(verdict.word, verdict.reason, found, strict=True)[0] == "pass"
+
+
+@pytest.mark.parametrize("site", ["k", "v"])
+def test_keys_carry_nothing_and_values_everything(site: str) -> None:
+    found = expected("stored-at-layer", Patch(site, "12", "all"), claim_with(Region(low=0.8)))
+    assert found is not None
+    assert found.word == ("supported" if site == "v" else "refuted")
+
+
+@pytest.mark.parametrize("region", [EIGHTY, AT_MOST_12], ids=["80", "at-most"])
+def test_an_inert_model_has_nothing_to_transfer(region: Region) -> None:
+    found = expected("inert", Patch("kv", "12", "all"), claim_with(region))
+    assert found == Expectation("invalid", "no-ceiling", None, {})
+    study = Study(0.5, gap=0.0)
+    verdict = judge(study.frame(), region, checks=PASSED)
+    assert outcome(verdict.word, verdict.reason, found, strict=False)[0] == "pass"
+
+
+@pytest.mark.parametrize("model", CATALOG)
+def test_a_full_swap_is_never_a_finding(model: str) -> None:
+    found = expected(model, Patch("kv", "all", "all"), claim_with(Region(low=0.5)))
+    assert found == Expectation("invalid", "full-swap-is-the-donor", None, {})
+
+
+SHARED = Region(0.2, 0.6)
+"""Half of the layers of `distributed`: the other half would do the same."""
+
+
+def test_layers_that_others_could_replace_are_not_specific() -> None:
+    claim = claim_with(SHARED, about_layer=True)
+    found = expected("distributed", Patch("kv", "0:8", "all"), claim)
+    assert found is not None
+    assert (found.word, found.because) == ("invalid", "not specific")
+    assert found.transfer in SHARED
+    assert found.controls["wrong-layer"] == pytest.approx(found.transfer)
+    study = Study(found.transfer or 0.0, noise=0.02, controls=found.controls)
+    verdict = judge(study.frame(), SHARED, checks=PASSED)
+    assert outcome(verdict.word, verdict.reason, found, strict=False)[0] == "pass"
+
+
+def test_the_same_layers_are_supported_where_the_claim_is_not_about_them() -> None:
+    found = expected("distributed", Patch("kv", "0:8", "all"), claim_with(SHARED))
+    assert found is not None
+    assert found.word == "supported"
+    assert set(found.controls) == {"unrelated-base", "noise"}
+
+
+@pytest.mark.parametrize(
+    ("margin", "word"), [(0.3, "invalid"), (0.5, "supported")], ids=["narrow", "wide"]
+)
+def test_controls_count_by_the_margin_of_the_claim(margin: float, word: str) -> None:
+    claim = claim_with(SHARED, about_layer=True, margin=margin)
+    found = expected("distributed", Patch("kv", "0:8", "all"), claim)
+    assert found is not None
+    assert found.word == word
+
+
+def test_controls_do_not_gate_a_region_that_contains_0() -> None:
+    claim = claim_with(Region(high=0.6), about_layer=True)
+    found = expected("distributed", Patch("kv", "0:8", "all"), claim)
+    assert found is not None
+    assert found.word == "supported"
+    assert found.controls["wrong-layer"] > claim.margin
+
+
+def test_controls_do_not_rescue_a_refuted_claim() -> None:
+    claim = claim_with(Region(low=0.7), about_layer=True)
+    found = expected("distributed", Patch("kv", "0:8", "all"), claim)
+    assert found is not None
+    assert found.word == "refuted"
+
+
+def test_an_unrelated_base_moves_nothing_and_noise_almost_nothing() -> None:
+    found = expected("stored-at-layer", Patch("kv", "12", "all"), claim_with(EIGHTY))
+    assert found is not None
+    assert found.controls["unrelated-base"] == pytest.approx(0.0, abs=1e-9)
+    # Convexity of the logistic; the design wants it below half the margin.
+    assert 0 < found.controls["noise"] < 0.05
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(10, 0.7), Sampling(30, 1.5)], ids=["shorter", "hotter"]
+)
+def test_the_truth_is_that_of_the_runs_own_settings(sampling: Sampling) -> None:
+    patch = Patch("kv", "12", "last(32)")
+    usual = expected("stored-at-layer", patch, claim_with(EIGHTY))
+    other = expected("stored-at-layer", patch, claim_with(EIGHTY), sampling=sampling)
+    assert usual is not None
+    assert other is not None
+    assert other.transfer != pytest.approx(usual.transfer, abs=1e-4)
+
+
+def test_the_truth_is_that_of_the_population_and_not_of_the_pairs_at_hand() -> None:
+    patch, claim = Patch("kv", "12", "last(32)"), claim_with(EIGHTY)
+    few, many = (planted_task(CATALOG["stored-at-layer"], n_pairs=n) for n in (2, 40))
+    found = [expected("stored-at-layer", patch, claim, task=task) for task in (few, many)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("task", "sampling"),
+    [
+        pytest.param(
+            replace(task_of("stored-at-layer"), scorer=Published()), SAMPLING, id="other-scorer"
+        ),
+        pytest.param(task_of("stored-at-layer"), Sampling(30, 0.0), id="greedy"),
+        pytest.param(task_of("distributed"), SAMPLING, id="another-models-task"),
+    ],
+)
+def test_there_is_no_expectation_where_the_truth_is_not_known(
+    task: Task, sampling: Sampling
+) -> None:
+    patch = Patch("kv", "12", "all")
+    found = expected("stored-at-layer", patch, claim_with(EIGHTY), task=task, sampling=sampling)
+    assert found is None
+
+
+def test_an_expectation_as_evidence_says_what_it_rests_on() -> None:
+    found = expected("stored-at-layer", Patch("kv", "13", "last(32)"), claim_with(EIGHTY))
+    assert found is not None
+    assert found.to_dict() == {
+        "transfer": 0.0,
+        "controls": found.controls,
+        "because": "0.0000 is outside the region",
+        "source": "closed form, over the population of pairs",
+    }
+
+
+# --- outcome -------------------------------------------------------------------------------
+
+NOT_SPECIFIC = Expectation("invalid", "not specific", 0.4, {})
+SUPPORTED = Expectation("supported", "0.8 is inside the region", 0.8, {})
+REFUTED = Expectation("refuted", "0.1 is outside the region", 0.1, {})
+NO_CEILING = Expectation("invalid", "no-ceiling", None, {})
+WHY = {
+    "supported": "transfer lies inside",
+    "refuted": "transfer lies outside",
+    "inconclusive": "the interval meets an edge",
+    "invalid": "no-ceiling: source - base 0.01",
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected", "lax", "strict"),
+    [
+        pytest.param("supported", None, "pass", "pass", id="supported-unexpected"),
+        pytest.param("refuted", None, "fail", "fail", id="refuted-unexpected"),
+        pytest.param("inconclusive", None, "skip", "fail", id="inconclusive-unexpected"),
+        pytest.param("invalid", None, "fail", "fail", id="invalid-unexpected"),
+        pytest.param("supported", SUPPORTED, "pass", "pass", id="supported-as-expected"),
+        pytest.param("refuted", SUPPORTED, "fail", "fail", id="refuted-not-supported"),
+        pytest.param("inconclusive", SUPPORTED, "skip", "fail", id="inconclusive-not-supported"),
+        pytest.param("invalid", SUPPORTED, "fail", "fail", id="invalid-not-supported"),
+        pytest.param("supported", REFUTED, "fail", "fail", id="supported-not-refuted"),
+        pytest.param("refuted", REFUTED, "pass", "pass", id="refuted-as-expected"),
+        pytest.param("inconclusive", REFUTED, "skip", "fail", id="inconclusive-not-refuted"),
+        pytest.param("invalid", REFUTED, "fail", "fail", id="invalid-not-refuted"),
+        pytest.param("supported", NO_CEILING, "fail", "fail", id="supported-not-invalid"),
+        pytest.param("refuted", NO_CEILING, "fail", "fail", id="refuted-not-invalid"),
+        pytest.param("inconclusive", NO_CEILING, "skip", "fail", id="inconclusive-not-invalid"),
+        pytest.param("invalid", NO_CEILING, "pass", "fail", id="invalid-as-expected"),
+        pytest.param("invalid", NOT_SPECIFIC, "fail", "fail", id="invalid-for-another-reason"),
+    ],
+)
+def test_how_a_verdict_stands_as_a_test(
+    word: str, expected: Expectation | None, lax: str, strict: str
+) -> None:
+    reason = WHY[word]
+    for how, is_strict in ((lax, False), (strict, True)):
+        result, why = outcome(word, reason, expected, strict=is_strict)
+        assert result == how
+        # The word is never left out, and never replaced by another.
+        assert why.startswith(word)
+        assert reason in why
+
+
+def test_the_expected_reason_must_come_first() -> None:
+    """An instrument that fails beside a missing gap is not the expected invalid."""
+    reason = "self-patch: 3 numbers changed; no-ceiling: source - base 0.01"
+    assert outcome("invalid", reason, NO_CEILING, strict=False)[0] == "fail"
+
+
+def test_a_verdict_that_equals_its_expectation_says_so() -> None:
+    _, why = outcome("refuted", "transfer lies outside", REFUTED, strict=False)
+    assert why == "refuted, as expected: transfer lies outside"
+
+
+def test_a_verdict_that_does_not_says_what_the_truth_is() -> None:
+    _, why = outcome("supported", "transfer lies inside", REFUTED, strict=False)
+    assert why == (
+        "supported (transfer lies inside), but the truth of the planted model makes it "
+        "refuted (0.1 is outside the region)"
+    )
