@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.claim import Region
     from harness.errors import UsageError
-    from harness.judge.verdict import Verdict, judge
+    from harness.judging.verdict import Verdict, judge
     from harness.models.load import load_model
     from harness.spec import Patch
     from harness.study import run_study
@@ -24,8 +24,8 @@ _WHERE = {
     "Patch": "harness.spec",
     "Region": "harness.claim",
     "UsageError": "harness.errors",
-    "Verdict": "harness.judge.verdict",
-    "judge": "harness.judge.verdict",
+    "Verdict": "harness.judging.verdict",
+    "judge": "harness.judging.verdict",
     "load_model": "harness.models.load",
     "load_task": "harness.tasks.load",
     "run_study": "harness.study",

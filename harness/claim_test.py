@@ -62,10 +62,7 @@ class ClaimTest:
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Fail with a usage error's message alone: its traceback says nothing about the input."""
-    problem = None
     try:
         yield
     except UsageError as error:
-        problem = str(error)
-    if problem is not None:
-        pytest.fail(problem, pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None

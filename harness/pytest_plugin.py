@@ -23,6 +23,7 @@ from harness.session import EMBEDDED, PROFILES, ClaimsSession, Settings, describ
 
 EVIDENCE = "claim_evidence"
 INSTRUMENT = "instrument_evidence"
+COLLECTED = "claims_collected"
 MODEL_FIXTURE = "_claims_model"
 _SESSION = pytest.StashKey[ClaimsSession]()
 _COLLECTED = pytest.StashKey[list[str]]()
@@ -90,6 +91,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # With workers, this is the place where an error is shown once and costs nothing.
         if given and worker is None:
             session.check()
+        if worker is None and getattr(config.option, "numprocesses", None):
+            # Workers read the ledger as soon as they start: it is moved aside before that.
+            session.start_fresh()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -102,7 +106,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
-    claims = [item for item in session.items if MODEL_FIXTURE in _fixtures(item)]
+    claims = [item for item in session.items if _is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
     if not claims or config.option.collectonly:
         return
@@ -111,6 +115,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         state.check()
         if not hasattr(config, "workerinput"):
             state.start_fresh()
+        else:
+            config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
@@ -151,6 +157,14 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
         strict=request.config.stash[_SESSION].settings.strict,
         record=record,
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With workers: what each collected (all collect the same) tells what owes evidence."""
+    collected = getattr(node, "workeroutput", {}).get(COLLECTED)
+    if collected is not None:
+        node.config.stash[_COLLECTED] = collected
 
 
 class _Collector:
@@ -264,8 +278,10 @@ def _cell_of(call_id: str, model_id: str) -> str:
     return call_id.removeprefix(model_id).removesuffix(model_id).strip("-") or "only"
 
 
-def _fixtures(item: pytest.Item) -> list[str]:
-    return list(getattr(item, "fixturenames", []))
+def _is_claim(item: pytest.Item) -> bool:
+    """Whether a test owes evidence: it asks for a study, or is marked as a claim."""
+    asks = MODEL_FIXTURE in getattr(item, "fixturenames", [])
+    return asks or claim_of(getattr(item, "function", None)) is not None
 
 
 def _property(report: Any, kind: str) -> Any:

@@ -100,8 +100,8 @@ class Settings:
         """Raise UsageError for anything in the settings that no run can use; nothing is run."""
         from harness.models.load import check_request
 
-        for name, number in (("seeds", self.n_seeds), ("batch-size", self.batch_size or 1)):
-            if number < 1:
+        for name, number in (("seeds", self.n_seeds), ("batch-size", self.batch_size)):
+            if number is not None and number < 1:
                 raise UsageError(f"{name} {number}: expected at least 1")
         _ = self.sampling
         if len(set(self.models)) < len(self.models):

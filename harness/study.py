@@ -24,9 +24,9 @@ from harness.claim import Claim
 from harness.errors import UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
-from harness.judge.checks import Check
-from harness.judge.instrument import Observed, full_swap_checks, instrument_checks, near_ties
-from harness.judge.verdict import Verdict, judge
+from harness.judging.checks import Check
+from harness.judging.instrument import Observed, full_swap_checks, instrument_checks, near_ties
+from harness.judging.verdict import Verdict, judge
 from harness.models.load import LoadedModel
 from harness.run.arms import (
     BASE,

@@ -8,7 +8,7 @@ import pytest
 
 from harness.claim import Claim, Region
 from harness.expectation import Expectation, expectation, outcome
-from harness.judge.verdict import judge
+from harness.judging.verdict import judge
 from harness.models.planted.catalog import CATALOG, N_LAYERS
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.truth import true_transfer
@@ -17,7 +17,7 @@ from harness.run.sampling_settings import Sampling
 from harness.spec import Patch
 from harness.tasks.scorers import Published
 from harness.tasks.task import Task
-from tests.judge.frames import PASSED, Study
+from tests.judging.frames import PASSED, Study
 
 SAMPLING = Sampling(max_new_tokens=30)
 EIGHTY = Region(0.70, 0.90)

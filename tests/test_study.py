@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from harness.claim import Claim, Region
 from harness.evidence import Evidence
 from harness.models.load import LoadedModel
@@ -36,10 +34,6 @@ def test_more_pairs_than_the_ledger_holds_run_the_missing_ones(
     assert more.trials == fresh.trials
 
 
-@pytest.mark.xfail(
-    reason="the rows for the oracle are chosen among the pairs of the first run only, so a later "
-    "run on fewer pairs may find none of them and is invalid"
-)
 def test_fewer_pairs_than_the_ledger_holds_end_as_a_run_of_their_own(
     stored: LoadedModel, tmp_path: Path
 ) -> None:

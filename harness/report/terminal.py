@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from typing import Any
 
 from tqdm import tqdm
@@ -51,10 +50,10 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
     for line, color in table(state.evidence):
         reporter.write_line(line, **({color: True} if color else {}))
     found = Counter(one["verdict"] for one in state.evidence)
-    reporter.write_line("")
-    reporter.write_line(
-        "verdicts: " + ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
-    )
+    if found:
+        counted = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
+        reporter.write_line("")
+        reporter.write_line(f"verdicts: {counted}")
     good = sum(one["passed"] for one in state.instrument)
     if state.instrument:
         reporter.write_line(
@@ -67,15 +66,14 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
 def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     """Lines of at most 80 columns, each with its color or None."""
 
-    def group(one: dict[str, Any]) -> tuple[str, str]:
-        return one["model"], one["claim"]
-
     lines: list[tuple[str, str | None]] = []
     head = f"  {'cell':<14} {'verdict':<13} {'transfer':>8} {'interval':<22} {'pairs':<7} checks"
-    for (model, claim), grouped in groupby(evidence, key=group):
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in evidence:
+        groups.setdefault((one["model"], one["claim"]), []).append(one)
+    for (model, claim), cells in groups.items():
         if lines:
             lines.append(("", None))
-        cells = list(grouped)
         lines.append((f"{claim} {region_text(cells[0]['region'])} on {model}"[:80], None))
         lines.append((head, None))
         lines.extend((row(one), _COLORS[one["verdict"]]) for one in cells)

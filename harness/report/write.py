@@ -84,8 +84,11 @@ def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    write(beside)
-    beside.replace(path)
+    try:
+        write(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _text(path: Path, content: str) -> None:

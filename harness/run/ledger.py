@@ -83,12 +83,13 @@ class Ledger:
                 if held.tokens != trial.tokens:
                     why = f"trial {trial.key[:12]} has other tokens than one already held"
                     bad.append((BadLine(path, number, why), line))
+        self.bad_lines += [entry for entry, _ in bad]
         known = _set_aside_before(folder)
         for entry, line in bad:
-            self.bad_lines.append(entry)
-            if str(entry) not in known:
+            content = line.rstrip("\n")
+            if content not in known:
                 with (folder / SET_ASIDE).open("a", encoding="utf-8") as file:
-                    file.write(f"# {entry}\n{line.rstrip()}\n")
+                    file.write(f"# {entry}\n{content}\n")
 
 
 def archive(folder: Path) -> Path | None:
@@ -120,8 +121,6 @@ def check_writable(folder: Path) -> None:
 
 def _parse(line: str) -> Trial:
     checksum, _, body = line.rstrip("\n").partition(" ")
-    if not line.endswith("\n"):
-        raise ValueError("cut off before its end")
     if checksum != _checksum(body):
         raise ValueError("its checksum does not match its content")
     content = json.loads(body)
@@ -148,5 +147,4 @@ def _set_aside_before(folder: Path) -> set[str]:
     path = folder / SET_ASIDE
     if not path.exists():
         return set()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {line.removeprefix("# ") for line in lines if line.startswith("# ")}
+    return set(path.read_text(encoding="utf-8", errors="replace").split("\n"))

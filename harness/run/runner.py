@@ -159,7 +159,7 @@ class Runner:
             progress(len(wanted) - len(missing))
         if missing:
             self._prefill(pairs, [trial for trial, _ in missing])
-            self._run_missing(self._plan(missing, _for_oracle(wanted, keys)), progress)
+            self._run_missing(self._plan(missing, _for_oracle(wanted, keys, pairs)), progress)
         found = [self.ledger.get(key) for key in keys]
         if None in found:
             lost = [trial for trial, one in zip(wanted, found, strict=True) if one is None]
@@ -419,16 +419,20 @@ def reference_of(arm: Arm) -> Arm | None:
     return BASE if arm.donor == "base" else None
 
 
-def _for_oracle(wanted: Sequence[tuple[Pair, Arm, int]], keys: Sequence[str]) -> set[str]:
-    """Keys of the trials that the oracle recomputes: in each arm those with the smallest hash.
+def _for_oracle(
+    wanted: Sequence[tuple[Pair, Arm, int]], keys: Sequence[str], pairs: Sequence[Pair]
+) -> set[str]:
+    """Keys of the trials that the oracle recomputes: the first pairs of each arm, at one seed.
 
-    None of noise: its oracle would have to share our noise.
+    The first ones, so that a later run on fewer pairs finds them in the ledger. None of noise:
+    its oracle would have to share our noise.
     """
-    of_arm: dict[Arm, list[str]] = {}
-    for (_, arm, _), key in zip(wanted, keys, strict=True):
-        if arm.donor != "noise":
-            of_arm.setdefault(arm, []).append(key)
-    return {key for own in of_arm.values() for key in sorted(own)[:ORACLE_ROWS]}
+    first = {pair.id for pair in pairs[:ORACLE_ROWS]}
+    return {
+        key
+        for (pair, arm, seed), key in zip(wanted, keys, strict=True)
+        if pair.id in first and seed == 0 and arm.donor != "noise"
+    }
 
 
 def _aligned(positions: str, donor_tokens: int, base_slots: range) -> Window:

@@ -6,6 +6,7 @@ Unknown keys are errors: a threshold that nothing reads must not look as if it w
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +42,8 @@ def load_task(path: str | Path) -> Task:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
         raise UsageError(f"task file {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # PyYAML lets a date that is none, or a number that is none, out as a plain ValueError.
         raise UsageError(f"task file {path}: not YAML: {error}") from error
     return _task_of(content, where=f"task file {path}")
 
@@ -111,6 +113,8 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
         for key in _PROMPT_KEYS:
             if not isinstance(entry[key], str) or not entry[key].strip():
                 raise UsageError(f"{here}: `{key}` is {entry[key]!r}, expected text, not empty")
+            if not entry[key].isprintable() and any("\ud800" <= c <= "\udfff" for c in entry[key]):
+                raise UsageError(f"{here}: `{key}` holds half a character, which is no text")
         prompts.append(Prompt(**entry))
     return tuple(prompts)
 
@@ -137,6 +141,10 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} cannot be a key", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", key_node.start_mark

@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from math import lcm
 from typing import Literal
 
 from harness.errors import UsageError
@@ -73,11 +74,12 @@ class Task:
         if self.pairing == "one-to-one":
             matched = list(zip(self.sources, self.bases, strict=True))
         else:
-            n = len(self.bases)
+            # Both go round at once; when both are back at the start, bases move on by one.
+            n_sources, n_bases = len(self.sources), len(self.bases)
+            round_length = lcm(n_sources, n_bases)
             matched = [
-                (source, self.bases[(i + turn) % n])
-                for turn in range(n)
-                for i, source in enumerate(self.sources)
+                (self.sources[k % n_sources], self.bases[(k + k // round_length) % n_bases])
+                for k in range(n_sources * n_bases)
             ]
         return tuple(Pair(i, source, base) for i, (source, base) in enumerate(matched))
 

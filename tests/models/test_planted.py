@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.errors import UsageError
-from harness.judge.instrument import near_ties
+from harness.judging.instrument import near_ties
 from harness.models.load import LoadedModel, load_model
 from harness.models.planted.build import build_planted, save_planted
 from harness.models.planted.catalog import CATALOG, N_LAYERS

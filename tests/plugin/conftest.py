@@ -16,14 +16,15 @@ from tests.plugin.project import (
     run_pytest,
 )
 
-SELECTED = ("--model", STORED, "--model", INERT, *SMALL, "-k", "L18-w16 or L25-w16 or swap")
+SELECTED = (*SMALL, "-k", "L18-w16 or L25-w16 or swap")
 
 
 @pytest.fixture(scope="session")
 def serial(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`pytest claims` in this repository: two models, two cells of each claim, the full swap."""
     folder = tmp_path_factory.mktemp("serial")
-    options = [*SELECTED, "-v", f"--junitxml={folder / 'junit.xml'}"]
+    junit = f"--junitxml={folder / 'junit.xml'}"
+    options = ["--model", STORED, "--model", INERT, *SELECTED, "-v", junit]
     return run_pytest(ROOT, "claims", *options, out=folder / "out")
 
 
@@ -37,7 +38,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 @pytest.fixture(scope="session")
 def selected() -> tuple[str, ...]:
-    """The options that `serial` ran under."""
+    """The size and the cells that `serial` ran."""
     return SELECTED
 
 

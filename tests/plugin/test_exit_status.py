@@ -65,9 +65,6 @@ def test_a_test_that_asks_the_impossible_says_what_was_given_and_what_was_expect
     assert expected in message.splitlines()[0]
 
 
-@pytest.mark.xfail(
-    reason="claim_test._one_line_errors fails while it handles the error, so pytest shows both"
-)
 @pytest.mark.parametrize(
     "test", ["test_layer_out_of_range", "test_window_too_long", "test_depths_meet"]
 )
@@ -118,7 +115,6 @@ def test_collecting_only_loads_no_torch_and_leaves_nothing(project: pytest.Pytes
     result.stdout.no_fnmatch_line("no evidence*")
 
 
-@pytest.mark.xfail(reason="the plugin counts tests that use `study`, not tests with @claim")
 def test_a_claim_that_asks_for_no_study_has_no_evidence(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("test_bare.py", "-q")
     result.assert_outcomes(passed=1)

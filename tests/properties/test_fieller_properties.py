@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.claim import Region
-from harness.judge.contrast import edge_tests
-from harness.judge.fieller import Floats, Interval, fieller, weakness
+from harness.judging.contrast import edge_tests
+from harness.judging.fieller import Floats, Interval, fieller, weakness
 
 laws = settings(deadline=None, max_examples=100, derandomize=True)
 levels = st.sampled_from([0.80, 0.90, 0.95, 0.99])

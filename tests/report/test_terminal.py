@@ -96,7 +96,6 @@ def test_a_region_is_shown_with_the_ends_it_has(
     assert region_text({"low": low, "high": high}) == shown
 
 
-@pytest.mark.xfail(reason="only neighbors are grouped, and workers report in any order")
 def test_a_claim_has_one_table_in_whatever_order_its_cells_came(state: ClaimsSession) -> None:
     again = deepcopy(state.evidence)
     for one in again:
@@ -123,7 +122,6 @@ def test_a_failed_instrument_check_is_counted_as_failed(state: ClaimsSession) ->
     assert "instrument checks: 0 of 1 passed (full swap reproduces the source)" in reporter.lines
 
 
-@pytest.mark.xfail(reason="a run without claims ends with an empty list of verdicts")
 def test_without_a_claim_no_verdicts_are_announced(state: ClaimsSession) -> None:
     state.evidence.clear()
     reporter = Reporter()

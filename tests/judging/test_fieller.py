@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.judge.fieller import Floats, Interval, fieller, weakness
-from tests.judge.frames import Study, t_quantile, wave
+from harness.judging.fieller import Floats, Interval, fieller, weakness
+from tests.judging.frames import Study, t_quantile, wave
 
 LEVELS = (0.90, 0.95)
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from harness.claim import Region
-from harness.judge.verdict import Verdict, judge
+from harness.judging.verdict import Verdict, judge
 
 STUDIES = 300
 N_PAIRS = 20

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from harness.errors import UsageError
-from harness.judge.frame import check_frame, groupings, holes
-from tests.judge.frames import Study, table
+from harness.judging.frame import check_frame, groupings, holes
+from tests.judging.frames import Study, table
 
 N = 12
 COLUMNS = {

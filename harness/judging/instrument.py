@@ -1,6 +1,6 @@
 """The instrument's own checks, computed from what the run recorded.
 
-Each says what it compared, and each can fail: `tests/judge/test_instrument.py` injects the defect.
+Each says what it compared, and each can fail: `tests/judging/test_instrument.py` injects defects.
 A failure makes the verdict *invalid*; it is never a finding about the model.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judge.checks import Check
+from harness.judging.checks import Check
 from harness.measure.behavior import behavior
 from harness.models.load import LoadedModel
 from harness.patch.splice import Footprint

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy import stats
 
 from harness.claim import Region
-from harness.judge.checks import CONTROLS, Check, not_run
-from harness.judge.contrast import edge_tests, pairs_to_decide
-from harness.judge.fieller import Floats, Interval, fieller, weakness
-from harness.judge.frame import ARMS, Grouping, check_frame, groupings, holes
+from harness.judging.checks import CONTROLS, Check, not_run
+from harness.judging.contrast import edge_tests, pairs_to_decide, varies
+from harness.judging.fieller import Floats, Interval, fieller, weakness
+from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes
 
 Word = Literal["supported", "refuted", "inconclusive", "invalid"]
 
@@ -95,7 +95,7 @@ def judge(
         _judge_clusters(frame, grouping, region, margin, made, alpha)
         for grouping in groupings(frame)
     ]
-    return _less_decisive(verdicts)
+    return _less_decisive(verdicts, region)
 
 
 def _judge_clusters(
@@ -122,15 +122,15 @@ def _judge_clusters(
         return _invalid(
             frame, [*checks, Check("degenerate", False, detail)], means, n, (effect, gap)
         )
+    weak = weakness(gap, 1 - alpha)
     word: Word = (
         "supported"
         if tests.p_supported <= alpha
         else "refuted"
-        if tests.p_refuted <= alpha
+        if tests.p_refuted <= alpha and weak < 1
         else "inconclusive"
     )
     reason, needed = _contrast_reason(word, effect, gap, region, alpha)
-    weak = weakness(gap, 1 - alpha)
     checks.append(
         Check("weak-ratio", weak < WEAK_RATIO, f"Fieller's g {weak:.3g}, below {WEAK_RATIO} wanted")
     )
@@ -174,7 +174,7 @@ def _enough(grouping: Grouping) -> Check:
 def _ceiling(gap: Floats) -> Check:
     """Whether source scores above base, at one-sided 0.005; without spread, by sign alone."""
     mean = float(np.mean(gap))
-    if float(np.ptp(gap)) == 0.0:
+    if not varies(gap, np.abs(gap)):
         return Check("no-ceiling", mean > 0, f"source - base is {mean:.4g} in every cluster")
     p = float(stats.ttest_1samp(gap, 0.0, alternative="greater").pvalue)
     return Check(
@@ -273,31 +273,41 @@ def _invalid(
     )
 
 
-def _less_decisive(verdicts: list[Verdict]) -> Verdict:
-    """Of two groupings of crossed pairs: the less decisive word and the wider intervals."""
+def _less_decisive(verdicts: list[Verdict], region: Region) -> Verdict:
+    """Of two groupings of crossed pairs: the less decisive word, and an interval that holds both.
+
+    Groupings that decide oppositely, or refute on opposite sides of the region, decide nothing.
+    """
     first = min(verdicts, key=lambda verdict: _DECISIVENESS.index(verdict.word))
-    if {verdict.word for verdict in verdicts} == {"supported", "refuted"}:
-        first = replace(
-            first, word="inconclusive", reason="clusters by source and by base disagree"
-        )
-    if first.interval is None:
+    if len(verdicts) == 1 or first.word == "invalid":
         return first
-    at_level = [
-        (one.interval, one.interval_other)
-        if one.level == first.level
-        else (one.interval_other, one.interval)
-        for one in verdicts
-    ]
+    level = max(one.level for one in verdicts)
+    interval = _hull([_at(one, level) for one in verdicts])
+    torn = {one.word for one in verdicts} == {"supported", "refuted"}
+    around = interval is None or not interval.disjoint(region.low, region.high)
+    if torn or (first.word == "refuted" and around):
+        reason = "clusters by source and by base disagree"
+        first = replace(first, word="inconclusive", reason=reason)
     return replace(
         first,
-        interval=max((here for here, _ in at_level), key=_width),
-        interval_other=max((other for _, other in at_level), key=_width),
+        level=level,
+        interval=interval,
+        interval_other=_hull([_at(one, level, other=True) for one in verdicts]),
     )
+
+
+def _at(verdict: Verdict, level: float, *, other: bool = False) -> Interval | None:
+    """A verdict's interval at a level, or the one at the other level."""
+    return verdict.interval if (verdict.level == level) != other else verdict.interval_other
+
+
+def _hull(intervals: list[Interval | None]) -> Interval | None:
+    """The smallest interval that holds all; None where one of them is unbounded."""
+    found = [one for one in intervals if one is not None]
+    if len(found) < len(intervals):
+        return None
+    return Interval(min(one.low for one in found), max(one.high for one in found))
 
 
 def _ratio(effect: Floats, gap: Floats) -> float:
     return float(np.mean(effect) / np.mean(gap))
-
-
-def _width(interval: Interval | None) -> float:
-    return interval.high - interval.low if interval else float("inf")

@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.judge.fieller import Floats
+from harness.judging.fieller import Floats
 
 COLUMNS = ("pair", "arm", "seed", "score")
 ARMS = ("base", "source", "patched")
+CLUSTERS = ("cluster", "source", "base")
 
 
 class Grouping(NamedTuple):
@@ -33,15 +35,17 @@ def check_frame(frame: pd.DataFrame) -> None:
         raise UsageError(f"trials: missing columns {missing}, expected {list(COLUMNS)}")
     if frame.empty:
         raise UsageError("trials: the table is empty, expected one row a trial")
+    for column in ("pair", "arm", "seed", *CLUSTERS):
+        if column in frame and (missing_key := frame[column].isna().to_numpy()).any():
+            raise UsageError(f"trials: no `{column}` in {_rows(frame, missing_key)}")
     scores = pd.to_numeric(frame["score"], errors="coerce")
-    if not np.isfinite(scores).all():
-        raise UsageError(
-            f"trials: scores that are not finite numbers in {_rows(frame, ~np.isfinite(scores))}"
-        )
-    doubled = frame.duplicated(["pair", "arm", "seed"], keep=False)
+    bad = ~np.isfinite(scores.to_numpy(dtype=float, na_value=np.nan))
+    if bad.any():
+        raise UsageError(f"trials: scores that are not finite numbers in {_rows(frame, bad)}")
+    doubled = frame.duplicated(["pair", "arm", "seed"], keep=False).to_numpy()
     if doubled.any():
         raise UsageError(f"trials: (pair, arm, seed) more than once in {_rows(frame, doubled)}")
-    for column in ("cluster", "source", "base"):
+    for column in CLUSTERS:
         if column in frame and (frame.groupby("pair")[column].nunique(dropna=False) > 1).any():
             raise UsageError(f"trials: a pair with more than one `{column}`, expected one each")
 
@@ -87,8 +91,8 @@ def _cells(frame: pd.DataFrame, arm: str) -> list[tuple[object, object]]:
     return list(zip(rows["pair"], rows["seed"], strict=True))
 
 
-def _rows(frame: pd.DataFrame, where: pd.Series) -> str:
-    bad = frame[where.to_numpy()]
+def _rows(frame: pd.DataFrame, where: npt.NDArray[np.bool_]) -> str:
+    bad = frame[where]
     shown = ", ".join(
         f"row {index} ({row.arm}, pair {row.pair!s:.12}, seed {row.seed})"
         for index, row in zip(bad.index[:5], bad[:5].itertuples(), strict=True)

@@ -11,12 +11,12 @@ from scipy import stats
 
 from harness.claim import Region
 from harness.errors import UsageError
-from harness.judge.checks import CONTROLS, INSTRUMENT_CHECKS, Check
-from harness.judge.contrast import edge_tests
-from harness.judge.fieller import fieller
-from harness.judge.frame import groupings
-from harness.judge.verdict import Verdict, Word, judge
-from tests.judge.frames import PASSED, Study, noise_for, t_quantile, table, wave
+from harness.judging.checks import CONTROLS, INSTRUMENT_CHECKS, Check
+from harness.judging.contrast import edge_tests
+from harness.judging.fieller import fieller
+from harness.judging.frame import groupings
+from harness.judging.verdict import Verdict, Word, judge
+from tests.judging.frames import PASSED, Study, noise_for, t_quantile, table, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -384,7 +384,10 @@ def test_a_patch_that_changed_no_pair_is_judged_and_said(region: Region, word: W
 
 
 def test_no_pair_changed_is_said_only_then() -> None:
-    assert "no pair changed" not in judge(Study(0.0).frame(), AT_MOST_12).reason
+    study = Study(0.0, noise=1.0)
+    changed = study.base + np.where(np.arange(40) < 5, 0.1, 0.0)
+    frame = table({**study.arms, "patched": changed})
+    assert "no pair changed" not in judge(frame, AT_MOST_12).reason
 
 
 # --- negative controls ---------------------------------------------------------------------
@@ -536,6 +539,12 @@ def test_a_failed_instrument_check_is_invalid_whatever_was_found(
     assert verdict.reason == f"{name}: it broke"
     assert verdict.p_supported is None
     assert verdict.p_refuted is None
+    # What was measured stays in view, without a word on it.
+    assert verdict.estimate == pytest.approx(transfer)
+    assert verdict.interval is not None
+    assert verdict.interval_other is not None
+    assert verdict.interval.low < verdict.interval_other.low < transfer
+    assert verdict.level == 0.95
 
 
 def test_every_failed_check_is_named_the_instrument_first() -> None:
@@ -671,19 +680,25 @@ def by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("source_noise", "base_noise", "decisive"),
+    ("transfer", "word"), [(0.8, "supported"), (0.6, "refuted")], ids=["inside", "outside"]
+)
+@pytest.mark.parametrize(
+    ("noisy", "quiet"),
     [
-        pytest.param(1.5, 0.1, "base", id="sources-differ"),
-        pytest.param(0.1, 1.5, "source", id="bases-differ"),
+        pytest.param(1.5, 0.1, id="clearly"),
+        # So close that the decisive interval at 95% is wider than the other at 90%.
+        pytest.param(1.2, 0.9, id="barely"),
     ],
 )
+@pytest.mark.parametrize("decisive", ["base", "source"], ids=["sources-differ", "bases-differ"])
 def test_crossed_pairs_take_the_less_decisive_of_two(
-    source_noise: float, base_noise: float, decisive: str
+    decisive: str, noisy: float, quiet: float, transfer: float, word: Word
 ) -> None:
-    frame = crossed(source_noise, base_noise)
+    noise = {"source": noisy, "base": noisy, decisive: quiet}
+    frame = crossed(noise["source"], noise["base"], transfer=transfer)
     other = {"source": "base", "base": "source"}[decisive]
     wanted = judge(by(frame, other), EIGHTY)
-    assert judge(by(frame, decisive), EIGHTY).word == "supported"
+    assert judge(by(frame, decisive), EIGHTY).word == word
     assert wanted.word == "inconclusive"
     assert_same_numbers(judge(frame, EIGHTY), wanted)
 
@@ -739,6 +754,7 @@ def test_crossed_groupings_that_contradict_each_other_are_inconclusive(torn: pd.
     [
         pytest.param(Region(0.6, 1.0), "supported", id="supported-and-refuted"),
         pytest.param(Region(0.8, 1.0), "inconclusive", id="inconclusive-and-refuted"),
+        pytest.param(Region(0.4, 0.5), "refuted", id="refuted-on-either-side"),
     ],
 )
 def test_word_and_interval_agree_where_crossed_groupings_contradict(
@@ -750,8 +766,11 @@ def test_word_and_interval_agree_where_crossed_groupings_contradict(
     assert verdict.word == "inconclusive"
     assert verdict.interval is not None
     low, high = verdict.interval
+    assert verdict.level == 0.95
     assert not verdict.interval.disjoint(region.low, region.high)
     assert not (region.low < low and high < region.high)
+    assert verdict.estimate is not None
+    assert low <= verdict.estimate <= high
 
 
 def test_seeds_of_a_pair_are_averaged_and_not_counted() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from harness.claim import Region
-from harness.judge.fieller import Floats
+from harness.judging.fieller import Floats
 
 _NO_SPREAD = 1e-12
 _MOST_PAIRS = 10_000_000
@@ -33,7 +33,11 @@ class EdgeTests(NamedTuple):
 
 def edge_tests(effect: Floats, gap: Floats, region: Region) -> EdgeTests:
     """Test every finite edge of a region; effect and gap as in `fieller`, `[cluster]`."""
-    flat = tuple(edge for edge, _ in region.edges if not varies(effect - edge * gap))
+    flat = tuple(
+        edge
+        for edge, _ in region.edges
+        if not varies(effect - edge * gap, np.abs(effect) + np.abs(edge * gap))
+    )
     if flat:
         return EdgeTests(float("nan"), float("nan"), flat)
     inside, outside = [], []
@@ -45,9 +49,9 @@ def edge_tests(effect: Floats, gap: Floats, region: Region) -> EdgeTests:
     return EdgeTests(max(inside), min(1.0, 2 * min(outside)), ())
 
 
-def varies(values: Floats) -> bool:
-    """Whether values differ by more than rounding."""
-    return float(np.ptp(values)) > _NO_SPREAD * max(1.0, float(np.abs(values).max()))
+def varies(values: Floats, parts: Floats) -> bool:
+    """Whether values differ by more than the rounding of the numbers they were made of."""
+    return float(np.ptp(values)) > _NO_SPREAD * float(np.max(parts))
 
 
 def pairs_to_decide(effect: Floats, gap: Floats, region: Region, alpha: float) -> int | None:

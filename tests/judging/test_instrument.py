@@ -14,7 +14,7 @@ import torch
 
 from harness.claim import Claim, Region
 from harness.evidence import Evidence
-from harness.judge.checks import INSTRUMENT_CHECKS
+from harness.judging.checks import INSTRUMENT_CHECKS
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation
 from harness.patch import splice, store

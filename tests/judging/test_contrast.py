@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from harness.claim import Region
-from harness.judge.contrast import edge_tests, pairs_to_decide, varies
-from harness.judge.fieller import Floats
-from tests.judge.frames import Study, noise_for, t_quantile, wave
+from harness.judging.contrast import edge_tests, pairs_to_decide, varies
+from harness.judging.fieller import Floats
+from tests.judging.frames import Study, noise_for, t_quantile, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -77,18 +77,21 @@ def test_no_effect_at_all_is_tested_at_edges_other_than_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted"),
+    ("values", "parts", "wanted"),
     [
-        pytest.param(np.full(5, 0.1), False, id="constant"),
-        pytest.param(np.zeros(5), False, id="zeros"),
-        pytest.param(np.array([0.3, 0.1 + 0.2, 0.3]), False, id="rounding"),
-        pytest.param(1e6 + np.array([0.0, 1e-9]), False, id="rounding-of-large-numbers"),
-        pytest.param(np.array([1.0, 1.0, 1.001]), True, id="one-differs"),
-        pytest.param(np.array([-1.0, 1.0]), True, id="mean-zero"),
+        pytest.param(np.full(5, 0.1), 0.1, False, id="constant"),
+        pytest.param(np.zeros(5), 0.0, False, id="zeros"),
+        pytest.param(np.array([0.3, 0.1 + 0.2, 0.3]), 0.3, False, id="rounding"),
+        pytest.param(1e6 + np.array([0.0, 1e-9]), 1e6, False, id="rounding-of-large-numbers"),
+        pytest.param(np.array([0.0, 1e-9]), 1e6, False, id="difference-of-large-numbers"),
+        pytest.param(np.array([0.0, 1e-9]), 1e-6, True, id="difference-of-small-numbers"),
+        pytest.param(np.array([1.0, 1.0, 1.001]), 1.0, True, id="one-differs"),
+        pytest.param(np.array([-1.0, 1.0]), 1.0, True, id="mean-zero"),
     ],
 )
-def test_varies_means_by_more_than_rounding(values: Floats, wanted: bool) -> None:
-    assert varies(values) is wanted
+def test_varies_means_by_more_than_rounding(values: Floats, parts: float, wanted: bool) -> None:
+    """parts: the size of the numbers of which the values are differences."""
+    assert varies(values, np.full(len(values), parts)) is wanted
 
 
 REGIONS = [
