@@ -18,19 +18,17 @@ import transformers
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
-from harness.models.rotary import Rotation, rotation_of
-from harness.models.window import attention_window
-from harness.patch.splice import TENSORS, Footprint, RowPlan, Write, build_slab
+from harness.patch.splice import TENSORS, Footprint, RowPlan, build_slab
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical
 from harness.run.batches import automatic_batch_size, pack
 from harness.run.decode import Decoded, decode
 from harness.run.ledger import Ledger
-from harness.run.oracle import Paste, oracle_logits, relative_error
+from harness.run.oracle import oracle_logits, relative_error
+from harness.run.rows import Rows
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
-from harness.spec import Window, resolve_layers, resolve_window
 from harness.tasks.task import Pair, Task
 
 ENGINE = 1
@@ -79,51 +77,14 @@ class Runner:
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size}: expected at least 1, or auto")
         self.store = PromptStore(self.model)
-        self._tokens: dict[str, tuple[int, ...]] = {}
-        self._donors: dict[tuple[str, int], tuple[int, ...]] = {}
-        self._checked: set[tuple[Arm, str]] = set()
-        self._rotation: Rotation | None = None
+        self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.study = _hash(self._identity())
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        for pair in pairs:
-            for prompt in (pair.source, pair.base):
-                tokens = len(self._encode(prompt.text))
-                if tokens < 2:
-                    raise UsageError(f"prompt {prompt.id!r}: {tokens} tokens, expected at least 2")
-                if limit is not None and tokens + self.sampling.max_new_tokens > limit:
-                    raise UsageError(
-                        f"prompt {prompt.id!r}: {tokens} tokens and "
-                        f"{self.sampling.max_new_tokens} new ones, but {self.model.name} has "
-                        f"{limit} positions"
-                    )
         for arm in map(self._canonical, arms):
             for pair in pairs:
-                if (arm, pair.id) in self._checked:
-                    continue
-                write = self._write(arm, pair, seed=0, stored=False)
-                if write is not None and write.window.shift and "k" in TENSORS[write.site]:
-                    self._rotation = self._rotation or rotation_of(self.model.network)
-                if write is not None:
-                    self._check_reached(arm, pair, write)
-                self._checked.add((arm, pair.id))
-
-    def _check_reached(self, arm: Arm, pair: Pair, write: Write) -> None:
-        """Refuse a patch that no generated token can see: its effect is 0 by construction."""
-        if arm == FULL_SWAP:
-            return
-        last_position = len(self._encode(pair.base.text)) - 1
-        nearest = last_position - (write.window.base_slots.stop - 1)
-        windows = [attention_window(self.model.config, layer) for layer in write.layers]
-        if all(window is not None and nearest >= window for window in windows):
-            raise UsageError(
-                f"positions {arm.patch.positions if arm.patch else ''!r} in layers "
-                f"{list(write.layers)}: pair {pair.index} has them at least {nearest} positions "
-                f"before the last prompt token, but these layers look back {windows[0]} only; "
-                "nothing can read what is patched"
-            )
+                self.rows.check(arm, pair)
 
     def run(
         self,
@@ -158,7 +119,7 @@ class Runner:
         if progress and len(wanted) > len(missing):
             progress(len(wanted) - len(missing))
         if missing:
-            self._prefill(pairs, [trial for trial, _ in missing])
+            self._prefill([trial for trial, _ in missing])
             self._run_missing(self._plan(missing, _for_oracle(wanted, keys, pairs)), progress)
         found = [self.ledger.get(key) for key in keys]
         if None in found:
@@ -170,14 +131,14 @@ class Runner:
         """Carry out an arm's write for each pair and say what it changed; nothing is decoded."""
         arm = self._canonical(arm)
         self.check([arm], pairs)
-        self._prefill(pairs, [(pair, arm, 0) for pair in pairs])
+        self._prefill([(pair, arm, 0) for pair in pairs])
         size = self._rows_at_once()
-        plans = [self._row_plan(arm, pair, seed=0) for pair in pairs]
+        plans = [self.rows.plan(arm, pair, 0, self.store) for pair in pairs]
         return [
             footprint
             for start in range(0, len(plans), size)
             for footprint in build_slab(
-                self.store, plans[start : start + size], self._rotation, room=0
+                self.store, plans[start : start + size], self.rows.rotation, room=0
             )[1]
         ]
 
@@ -198,7 +159,7 @@ class Runner:
         }
 
     def _key(self, pair: Pair, arm: Arm, seed: int) -> str:
-        prompts = [self._encode(pair.source.text), self._encode(pair.base.text)]
+        prompts = [self.rows.tokens(pair.source), self.rows.tokens(pair.base)]
         return _hash([self.study, pair.id, prompts, arm.id, seed])
 
     def _canonical(self, arm: Arm) -> Arm:
@@ -206,16 +167,8 @@ class Runner:
             return arm
         return replace(arm, patch=canonical(arm.patch, self.model.n_layers))
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        if text not in self._tokens:
-            self._tokens[text] = tuple(self.model.encode(text))
-        return self._tokens[text]
-
-    def _prefill(self, pairs: Sequence[Pair], trials: Sequence[tuple[Pair, Arm, int]]) -> None:
-        prompts = {self._encode(text) for p in pairs for text in (p.source.text, p.base.text)}
-        for pair, arm, _ in trials:
-            if arm.donor == "unrelated-base":
-                prompts.add(self._unrelated(arm, pair))
+    def _prefill(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
+        prompts = {tokens for pair, arm, _ in trials for tokens in self.rows.prompts(arm, pair)}
         self.store.add(sorted(prompts))
 
     def _plan(
@@ -227,63 +180,12 @@ class Runner:
                 arm,
                 seed,
                 key,
-                self._row_plan(arm, pair, seed),
+                self.rows.plan(arm, pair, seed, self.store),
                 reference_of(arm),
                 key in for_oracle,
             )
             for (pair, arm, seed), key in missing
         ]
-
-    def _row_plan(self, arm: Arm, pair: Pair, seed: int) -> RowPlan:
-        own = self._encode(pair.source.text if arm.prompt == "source" else pair.base.text)
-        tokens = own if arm != FULL_SWAP else self._encode(pair.source.text)
-        return RowPlan(
-            self.store.index(own), len(tokens), self._write(arm, pair, seed, stored=True)
-        )
-
-    def _write(self, arm: Arm, pair: Pair, seed: int, *, stored: bool) -> Write | None:
-        """The write of an arm for a pair. stored: whether prompts are in the store yet."""
-        if arm.patch is None:
-            return None
-        source, base = self._encode(pair.source.text), self._encode(pair.base.text)
-        layers = resolve_layers(arm.patch.layers, self.model.n_layers)
-        where = f"pair {pair.index} (source {pair.source.id!r}, base {pair.base.id!r})"
-        if arm == FULL_SWAP:
-            window = Window(range(len(source) - 1), range(len(source) - 1))
-        else:
-            window = resolve_window(arm.patch.positions, len(source), len(base), where=where)
-        donor, pasted = source, window
-        if arm.donor == "base":
-            donor, pasted = base, Window(window.base_slots, window.base_slots)
-        elif arm.donor == "unrelated-base":
-            donor = self._unrelated(arm, pair)
-            pasted = _aligned(arm.patch.positions, len(donor), window.base_slots)
-        is_control = arm.donor in ("unrelated-base", "noise")
-        index = self.store.index if stored else (lambda _: 0)
-        return Write(
-            donor=index(donor),
-            site=arm.patch.site,
-            layers=layers,
-            window=pasted,
-            noise=f"{pair.id}:{seed}" if arm.donor == "noise" else None,
-            instead_of=(index(source), window) if is_control else None,
-        )
-
-    def _unrelated(self, arm: Arm, pair: Pair) -> tuple[int, ...]:
-        """Tokens of the first unrelated base whose cache holds the window."""
-        assert arm.patch is not None
-        source, base = self._encode(pair.source.text), self._encode(pair.base.text)
-        width = len(resolve_window(arm.patch.positions, len(source), len(base)).base_slots)
-        if (pair.id, width) in self._donors:
-            return self._donors[pair.id, width]
-        for prompt in self.task.unrelated(pair):
-            tokens = self._encode(prompt.text)
-            if len(tokens) - 1 >= width:
-                return self._donors.setdefault((pair.id, width), tokens)
-        raise UsageError(
-            f"task {self.task.name!r}: no other base caches {width} positions, which the control "
-            f"'unrelated-base' needs for base {pair.base.id!r}"
-        )
 
     def _rows_at_once(self) -> int:
         if self.batch_size is not None:
@@ -320,12 +222,12 @@ class Runner:
             spot = (work.pair.id, work.reference, work.seed)
             if spot not in places:
                 places[spot] = len(rows)
-                plan = self._row_plan(work.reference, work.pair, work.seed)
+                plan = self.rows.plan(work.reference, work.pair, work.seed, self.store)
                 rows.append(Work(work.pair, work.reference, work.seed, "", plan, None, False))
             compare.append((place, places[spot]))
         plans = [work.plan for work in rows]
         slab, footprints = build_slab(
-            self.store, plans, self._rotation, room=self.sampling.max_new_tokens
+            self.store, plans, self.rows.rotation, room=self.sampling.max_new_tokens
         )
         uniform = torch.stack(
             [uniforms(work.pair.id, work.seed, self.sampling.max_new_tokens) for work in rows]
@@ -334,7 +236,7 @@ class Runner:
         decoded = decode(
             self.model,
             slab,
-            [self._last_token(work) for work in rows],
+            [self.rows.last_token(work.arm, work.pair) for work in rows],
             uniform,
             self.sampling,
             compare=compare,
@@ -348,11 +250,6 @@ class Runner:
             self._trial(work, footprints[i], decoded, i, beside.get(i, _Beside()))
             for i, work in enumerate(batch)
         ]
-
-    def _last_token(self, work: Work) -> int:
-        """The prompt token still to be fed: the source's in a full swap, else the row's own."""
-        from_source = work.arm.prompt == "source" or work.arm == FULL_SWAP
-        return self._encode((work.pair.source if from_source else work.pair.base).text)[-1]
 
     def _trial(
         self,
@@ -398,17 +295,9 @@ class Runner:
         )
 
     def _oracle_error(self, work: Work, decoded: Decoded, place: int) -> float:
-        pair, tokens = work.pair, decoded.tokens[place]
-        source, base = self._encode(pair.source.text), self._encode(pair.base.text)
-        write = work.plan.write
-        if work.arm == FULL_SWAP or work.arm == SOURCE:
-            wanted = oracle_logits(self.model, source, tokens)
-        elif write is None:
-            wanted = oracle_logits(self.model, base, tokens)
-        else:
-            donor = self.store.tokens[write.donor]
-            paste = Paste(donor, write.site, write.layers, write.window)
-            wanted = oracle_logits(self.model, base, tokens, paste)
+        tokens = decoded.tokens[place]
+        start = self.rows.start(SOURCE if work.arm == FULL_SWAP else work.arm, work.pair)
+        wanted = oracle_logits(self.model, start, tokens, self.rows.paste(work.arm, work.pair))
         return relative_error(decoded.logits[place], wanted)
 
 
@@ -433,13 +322,6 @@ def _for_oracle(
         for (pair, arm, seed), key in zip(wanted, keys, strict=True)
         if pair.id in first and seed == 0 and arm.donor != "noise"
     }
-
-
-def _aligned(positions: str, donor_tokens: int, base_slots: range) -> Window:
-    """The donor's window for given base slots: at its start for `first`, at its end else."""
-    width, cached = len(base_slots), donor_tokens - 1
-    start = 0 if positions.startswith("first") else cached - width
-    return Window(range(start, start + width), base_slots)
 
 
 def _hash(content: object) -> str:

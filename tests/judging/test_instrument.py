@@ -19,13 +19,15 @@ from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation
 from harness.patch import splice, store
 from harness.run import runner
+from harness.run.arms import FULL_SWAP, Arm
 from harness.run.ledger import Ledger
+from harness.run.rows import Rows
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.spec import Patch
 from harness.study import ModelStudy
-from harness.tasks.task import Task
+from harness.tasks.task import Pair, Task
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 
@@ -115,14 +117,12 @@ def control_that_is_the_patch(patch: pytest.MonkeyPatch) -> None:
 
 def other_token_in_the_full_swap(patch: pytest.MonkeyPatch) -> None:
     """The base's last token is fed after the source's cache."""
-    real = runner.Runner._last_token
+    real = Rows.last_token
 
-    def base_token(self: Runner, work: Any) -> int:
-        if work.arm == runner.FULL_SWAP:
-            return self._encode(work.pair.base.text)[-1]
-        return real(self, work)
+    def base_token(self: Rows, arm: Arm, pair: Pair) -> int:
+        return self.tokens(pair.base)[-1] if arm == FULL_SWAP else real(self, arm, pair)
 
-    patch.setattr(runner.Runner, "_last_token", base_token)
+    patch.setattr(Rows, "last_token", base_token)
 
 
 def changed_trials(change: Callable[[Trial], Trial | None]) -> Callable[[pytest.MonkeyPatch], None]:
