@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -82,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise UsageError("--reruns: a verdict is not run again until it pleases")
         given = (
             any(
-                value not in (None, False)
+                value is not None and value is not False
                 for name, value in vars(config.option).items()
                 if name.startswith("claims_")
             )
@@ -91,7 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # With workers, this is the place where an error is shown once and costs nothing.
         if given and worker is None:
             session.check()
-        if worker is None and getattr(config.option, "numprocesses", None):
+        distributed = getattr(config.option, "dist", "no") != "no"
+        if worker is None and distributed and not config.option.collectonly:
             # Workers read the ledger as soon as they start: it is moved aside before that.
             session.start_fresh()
 
@@ -110,13 +112,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
     if not claims or config.option.collectonly:
         return
+    if hasattr(config, "workerinput"):
+        config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
+        return
     with _usage_errors():
-        state = config.stash[_SESSION]
-        state.check()
-        if not hasattr(config, "workerinput"):
-            state.start_fresh()
-        else:
-            config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
+        config.stash[_SESSION].check()
+        config.stash[_SESSION].start_fresh()
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
@@ -131,9 +132,14 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 def _claims_model(request: pytest.FixtureRequest) -> Any:
     """One loaded model with its task, budget and ledger; the next one replaces it."""
     config = request.config
+    state = config.stash[_SESSION]
     try:
-        return config.stash[_SESSION].open_study(request.param, _progress_of(config))
+        state.check()
+        return state.open_study(request.param, _progress_of(config))
     except UsageError as error:
+        if hasattr(config, "workerinput"):
+            # A worker that exits is an internal error to xdist: its tests say what is wrong.
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
@@ -267,6 +273,8 @@ def _batch_size(text: str | None) -> int | None:
 def _model_ids(models: tuple[str, ...]) -> list[str]:
     """Short names for test ids: a folder by its last part; numbered where two are alike."""
     short = [Path(name).name if Path(name).is_dir() else name for name in models]
+    # Plain ASCII, as pytest would escape anything else and the cell's id be lost in it.
+    short = [re.sub(r"[^\x21-\x7e]", "_", name) for name in short]
     return [
         name if short.count(name) == 1 else f"{name}.{position}"
         for position, name in enumerate(short)

@@ -154,7 +154,7 @@ class ClaimsSession:
         settings = self.settings
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
         task = settings.task_of(model)
-        ledger = Ledger(settings.out / LEDGER_FOLDER, self.shard)
+        ledger = Ledger(settings.out / LEDGER_FOLDER, self.shard, shared=self.workers > 1)
         loaded = load_model(
             model, device=settings.device, dtype=settings.dtype, revision=settings.revision
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError
@@ -218,7 +219,7 @@ def _from_pretrained(request: Request) -> tuple[Any, Any]:
         network = AutoModelForCausalLM.from_pretrained(
             request.name, config=config, dtype=request.dtype, use_safetensors=True, **options
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         kind = "folder" if request.is_folder else "hub id"
         raise UsageError(
             f"model {request.name!r}: the {kind} gives no causal language model: {error}"

@@ -1,7 +1,7 @@
 """The ledger: every finished trial, one JSON line, appended and flushed as it finishes.
 
 A run that was killed finds its trials here and goes on. One writer a file (a shard); all shards of
-a folder are read. A line that cannot be read is named, moved to `set-aside.txt` and its trial run
+a folder are read. A line that cannot be read is named, copied to `set-aside.txt`, and its trial run
 again: it is never silently dropped, and the lines around it are kept.
 """
 
@@ -34,14 +34,19 @@ class BadLine(NamedTuple):
 class Ledger:
     """Trials of a folder by key; appends go to one shard. Without a folder, in memory only.
 
+    shared: whether others append to their shards meanwhile, so that a last line of theirs may be
+        half written yet.
     Raises UsageError when the folder cannot be written.
     """
 
-    def __init__(self, folder: Path | None = None, shard: str = "main") -> None:
+    def __init__(
+        self, folder: Path | None = None, shard: str = "main", *, shared: bool = False
+    ) -> None:
         self.folder = folder
         self.bad_lines: list[BadLine] = []
         self._trials: dict[str, Trial] = {}
         self._shard = shard
+        self._shared = shared
         if folder is not None:
             check_writable(folder)
             for path in sorted(folder.glob("*.jsonl")):
@@ -77,6 +82,8 @@ class Ledger:
                 try:
                     trial = _parse(line)
                 except ValueError as error:
+                    if self._shared and not line.endswith("\n") and path.stem != self._shard:
+                        continue
                     bad.append((BadLine(path, number, str(error)), line))
                     continue
                 held = self._trials.setdefault(trial.key, trial)
