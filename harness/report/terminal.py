@@ -67,7 +67,7 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     """Lines of at most 80 columns, each with its color or None."""
 
     lines: list[tuple[str, str | None]] = []
-    head = f"  {'cell':<18} {'verdict':<13} {'transfer':>8} {'interval':<22} {'pairs':<7} checks"
+    head = f"  {'cell':<17} {'verdict':<13} {'transfer':>8} {'interval':<22} {'pairs':<7} checks"
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in evidence:
         groups.setdefault((one["model"], one["claim"]), []).append(one)
@@ -86,13 +86,13 @@ def row(one: dict[str, Any]) -> str:
     passed = sum(check["passed"] is True for check in one["checks"])
     size = f"{one['pairs']}x{one['seeds']}"
     return (
-        f"  {_short(one['cell']):<18} {one['verdict'].upper():<13} {estimate:>8} "
+        f"  {_short(one['cell']):<17} {one['verdict'].upper():<13} {estimate:>8} "
         f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
     )
 
 
 def _short(cell: str) -> str:
-    return cell if len(cell) <= 18 else f"{cell[:15]}..."
+    return cell if len(cell) <= 17 else f"{cell[:14]}..."
 
 
 def interval_text(one: dict[str, Any]) -> str:

@@ -168,7 +168,7 @@ def test_ctrl_c_is_2_and_keeps_what_was_reached(interrupted: Run) -> None:
     assert [(one["cell"], one["verdict"]) for one in interrupted.evidence] == [
         ("L18-w16", "refuted")
     ]
-    assert "  L18-w16            REFUTED " in interrupted.stdout
+    assert "  L18-w16           REFUTED " in interrupted.stdout
     assert "verdicts: 1 refuted" in interrupted.stdout
     assert "no evidence: 1 of 2 selected tests ended without a verdict" in interrupted.stdout
     assert "KeyboardInterrupt" in interrupted.stdout
