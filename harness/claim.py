@@ -28,7 +28,9 @@ class Region:
     high: float = math.inf
 
     def __post_init__(self) -> None:
-        if math.isnan(self.low) or math.isnan(self.high) or not self.low < self.high:
+        if not all(isinstance(end, int | float) for end in (self.low, self.high)):
+            raise UsageError(f"Region({self.low!r}, {self.high!r}): expected numbers")
+        if not self.low < self.high:
             raise UsageError(f"Region({self.low}, {self.high}): expected low < high")
         if not self.edges:
             raise UsageError("Region(): expected at least one finite end, else no claim is made")
@@ -73,8 +75,7 @@ class Claim:
         for field in ("id", "says", "cites"):
             if not getattr(self, field).strip():
                 raise UsageError(f"claim {self.id!r}: `{field}` is empty")
-        if not 0 < self.margin < 1:
-            raise UsageError(f"claim {self.id!r}: margin {self.margin} is not between 0 and 1")
+        check_margin(self.margin, self.transfer, where=f"claim {self.id!r}: ")
         if self.about not in (None, "layer"):
             raise UsageError(f"claim {self.id!r}: about={self.about!r}, expected 'layer' or None")
 
@@ -96,6 +97,16 @@ def claim(
         return function
 
     return mark
+
+
+def check_margin(margin: float, region: Region, *, where: str = "") -> None:
+    """Raise UsageError for a margin that would let a control do what the claim says."""
+    nearest = max(region.low, -region.high)
+    if not 0 < margin < 1 or (nearest > 0 and margin > nearest):
+        raise UsageError(
+            f"{where}margin {margin:g} for the region {region}: expected above 0 and below 1, and "
+            "at most the region's distance from no transfer"
+        )
 
 
 def claim_of(function: object) -> Claim | None:

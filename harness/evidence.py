@@ -15,7 +15,7 @@ class Evidence:
     """What a skeptic needs to check one verdict.
 
     cell: the id of the parametrized test (`L18-w16`). patch: site, layers and positions as
-    claimed, and as resolved on this model. outcome: what was measured, with its unit.
+    claimed, and the layers as resolved on this model. outcome: what was measured, with its unit.
     expected: the word that follows from a planted model's truth, or None; `truth` says from what.
     interval: [low, high] at `level`; interval_other at the other of 0.90 and 0.95.
     trials: counts planned, run, failed. texts: one example of base, source and patched, chosen by
@@ -56,11 +56,6 @@ class Evidence:
     near_ties: int
     study: str
     provenance: dict[str, Any]
-
-    @property
-    def checks_passed(self) -> tuple[int, int]:
-        """Checks that passed, of all that there are."""
-        return sum(check["passed"] is True for check in self.checks), len(self.checks)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
         return
     with _usage_errors():
+        _check_claim_ids(claims)
         config.stash[_SESSION].check()
         config.stash[_SESSION].start_fresh()
 
@@ -219,6 +220,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[_SESSION]
     if state.evidence or state.instrument:
         terminal.summary(terminalreporter, state)
+    if config.stash.get(_COLLECTED, []) and not (state.evidence or state.instrument):
+        if not config.option.collectonly:
+            terminalreporter.write_line(
+                f"nothing was measured: what is in {state.settings.out} is of an earlier run"
+            )
     if missing := _without_evidence(config):
         terminalreporter.write_line(
             f"no evidence: {len(missing)} of {len(config.stash[_COLLECTED])} selected tests ended "
@@ -282,8 +288,21 @@ def _model_ids(models: tuple[str, ...]) -> list[str]:
 
 
 def _cell_of(call_id: str, model_id: str) -> str:
-    """The cell's id: the test's id without the model."""
-    return call_id.removeprefix(model_id).removesuffix(model_id).strip("-") or "only"
+    """The cell's id: the test's id without the model, which comes first in it."""
+    return call_id.removeprefix(model_id).removeprefix("-") or "only"
+
+
+def _check_claim_ids(items: list[pytest.Item]) -> None:
+    """Raise UsageError where two tests carry one claim id: evidence is kept under it."""
+    owner: dict[str, str] = {}
+    for item in items:
+        if found := claim_of(getattr(item, "function", None)):
+            test = item.nodeid.partition("[")[0]
+            if owner.setdefault(found.id, test) != test:
+                raise UsageError(
+                    f"claim {found.id!r}: the id of both {owner[found.id]} and {test}, "
+                    "expected an id of its own for each"
+                )
 
 
 def _is_claim(item: pytest.Item) -> bool:

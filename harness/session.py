@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import UsageError
-from harness.models.planted.catalog import CATALOG
+from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
 from harness.run.ledger import Ledger, archive, check_writable
 from harness.run.sampling_settings import Sampling
@@ -22,7 +22,6 @@ from harness.tasks.task import Task
 if TYPE_CHECKING:
     from harness.study import ModelStudy, ShowProgress
 
-PLANTED_PREFIX = "planted:"
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
 DEFAULT_TASK = Path("claims/tasks/self_observation.yaml")
 LEDGER_FOLDER = "ledger"
@@ -104,7 +103,10 @@ class Settings:
             if number is not None and number < 1:
                 raise UsageError(f"{name} {number}: expected at least 1")
         _ = self.sampling
-        if len(set(self.models)) < len(self.models):
+        places = [
+            str(Path(name).resolve()) if Path(name).is_dir() else name for name in self.models
+        ]
+        if len(set(places)) < len(places):
             raise UsageError(f"model given twice: {', '.join(self.models)}")
         for model in self.models:
             request = check_request(

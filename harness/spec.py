@@ -154,6 +154,8 @@ _Point = int | Fraction
 def _squeeze(text: object, what: str) -> str:
     if not isinstance(text, str):
         raise UsageError(f"{what} {text!r}: expected text, got {type(text).__name__}")
+    if re.search(r"\d\s+\d", text):
+        raise UsageError(f"{what} {text!r}: two numbers with nothing between them")
     return "".join(text.split())
 
 

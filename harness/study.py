@@ -44,9 +44,16 @@ from harness.run.sampling import NEAR_TIE
 from harness.run.sampling_settings import Sampling
 from harness.run.table import trials_frame
 from harness.run.trial import Trial
-from harness.spec import Patch
+from harness.spec import Patch, resolve_layers
 from harness.tasks.task import Task
 
+IGNORED = (
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "repetition_penalty", "no_repeat_ngram_size"),
+    *("num_beams", "min_length", "min_new_tokens", "max_length", "max_new_tokens", "bad_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+)
+"""Settings of a model's own generation config that are not followed, and recorded as such."""
 PROBE_PAIRS = 16
 """Pairs of which a self-patch is decoded as well; its write is checked for every pair."""
 
@@ -93,17 +100,21 @@ class ModelStudy:
 
         Raises UsageError, before the model runs, for a patch that does not fit model or prompts.
         """
-        patch = canonical(patch, self.model.n_layers)
-        negative = controls(patch, self.model.n_layers, about_layer=claim.about == "layer")
-        if patch.is_full_swap(self.model.n_layers):
-            negative = {}
+        claimed, patch = patch, canonical(patch, self.model.n_layers)
+        whole = patch.is_full_swap(self.model.n_layers)
+        negative = (
+            {}
+            if whole
+            else controls(patch, self.model.n_layers, about_layer=claim.about == "layer")
+        )
         arms = {"patched": patched(patch), "self-patch": self_patch(patch), **negative}
         roles = {"base": BASE, "source": SOURCE, "full-swap": FULL_SWAP, **arms}
-        self.runner.check(roles.values(), self.pairs)
+        self.runner.check([BASE, SOURCE, arms["patched"]], self.pairs)
         expected = self._expectation(claim, patch, negative)
-        if patch.is_full_swap(self.model.n_layers):
+        if any(self.runner.rows.is_source_run(arms["patched"], pair) for pair in self.pairs):
             verdict = _full_swap_verdict(len(self.pairs))
-            return self._evidence(claim, cell, patch, verdict, expected, {}, {}), expected
+            return self._evidence(claim, cell, claimed, verdict, expected, {}, {}), expected
+        self.runner.check(roles.values(), self.pairs)
         trials = {**self._shared, **self._run(f"{claim.id} {cell}", arms)}
         seen = self._observed(
             trials, roles, self.runner.splice_only(arms["self-patch"], self.pairs)
@@ -113,9 +124,9 @@ class ModelStudy:
             frame[frame["arm"].isin(["base", "source", "patched", *negative])],
             claim.transfer,
             margin=claim.margin,
-            checks=instrument_checks(seen),
+            checks=[*instrument_checks(seen), *_missing_controls(claim, patch, negative)],
         )
-        return self._evidence(claim, cell, patch, verdict, expected, trials, roles), expected
+        return self._evidence(claim, cell, claimed, verdict, expected, trials, roles), expected
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run base, source and the full swap on every pair: the oracle check of the instrument."""
@@ -155,7 +166,7 @@ class ModelStudy:
         by_arm: dict[str, list[Trial]] = {}
         for trial in trials:
             by_arm.setdefault(trial.arm, []).append(trial)
-        return {role: by_arm.get(arm.id, []) for role, arm in arms.items()}
+        return {role: by_arm[arm.id] for role, arm in arms.items()}
 
     def _planned(self, arm: Arm) -> int:
         pairs = min(PROBE_PAIRS, len(self.pairs)) if arm.donor == "base" else len(self.pairs)
@@ -213,7 +224,12 @@ class ModelStudy:
             cites=claim.cites,
             model=self.model.name,
             task=self.task.name,
-            patch={**asdict(patch), "semantics": "splice", "n_layers": self.model.n_layers},
+            patch={
+                **asdict(patch),
+                "resolved_layers": list(resolve_layers(patch.layers, self.model.n_layers)),
+                "n_layers": self.model.n_layers,
+                "semantics": "splice",
+            },
             outcome={
                 "name": "behavior",
                 "scorer": self.task.scorer.name,
@@ -338,10 +354,18 @@ def provenance(runner: Runner) -> dict[str, Any]:
         "sampling": {
             **asdict(runner.sampling),
             "rule": "inverse CDF over the full vocabulary, common random numbers",
-            "ignored": {k: str(v) for k, v in generation.items() if not k.endswith("version")},
+            "ignored": {k: str(v) for k, v in generation.items() if k in IGNORED},
         },
         "batch_size": runner.batch_size or "auto",
     }
+
+
+def _missing_controls(claim: Claim, patch: Patch, negative: Mapping[str, Arm]) -> list[Check]:
+    """A claim about layers whose wrong layers would meet the patched ones has no such control."""
+    if claim.about != "layer" or patch.layers == "all" or "wrong-layer" in negative:
+        return []
+    detail = "not run: the layers half the depth away meet the patched ones"
+    return [Check("control wrong-layer", None, detail)]
 
 
 def _full_swap_verdict(pairs: int) -> Verdict:

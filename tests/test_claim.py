@@ -87,7 +87,7 @@ def test_a_claim_needs_its_id_sentence_and_citation(field: str, value: str) -> N
 
 @pytest.mark.parametrize("margin", [0, 1, -0.1, 2, NAN], ids=str)
 def test_a_margin_lies_between_0_and_1(margin: float) -> None:
-    with pytest.raises(UsageError, match=f"claim 'c': margin {margin} is not between 0 and 1"):
+    with pytest.raises(UsageError, match=f"claim 'c': margin {margin} for the region"):
         Claim("c", **GIVEN, margin=margin)
 
 

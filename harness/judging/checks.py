@@ -5,6 +5,7 @@ Names are those of the failures they exclude (FACTS of the seed experiment), whe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 INSTRUMENT_CHECKS = (
@@ -34,8 +35,12 @@ class Check(NamedTuple):
     detail: str
 
 
-def not_run() -> list[Check]:
-    """The instrument checks as they stand for a bare table of scores."""
-    return [
-        Check(name, None, "not run: a table of scores cannot show it") for name in INSTRUMENT_CHECKS
+def with_all_named(checks: Sequence[Check]) -> list[Check]:
+    """These checks, and those instrument checks that are not among them as not run."""
+    made = {check.name for check in checks}
+    absent = [
+        Check(name, None, "not run: a table of scores cannot show it")
+        for name in INSTRUMENT_CHECKS
+        if name not in made
     ]
+    return [*checks, *absent]

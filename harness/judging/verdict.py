@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.claim import Region
-from harness.judging.checks import CONTROLS, Check, not_run
+from harness.claim import Region, check_margin
+from harness.errors import UsageError
+from harness.judging.checks import CONTROLS, Check, with_all_named
 from harness.judging.contrast import edge_tests, pairs_to_decide, varies
 from harness.judging.fieller import Floats, Interval, fieller, weakness
 from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes
@@ -34,7 +36,7 @@ _DECISIVENESS: tuple[Word, ...] = ("invalid", "inconclusive", "refuted", "suppor
 class Verdict:
     """What was found.
 
-    verified: every check was run and none failed; False for a bare table of scores.
+    verified: every check was run (passed or not); False for a bare table of scores.
     estimate, interval: transfer (1 is the source), the interval at `level`; None where the data
         do not identify it.
     interval_other: the interval at the other of the two levels (0.90, 0.95).
@@ -65,7 +67,7 @@ def judge(
     region: Region,
     *,
     margin: float = 0.10,
-    checks: Sequence[Check] | None = None,
+    checks: Sequence[Check] = (),
     alpha: float = ALPHA,
 ) -> Verdict:
     """Judge a table of trials against a claimed region.
@@ -74,11 +76,14 @@ def judge(
         control (unrelated-base, noise, wrong-layer). Pairs that share a source or a base:
         columns `source`, `base`, or one column `cluster`.
     margin: how far from 0 a control's transfer may lie.
-    checks: instrument checks already made; None (a bare table) lists them as not run.
+    checks: instrument checks already made; those that are not among them are listed as not run.
     Raises UsageError for a table that cannot be read as trials.
     """
     check_frame(frame)
-    made = list(not_run() if checks is None else checks)
+    check_margin(margin, region)
+    if unknown := sorted(set(frame["arm"].astype(str)) - {*ARMS, *CONTROLS}):
+        raise UsageError(f"trials: arms {unknown}, expected {[*ARMS, *CONTROLS]} only")
+    made = with_all_named(checks)
     arms = [arm for arm in (*ARMS, *CONTROLS) if arm in set(frame["arm"])]
     absent = [arm for arm in ARMS if arm not in arms]
     if "source" in absent or "base" in absent:
@@ -130,13 +135,17 @@ def _judge_clusters(
         if tests.p_refuted <= alpha and weak < 1
         else "inconclusive"
     )
-    reason, needed = _contrast_reason(word, effect, gap, region, alpha)
+    a_cluster = frame["pair"].nunique() / n
+    reason, needed = _contrast_reason(word, effect, gap, region, alpha, a_cluster)
     checks.append(
         Check("weak-ratio", weak < WEAK_RATIO, f"Fieller's g {weak:.3g}, below {WEAK_RATIO} wanted")
     )
     if word == "supported" and weak >= WEAK_RATIO:
-        word, needed = "inconclusive", int(np.ceil(n * weak / WEAK_RATIO))
-        reason = f"weak ratio: g = {weak:.3g}"
+        word, needed = "inconclusive", ceil(n * weak / WEAK_RATIO * a_cluster)
+        reason = (
+            f"weak ratio: g = {weak:.3g}; a fresh study of about {needed} pairs would have it "
+            f"below {WEAK_RATIO}"
+        )
     controls = _controls(scores, gap, margin, alpha)
     gates = 0.0 not in region
     checks.extend(_control_checks(controls, margin, gates))
@@ -185,14 +194,20 @@ def _ceiling(gap: Floats) -> Check:
 
 
 def _contrast_reason(
-    word: Word, effect: Floats, gap: Floats, region: Region, alpha: float
+    word: Word, effect: Floats, gap: Floats, region: Region, alpha: float, a_cluster: float
 ) -> tuple[str, int | None]:
+    """Why a word, and with inconclusive how many pairs. a_cluster: pairs in a cluster."""
     unchanged = " (no pair changed)" if not effect.any() else ""
     if word != "inconclusive":
         where = "inside" if word == "supported" else "outside"
         return f"transfer lies {where} {region}{unchanged}", None
-    needed = pairs_to_decide(effect, gap, region, alpha)
-    tail = f"about {needed} would decide" if needed else "no number of pairs would decide"
+    clusters = pairs_to_decide(effect, gap, region, alpha)
+    needed = ceil(clusters * a_cluster) if clusters else None
+    tail = (
+        f"a fresh study of about {needed} pairs would decide"
+        if needed
+        else "no number of pairs would decide"
+    )
     return f"the interval meets an edge of {region}; {tail}{unchanged}", needed
 
 
@@ -208,8 +223,13 @@ def _controls(
         effect = scores[arm] - scores["base"]
         interval = fieller(effect, gap, 1 - alpha)
         tests = edge_tests(effect, gap, band)
-        inside = not tests.degenerate and tests.p_supported <= alpha
-        outside = interval is not None and interval.disjoint(-margin, margin)
+        if tests.degenerate:
+            # Without spread there is nothing to test: the control's transfer is what it is.
+            inside = abs(_ratio(effect, gap)) < margin
+            outside = not inside
+        else:
+            inside = tests.p_supported <= alpha
+            outside = interval is not None and interval.disjoint(-margin, margin)
         found[arm] = {
             "mean": float(np.mean(scores[arm])),
             "transfer": _ratio(effect, gap),
@@ -222,13 +242,13 @@ def _controls(
 def _control_checks(
     controls: dict[str, dict[str, object]], margin: float, gates: bool
 ) -> list[Check]:
-    """One check a control. Where 0 is in the region no control is a reason to doubt it."""
+    """One check a control; the detail says where it cannot change the verdict."""
     checks = []
     for arm, found in controls.items():
         detail = f"transfer {found['transfer']:.3g}, {found['state']} +-{margin:g}"
         if not gates:
             detail += "; does not gate, as the region contains 0"
-        checks.append(Check(f"control {arm}", found["state"] == "inside" or not gates, detail))
+        checks.append(Check(f"control {arm}", found["state"] == "inside", detail))
     return checks
 
 

@@ -13,6 +13,7 @@ from harness.tasks.task import Task
 
 NGRAM = 4
 DEGENERATE_ABOVE = 0.5
+DISTINCT_BELOW = 0.25
 
 
 class Behavior(NamedTuple):
@@ -22,7 +23,8 @@ class Behavior(NamedTuple):
     words: number of words, by which rates were divided.
     distinct_share: distinct words / words (0 for a text of no word).
     repeated_4grams: share of the word 4-grams that stood in the text before (0 below 4 words).
-    degenerate: more than half of the 4-grams are repeats.
+    degenerate: more than half of the 4-grams are repeats, or, in a text of at least 4 words, fewer
+        than a quarter of the words are distinct.
     """
 
     score: float
@@ -39,12 +41,14 @@ def behavior(text: str, task: Task) -> Behavior:
     words = words_of(text)
     ngrams = list(zip(*(words[i:] for i in range(NGRAM)), strict=False))
     repeated = 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+    distinct = len(set(words)) / len(words) if words else 0.0
+    few_words = len(words) >= NGRAM and distinct < DISTINCT_BELOW
     return Behavior(
         score=task.scorer(text),
         score_lexicon=Lexicon(task.lexicon)(text),
         score_published=Published()(text),
         words=len(words),
-        distinct_share=len(set(words)) / len(words) if words else 0.0,
+        distinct_share=distinct,
         repeated_4grams=repeated,
-        degenerate=repeated > DEGENERATE_ABOVE,
+        degenerate=repeated > DEGENERATE_ABOVE or few_words,
     )

@@ -21,9 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError
 from harness.models.planted.build import build_planted
-from harness.models.planted.catalog import CATALOG, Planted
+from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX, Planted
 
-PLANTED_PREFIX = "planted:"
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -82,6 +81,13 @@ class LoadedModel:
         if found is None:
             return frozenset()
         return frozenset(found if isinstance(found, Sequence) else [found])
+
+    @cached_property
+    def tokenizer_sha(self) -> str:
+        """Hash of how text becomes tokens and tokens text."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        content = backend.to_str() if backend is not None else repr(self.tokenizer)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with whatever the tokenizer puts before a text (BOS)."""
@@ -216,14 +222,26 @@ def _from_pretrained(request: Request) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(request.name, **options)
         tokenizer = AutoTokenizer.from_pretrained(request.name, **options)
-        network = AutoModelForCausalLM.from_pretrained(
-            request.name, config=config, dtype=request.dtype, use_safetensors=True, **options
+        network, loaded = AutoModelForCausalLM.from_pretrained(
+            request.name,
+            config=config,
+            dtype=request.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         kind = "folder" if request.is_folder else "hub id"
         raise UsageError(
             f"model {request.name!r}: the {kind} gives no causal language model: {error}"
         ) from error
+    # transformers fills what is missing with random numbers and only warns.
+    wrong = {what: sorted(map(str, loaded[what])) for what in ("missing_keys", "mismatched_keys")}
+    if any(wrong.values()):
+        raise UsageError(
+            f"model {request.name!r}: the weights do not fit the configuration: "
+            + "; ".join(f"{what} {names[:3]} ({len(names)})" for what, names in wrong.items())
+        )
     return network, tokenizer
 
 

@@ -16,13 +16,14 @@ from tqdm import tqdm
 from harness.session import ClaimsSession
 
 WORDS = ("supported", "refuted", "inconclusive", "invalid")
+_LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
 _COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
 
 
 def status(outcome: str, verdict: str) -> tuple[str, str, tuple[str, dict[str, bool]]]:
     """Category (pytest's own), letter and colored word of a verdict for pytest's progress."""
     word = verdict.upper() if outcome != "failed" else f"{verdict.upper()} (failed)"
-    return outcome, verdict[0].upper(), (word, {_COLORS[verdict]: True})
+    return outcome, _LETTERS[verdict], (word, {_COLORS[verdict]: True})
 
 
 @contextmanager

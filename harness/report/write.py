@@ -60,13 +60,14 @@ def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
 def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
     """The trials that this run's evidence rests on, scored; one row each."""
     used: dict[tuple[str, str], tuple[int, int]] = {}
+    # Two names may stand for the same weights, and then share a study: each has its own rows.
     models: dict[str, str] = {}
     for one in [*state.evidence, *state.instrument]:
-        models[one["study"]] = one["model"]
+        models[one["model"]] = one["study"]
         for arm in one["arms"].values():
             used[one["study"], arm] = (one["pairs"], one["seeds"])
     frames = []
-    for study, model in models.items():
+    for model, study in models.items():
         trials = sorted(
             (
                 trial
@@ -77,7 +78,7 @@ def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
             ),
             key=lambda trial: (trial.pair_index, trial.seed, trial.arm),
         )
-        frames.append(trials_frame(trials, state.settings.task_of(model)))
+        frames.append(trials_frame(trials, state.settings.task_of(model)).assign(model=model))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from harness.errors import UsageError
 from harness.models.load import LoadedModel
 from harness.patch.splice import Slab
 from harness.run.sampling import choose
@@ -81,6 +82,7 @@ def decode(
     margins = torch.ones(n_rows, dtype=torch.float64, device=device)
     largest = torch.zeros(len(compare), dtype=torch.float64, device=device)
     scale = torch.zeros(len(compare), dtype=torch.float64, device=device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
     seen: list[torch.Tensor] = []
     for step in range(steps):
         logits = model.network(
@@ -91,6 +93,7 @@ def decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        finite &= logits.isfinite().all()
         if len(compare):
             apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
             both = going[left] & going[right]
@@ -107,6 +110,11 @@ def decode(
             going = going & ~ends
             if not going.any():
                 break
+    if not finite:
+        raise UsageError(
+            f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "
+            "expected sound weights, or a wider dtype"
+        )
     counts = lengths.tolist()
     return Decoded(
         tokens=[row[:n] for row, n in zip(ids.tolist(), counts, strict=True)],

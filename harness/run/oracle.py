@@ -57,6 +57,20 @@ def oracle_logits(
     return found.to("cpu")
 
 
+@torch.no_grad()
+def oracle_keys(model: LoadedModel, paste: Paste) -> torch.Tensor:
+    """The donor's keys as a forward pass at the new positions has them, `layer head pos d_head`.
+
+    Empty where the paste writes no keys.
+    """
+    if "k" not in paste.site:
+        return torch.empty(0)
+    donor = _prefill(model, paste.donor[:-1], first_position=paste.window.shift)
+    slots = _cut(paste.window.source_slots)
+    keys = [donor.layers[layer].keys[0, :, slots] for layer in paste.layers]
+    return torch.stack(keys).to("cpu")
+
+
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Largest absolute difference of two sets of logits over the largest absolute logit."""
     found, wanted = found.to(torch.float64), wanted.to(torch.float64)

@@ -80,6 +80,24 @@ class Rows:
         assert write is not None
         return Paste(donors[write.donor], write.site, write.layers, write.window)
 
+    def moves(self, pair: Pair) -> bool:
+        """Whether source and base differ in length, so that windows at the end move keys."""
+        return len(self.tokens(pair.source)) != len(self.tokens(pair.base))
+
+    def is_source_run(self, arm: Arm, pair: Pair) -> bool:
+        """Whether the row is the source under another name: its whole cache and last token."""
+        if arm == FULL_SWAP:
+            return True
+        if arm.donor != "source" or arm.patch is None or arm.patch.site != "kv":
+            return False
+        source, base = self.tokens(pair.source), self.tokens(pair.base)
+        every_layer = len(resolve_layers(arm.patch.layers, self._model.n_layers))
+        return (
+            every_layer == self._model.n_layers
+            and len(source) == len(base) == len(self._window(arm, pair).base_slots) + 1
+            and source[-1] == base[-1]
+        )
+
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
         if (arm, pair.id) in self._checked:

@@ -18,13 +18,13 @@ import transformers
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
-from harness.patch.splice import TENSORS, Footprint, RowPlan, build_slab
+from harness.patch.splice import TENSORS, Footprint, RowPlan, Slab, build_slab
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical
 from harness.run.batches import automatic_batch_size, pack
 from harness.run.decode import Decoded, decode
 from harness.run.ledger import Ledger
-from harness.run.oracle import oracle_logits, relative_error
+from harness.run.oracle import oracle_keys, oracle_logits, relative_error
 from harness.run.rows import Rows
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
@@ -50,6 +50,13 @@ class Work(NamedTuple):
     plan: RowPlan
     reference: Arm | None
     oracle: bool
+
+
+class _Recomputed(NamedTuple):
+    """What the oracle said of a row's pasted keys; None where it was not asked."""
+
+    keys_error: float | None = None
+    shift: int | None = None
 
 
 class _Beside(NamedTuple):
@@ -120,7 +127,9 @@ class Runner:
             progress(len(wanted) - len(missing))
         if missing:
             self._prefill([trial for trial, _ in missing])
-            self._run_missing(self._plan(missing, _for_oracle(wanted, keys, pairs)), progress)
+            self._run_missing(
+                self._plan(missing, _for_oracle(wanted, keys, pairs, self.rows.moves)), progress
+            )
         found = [self.ledger.get(key) for key in keys]
         if None in found:
             lost = [trial for trial, one in zip(wanted, found, strict=True) if one is None]
@@ -147,6 +156,8 @@ class Runner:
         return {
             "engine": ENGINE,
             "weights": self.model.weights_sha,
+            "tokenizer": self.model.tokenizer_sha,
+            "stop_ids": sorted(self.model.stop_ids),
             "task": self.task.sha,
             "dtype": self.model.dtype_name,
             "device": self.model.device.type,
@@ -233,6 +244,7 @@ class Runner:
             [uniforms(work.pair.id, work.seed, self.sampling.max_new_tokens) for work in rows]
         )
         keep = [i for i, work in enumerate(batch) if work.oracle]
+        checked = {i: self._keys_checked(batch[i], slab, i) for i in keep}
         decoded = decode(
             self.model,
             slab,
@@ -247,7 +259,14 @@ class Runner:
             for (place, reference), compared in zip(compare, decoded.compared, strict=True)
         }
         return [
-            self._trial(work, footprints[i], decoded, i, beside.get(i, _Beside()))
+            self._trial(
+                work,
+                footprints[i],
+                decoded,
+                i,
+                beside.get(i, _Beside()),
+                checked.get(i, _Recomputed()),
+            )
             for i, work in enumerate(batch)
         ]
 
@@ -258,6 +277,7 @@ class Runner:
         decoded: Decoded,
         place: int,
         beside: _Beside,
+        recomputed: _Recomputed,
     ) -> Trial:
         pair, write = work.pair, work.plan.write
         tokens = decoded.tokens[place]
@@ -292,7 +312,22 @@ class Runner:
             reference_difference=beside.largest,
             reference_scale=beside.scale,
             oracle_error=self._oracle_error(work, decoded, place) if work.oracle else None,
+            oracle_keys_error=recomputed.keys_error,
+            oracle_shift=recomputed.shift,
         )
+
+    def _keys_checked(self, work: Work, slab: Slab, place: int) -> _Recomputed:
+        """The keys that the splice wrote into a row, against those of a forward pass there."""
+        paste = self.rows.paste(work.arm, work.pair)
+        if paste is None:
+            return _Recomputed()
+        wanted = oracle_keys(self.model, paste)
+        if not wanted.numel():
+            return _Recomputed(shift=0)
+        first = slab.slots - (work.plan.tokens - 1)
+        slots = slice(first + paste.window.base_slots.start, first + paste.window.base_slots.stop)
+        found = torch.stack([slab.keys[layer][place, :, slots] for layer in paste.layers])
+        return _Recomputed(relative_error(found.to("cpu"), wanted), paste.window.shift)
 
     def _oracle_error(self, work: Work, decoded: Decoded, place: int) -> float:
         tokens = decoded.tokens[place]
@@ -309,14 +344,20 @@ def reference_of(arm: Arm) -> Arm | None:
 
 
 def _for_oracle(
-    wanted: Sequence[tuple[Pair, Arm, int]], keys: Sequence[str], pairs: Sequence[Pair]
+    wanted: Sequence[tuple[Pair, Arm, int]],
+    keys: Sequence[str],
+    pairs: Sequence[Pair],
+    moves: Callable[[Pair], bool],
 ) -> set[str]:
     """Keys of the trials that the oracle recomputes: the first pairs of each arm, at one seed.
 
-    The first ones, so that a later run on fewer pairs finds them in the ledger. None of noise:
-    its oracle would have to share our noise.
+    The first ones, so that a later run on fewer pairs finds them in the ledger; with them the
+    first pair of unequal lengths, in which keys move. None of noise: its oracle would have to
+    share our noise.
     """
     first = {pair.id for pair in pairs[:ORACLE_ROWS]}
+    if (moved := next((pair for pair in pairs if moves(pair)), None)) is not None:
+        first.add(moved.id)
     return {
         key
         for (pair, arm, seed), key in zip(wanted, keys, strict=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 
+COLDEST = 1e-3
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -17,7 +19,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise UsageError(f"max-new-tokens {self.max_new_tokens}: expected at least 1")
-        if not 0 <= self.temperature < float("inf"):
+        if self.temperature != 0 and not COLDEST <= self.temperature < float("inf"):
             raise UsageError(
-                f"temperature {self.temperature}: expected a number of 0 (greedy) or above"
+                f"temperature {self.temperature}: expected a number of 0 (greedy) or above "
+                f"(from {COLDEST:g} on, as logits are divided by it)"
             )

@@ -18,7 +18,9 @@ class Trial:
     margin: smallest distance of a uniform from an edge of its interval in the CDF.
     reference: the arm whose row stood in the same batch for comparison, whether its tokens were
     the same, the largest difference of logits and the largest logit; None where there was none.
-    oracle_error: relative error against the independent recomputation, or None.
+    oracle_error: relative error of its logits against the independent recomputation;
+    oracle_keys_error: the same of the keys that were pasted; oracle_shift: by how many positions
+    they moved. None where they were not recomputed.
     """
 
     key: str
@@ -50,6 +52,8 @@ class Trial:
     reference_difference: float | None
     reference_scale: float | None
     oracle_error: float | None
+    oracle_keys_error: float | None
+    oracle_shift: int | None
 
     def to_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -143,15 +143,17 @@ def check_prompts(
                 raise UsageError(f"{here}: the text is empty")
             if prompt.id in ids:
                 raise UsageError(f"{here}: the id is used twice, expected one text an id")
-            if prompt.text in texts:
-                raise UsageError(f"{here}: the same text as {texts[prompt.text].id!r}")
-            ids[prompt.id] = texts[prompt.text] = prompt
-    base_ids = {base.text: base.id for base in bases}
+            # Blanks do not make another text: what follows from both is no independent draw.
+            words = " ".join(prompt.text.split())
+            if words in texts:
+                raise UsageError(f"{here}: the same text as {texts[words].id!r}")
+            ids[prompt.id] = texts[words] = prompt
+    base_ids = {" ".join(base.text.split()): base.id for base in bases}
     for source in sources:
-        if source.text in base_ids:
+        if (same := base_ids.get(" ".join(source.text.split()))) is not None:
             raise UsageError(
-                f"{where}: source {source.id!r} and base {base_ids[source.text]!r} are the same "
-                "text, expected a difference to transfer"
+                f"{where}: source {source.id!r} and base {same!r} are the same text, expected a "
+                "difference to transfer"
             )
     if pairing == "one-to-one" and len(sources) != len(bases):
         raise UsageError(

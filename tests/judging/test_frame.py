@@ -73,6 +73,16 @@ def with_value(column: str, value: object, *, pair: str = "pair-003") -> pd.Data
             r"\(pair, arm, seed\) more than once in 2 rows: row 7 \(base, pair pair-003, seed 1\)",
             id="doubled",
         ),
+        pytest.param(
+            lambda: pd.concat([good(), good().iloc[[7]].assign(score=0.0)], ignore_index=True),
+            r"more than once in 2 rows: row 7 .* row 72 ",
+            id="doubled-with-another-score",
+        ),
+        pytest.param(
+            lambda: with_score("high", row=7).iloc[5:],
+            r"not finite numbers in 1 rows: row 7 \(base, pair pair-003, seed 1\)",
+            id="a-part-of-a-table",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused(
@@ -90,10 +100,10 @@ def test_a_pair_in_two_clusters_is_refused(column: str) -> None:
         check_frame(frame)
 
 
-@pytest.mark.parametrize("column", ["pair", "cluster", "source", "base"])
-def test_a_pair_whose_key_is_missing_is_refused_and_not_dropped(column: str) -> None:
+@pytest.mark.parametrize("column", ["pair", "arm", "seed", "cluster", "source", "base"])
+def test_trials_whose_key_is_missing_are_refused_and_not_dropped(column: str) -> None:
     """pandas groups drop missing keys in silence: eleven pairs would be judged of twelve."""
-    with pytest.raises(UsageError, match=column):
+    with pytest.raises(UsageError, match=f"^trials: no `{column}` in 6 rows: row 6 "):
         check_frame(with_value(column, None))
 
 
@@ -160,6 +170,16 @@ def test_seeds_are_averaged_within_a_pair_and_pairs_are_the_units() -> None:
     assert (found.by, found.clusters) == ("pair", N)
     for arm, scores in study.arms.items():
         np.testing.assert_allclose(found.scores[arm], scores, rtol=1e-12)
+
+
+def test_scores_that_were_read_as_text_are_numbers() -> None:
+    """As a CSV gives them where one column of the file was mixed."""
+    frame = good()
+    text = frame.assign(score=frame["score"].map(repr).astype(object))
+    check_frame(text)
+    (found,), (wanted,) = groupings(text), groupings(frame)
+    for arm, scores in wanted.scores.items():
+        np.testing.assert_array_equal(found.scores[arm], scores)
 
 
 def test_a_pair_with_more_seeds_weighs_no_more_in_its_cluster() -> None:

@@ -327,7 +327,7 @@ def test_inconclusive_says_how_many_pairs_would_decide(transfer: float, word: Wo
     now = judge(Study(transfer, noise=2.5, n=20).frame(), EIGHTY)
     assert now.word == "inconclusive"
     assert now.pairs_needed is not None
-    assert f"about {now.pairs_needed} would decide" in now.reason
+    assert f"about {now.pairs_needed} pairs would decide" in now.reason
     then = judge(Study(transfer, noise=2.5, n=now.pairs_needed).frame(), EIGHTY)
     assert then.word == word
     before = judge(Study(transfer, noise=2.5, n=now.pairs_needed - 1).frame(), EIGHTY)
@@ -493,7 +493,7 @@ def test_controls_do_not_gate_a_region_that_contains_0(
     verdict = judge(frame, region, checks=PASSED)
     assert verdict.word == "supported"
     check = check_of(verdict, "control noise")
-    assert check.passed is True
+    assert check.passed is False
     assert "does not gate" in check.detail
 
 
@@ -939,3 +939,30 @@ def test_the_standard_error_is_the_delta_method_of_cluster_robust_ols(noisy: pd.
     # Fieller's interval is the delta method's but for terms of order g.
     half = (interval.high - interval.low) / 2
     assert half == pytest.approx(t_quantile(0.975) * wanted, rel=0.05)
+
+
+def test_an_arm_that_is_not_known_is_refused() -> None:
+    """A misspelled control would otherwise be a control that is not looked at."""
+    frame = Study(0.8, controls={"noise": 0.0}).frame().replace({"arm": {"noise": "Noise"}})
+    with pytest.raises(UsageError, match=r"arms .'Noise'., expected"):
+        judge(frame, EIGHTY)
+
+
+def test_checks_that_were_not_made_are_named() -> None:
+    verdict = judge(Study(0.8).frame(), EIGHTY, checks=[])
+    assert not verdict.verified
+    assert check_of(verdict, "self-patch").passed is None
+
+
+def test_a_margin_wider_than_the_claim_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"margin 0\.1 for the region"):
+        judge(Study(0.3).frame(), Region(0.05, 0.5))
+
+
+def test_a_control_that_is_the_base_is_inside_though_nothing_varies() -> None:
+    base = np.arange(20.0)
+    noise = base + 0.8 * 6 + 0.01 * wave(2, 20)
+    arms = {"base": base, "source": base + 6, "patched": noise, "noise": base}
+    verdict = judge(table(arms), EIGHTY)
+    assert verdict.word == "supported"
+    assert verdict.controls["noise"]["state"] == "inside"

@@ -78,7 +78,9 @@ def test_repeated_4grams_are_those_that_stood_before(text: str, repeated: float)
 @pytest.mark.parametrize(
     ("text", "degenerate"),
     [
-        pytest.param("a a a a a", False, id="exactly-half"),
+        pytest.param("a a a a a a b", False, id="exactly-half"),
+        pytest.param("a a a a a", True, id="few-distinct-words"),
+        pytest.param("a b a", False, id="too-short-to-say"),
         pytest.param("a a a a a a", True, id="two-thirds"),
         pytest.param("a b c d " * 3, True, id="a-cycle"),
         pytest.param("a b c d e f g h", False, id="none"),

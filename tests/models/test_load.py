@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from harness.errors import UsageError
 from harness.models.load import check_request, load_model
@@ -78,3 +79,20 @@ def test_equal_weights_have_equal_hashes() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_taken_when_there_is_one() -> None:
     assert check_request("planted:inert").device.type == "cuda"
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    """transformers would fill them with random numbers, and only warn."""
+    save_planted(CATALOG["inert"], tmp_path)
+    file = tmp_path / "model.safetensors"
+    kept = {name: t for name, t in load_file(file).items() if ".layers.3." not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"weights do not fit.*missing_keys.*layers\.3"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_a_torn_weight_file_is_refused(tmp_path: Path) -> None:
+    save_planted(CATALOG["inert"], tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not a safetensors file")
+    with pytest.raises(UsageError, match="gives no causal language model"):
+        load_model(str(tmp_path), device="cpu")

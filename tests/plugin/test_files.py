@@ -126,7 +126,8 @@ def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
     for one in serial.evidence:
         patch, means = one["patch"], one["means"]
         row = (
-            f"| {patch['positions']} | {patch['layers']} of {patch['n_layers']} | "
+            f"| {patch['positions']} | {'+'.join(map(str, patch['resolved_layers']))} of "
+            f"{patch['n_layers']} | "
             f"{means['patched']:.2f} | {means['base']:.2f} | "
             f"{means['patched'] - means['base']:.2f} | "
         )

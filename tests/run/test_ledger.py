@@ -42,6 +42,8 @@ TRIAL = Trial(
     reference_difference=None,
     reference_scale=None,
     oracle_error=1e-300,
+    oracle_keys_error=None,
+    oracle_shift=None,
 )
 TRIALS = [replace(TRIAL, key=f"k{i}", seed=i, tokens=(i, i + 1)) for i in range(5)]
 

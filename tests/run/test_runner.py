@@ -173,6 +173,29 @@ def test_a_trial_of_other_settings_is_another_trial(other: dict[str, object]) ->
     assert changed.study != plain.study
 
 
+def test_other_stop_tokens_make_another_trial() -> None:
+    plain, stopping = tiny("llama"), tiny("llama")
+    stopping.__dict__["stop_ids"] = frozenset({5})
+    studies = [Runner(m, number_task(), Sampling(8), Ledger()).study for m in (plain, stopping)]
+    assert studies[0] != studies[1]
+
+
+def test_logits_that_are_not_numbers_are_an_error_and_no_score() -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.network.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(UsageError, match="its logits are not finite numbers"):
+        run(model)
+
+
+def test_a_pair_in_which_keys_move_is_among_those_recomputed() -> None:
+    task = number_task(((9, 9), (11, 11), (12, 12), (20, 8)))
+    runner = Runner(tiny("llama"), task, Sampling(4), Ledger())
+    trials = runner.run([patched(PATCH)], task.pairs, [0])
+    shifts = [t.oracle_shift for t in trials if t.oracle_error is not None]
+    assert shifts == [0, 0, -12]
+
+
 def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, sizes = runner_module.decode, []
 

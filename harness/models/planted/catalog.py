@@ -17,6 +17,8 @@ from harness.spec import Patch, resolve_layers
 if TYPE_CHECKING:
     from harness.tasks.task import Task
 
+PLANTED_PREFIX = "planted:"
+"""What the name of a planted model starts with, as `--model` takes it."""
 N_LAYERS = 16
 HIDDEN = 32
 N_HEADS = 2

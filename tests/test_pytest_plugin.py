@@ -1,0 +1,26 @@
+"""What the plugin works out of names, without running pytest."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.pytest_plugin import _cell_of, _model_ids
+
+
+@pytest.mark.parametrize(
+    ("call_id", "model", "cell"),
+    [
+        ("planted:inert-L18-w16", "planted:inert", "L18-w16"),
+        ("w16-L25-w16", "w16", "L25-w16"),
+        ("planted:inert", "planted:inert", "only"),
+    ],
+    ids=["planted", "model-named-like-a-cell", "no-cell"],
+)
+def test_a_cell_is_the_tests_id_without_the_model(call_id: str, model: str, cell: str) -> None:
+    assert _cell_of(call_id, model) == cell
+
+
+def test_names_of_models_are_short_ascii_and_distinct() -> None:
+    assert _model_ids(("planted:a", "owner/name")) == ["planted:a", "owner/name"]
+    assert _model_ids(("mod\u00e8le", "has space")) == ["mod_le", "has_space"]
+    assert len(set(_model_ids(("a\u00e8", "a\u00e9")))) == 2
