@@ -220,11 +220,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[_SESSION]
     if state.evidence or state.instrument:
         terminal.summary(terminalreporter, state)
-    if config.stash.get(_COLLECTED, []) and not (state.evidence or state.instrument):
-        if not config.option.collectonly:
-            terminalreporter.write_line(
-                f"nothing was measured: what is in {state.settings.out} is of an earlier run"
-            )
+    measured = state.evidence or state.instrument
+    if config.stash.get(_COLLECTED, []) and not measured and not config.option.collectonly:
+        terminalreporter.write_line(
+            f"nothing was measured: what is in {state.settings.out} is of an earlier run, if any"
+        )
     if missing := _without_evidence(config):
         terminalreporter.write_line(
             f"no evidence: {len(missing)} of {len(config.stash[_COLLECTED])} selected tests ended "
