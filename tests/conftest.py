@@ -24,7 +24,8 @@ STORIES = Path(os.environ.get("KV_CLAIMS_STORIES", ROOT.parent / "shared/models/
 def pytest_configure(config: pytest.Config) -> None:
     # A conftest below the root may not name plugins, but it may load one.
     config.pluginmanager.import_plugin("pytester")
-    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+    # The models here are so small that sharing a matrix out costs more than it gives.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
