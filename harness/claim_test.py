@@ -13,7 +13,7 @@ import pytest
 
 from harness.claim import Claim
 from harness.errors import UsageError
-from harness.evidence import Evidence, InstrumentEvidence, to_json
+from harness.evidence import EVIDENCE, INSTRUMENT, Evidence, InstrumentEvidence, to_json
 from harness.expectation import outcome
 from harness.spec import Patch
 from harness.study import ModelStudy
@@ -39,7 +39,7 @@ class ClaimTest:
         with _one_line_errors():
             evidence, expected = self.study.judge(self.claim, self.cell, patch)
         self._done = True
-        self.record("claim_evidence", to_json(evidence.__dict__))
+        self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)
         if result == "skip":
             pytest.skip(why)
@@ -51,7 +51,7 @@ class ClaimTest:
         """Run the instrument's oracle check on every pair, record it, and fail if it fails."""
         with _one_line_errors():
             evidence = self.study.check_full_swap()
-        self.record("instrument_evidence", to_json(evidence.__dict__))
+        self.record(INSTRUMENT, to_json(evidence.__dict__))
         failed = [check for check in evidence.checks if check["passed"] is not True]
         if failed:
             lines = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = 1
+EVIDENCE = "claim_evidence"
+INSTRUMENT = "instrument_evidence"
+"""Names under which evidence travels in a test report's properties, as one JSON string."""
 
 
 @dataclass(frozen=True)

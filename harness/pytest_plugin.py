@@ -19,11 +19,10 @@ import pytest
 
 from harness.claim import claim_of
 from harness.errors import UsageError
+from harness.evidence import EVIDENCE, INSTRUMENT
 from harness.report import terminal
 from harness.session import EMBEDDED, PROFILES, ClaimsSession, Settings, describe
 
-EVIDENCE = "claim_evidence"
-INSTRUMENT = "instrument_evidence"
 COLLECTED = "claims_collected"
 MODEL_FIXTURE = "_claims_model"
 _SESSION = pytest.StashKey[ClaimsSession]()
@@ -150,8 +149,9 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     from harness.claim_test import ClaimTest
 
     item = request.node
-    model_id = _model_ids(request.config.stash[_SESSION].settings.models)[
-        request.config.stash[_SESSION].settings.models.index(_claims_model.model.name)
+    settings = request.config.stash[_SESSION].settings
+    model_id = dict(zip(settings.models, _model_ids(settings.models), strict=True))[
+        _claims_model.model.name
     ]
 
     def record(kind: str, content: str) -> None:
@@ -161,7 +161,7 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
         study=_claims_model,
         claim=claim_of(item.function),
         cell=_cell_of(item.callspec.id, model_id),
-        strict=request.config.stash[_SESSION].settings.strict,
+        strict=settings.strict,
         record=record,
     )
 
@@ -220,8 +220,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     state = config.stash[_SESSION]
     if state.evidence or state.instrument:
         terminal.summary(terminalreporter, state)
-    measured = state.evidence or state.instrument
-    if config.stash.get(_COLLECTED, []) and not measured and not config.option.collectonly:
+    elif config.stash.get(_COLLECTED, []) and not config.option.collectonly:
         terminalreporter.write_line(
             f"nothing was measured: what is in {state.settings.out} is of an earlier run, if any"
         )

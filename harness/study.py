@@ -34,6 +34,7 @@ from harness.run.arms import (
     SOURCE,
     Arm,
     canonical,
+    canonical_arm,
     controls,
     patched,
     self_patch,
@@ -163,9 +164,7 @@ class ModelStudy:
             trials = self.runner.run(
                 arms.values(), self.pairs, self.seeds, probe_pairs=PROBE_PAIRS, progress=progress
             )
-        by_arm: dict[str, list[Trial]] = {}
-        for trial in trials:
-            by_arm.setdefault(trial.arm, []).append(trial)
+        by_arm = _by_arm(trials)
         return {role: by_arm[arm.id] for role, arm in arms.items()}
 
     def _planned(self, arm: Arm) -> int:
@@ -317,15 +316,14 @@ def run_study(
     }
     runner = Runner(model, task, Sampling(max_new_tokens, temperature), Ledger(ledger), batch_size)
     trials = runner.run(named.values(), chosen, range(seeds))
-    by_arm: dict[str, list[Trial]] = {}
-    for trial in trials:
-        by_arm.setdefault(trial.arm, []).append(trial)
-    found = []
-    for name, arm in named.items():
-        if arm.patch is not None:
-            arm = Arm(arm.prompt, arm.donor, canonical(arm.patch, model.n_layers))
-        found.append(trials_frame(by_arm[arm.id], task).assign(arm=name))
-    return pd.concat(found, ignore_index=True)
+    by_arm = _by_arm(trials)
+    return pd.concat(
+        [
+            trials_frame(by_arm[canonical_arm(arm, model.n_layers).id], task).assign(arm=name)
+            for name, arm in named.items()
+        ],
+        ignore_index=True,
+    )
 
 
 def provenance(runner: Runner) -> dict[str, Any]:
@@ -358,6 +356,14 @@ def provenance(runner: Runner) -> dict[str, Any]:
         },
         "batch_size": runner.batch_size or "auto",
     }
+
+
+def _by_arm(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Trials by the id of their arm."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.arm, []).append(trial)
+    return found
 
 
 def _missing_controls(claim: Claim, patch: Patch, negative: Mapping[str, Arm]) -> list[Check]:

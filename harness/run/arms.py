@@ -64,6 +64,11 @@ def controls(patch: Patch, n_layers: int, *, about_layer: bool) -> dict[str, Arm
     return arms
 
 
+def canonical_arm(arm: Arm, n_layers: int) -> Arm:
+    """The same arm with its patch canonical."""
+    return arm if arm.patch is None else replace(arm, patch=canonical(arm.patch, n_layers))
+
+
 def canonical(patch: Patch, n_layers: int) -> Patch:
     """The same patch with its layers as plain numbers on this model (`all` stays)."""
     layers = resolve_layers(patch.layers, n_layers)

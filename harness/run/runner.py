@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from harness.errors import UsageError
 from harness.models.load import LoadedModel
 from harness.patch.splice import TENSORS, Footprint, RowPlan, Slab, build_slab
 from harness.patch.store import PromptStore
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical
+from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
 from harness.run.batches import automatic_batch_size, pack
 from harness.run.decode import Decoded, decode
 from harness.run.ledger import Ledger
@@ -34,7 +34,7 @@ from harness.tasks.task import Pair, Task
 ENGINE = 1
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 ORACLE_ROWS = 2
-"""Rows of each arm that are recomputed by the oracle."""
+"""Pairs, from the first, of which the oracle recomputes every arm; see `_for_oracle`."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
 Progress = Callable[[int], None]
@@ -174,9 +174,7 @@ class Runner:
         return _hash([self.study, pair.id, prompts, arm.id, seed])
 
     def _canonical(self, arm: Arm) -> Arm:
-        if arm.patch is None:
-            return arm
-        return replace(arm, patch=canonical(arm.patch, self.model.n_layers))
+        return canonical_arm(arm, self.model.n_layers)
 
     def _prefill(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
         prompts = {tokens for pair, arm, _ in trials for tokens in self.rows.prompts(arm, pair)}

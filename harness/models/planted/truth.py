@@ -46,7 +46,7 @@ _TRIGGER_SET = frozenset(TRIGGERS)
 
 
 class Shape(NamedTuple):
-    """What the truth needs to know of a pair: where its triggers are, and how often it occurs.
+    """What the truth needs to know of a pair: where its triggers are.
 
     source, base: 1 where the token is a trigger word, shape `[pos]`.
     source_norms: squared norm of each source value, for the noise control; shape `[pos]`.
@@ -55,7 +55,6 @@ class Shape(NamedTuple):
     source: Floats
     base: Floats
     source_norms: Floats
-    weight: float
 
 
 class Row(NamedTuple):
@@ -98,7 +97,6 @@ def expected_means(
     if over == "population" and task.name != f"planted:{planted.name}":
         raise UsageError(f"task {task.name!r} is not drawn from the population of {planted.name}")
     shapes = list(_population(planted) if over == "population" else _shapes_of(task))
-    weights = np.array([shape.weight for shape in shapes])
     rows = [_rows(shape, patch, donor) for shape in shapes]
     scores = (
         np.array(
@@ -106,7 +104,7 @@ def expected_means(
         )
         for arm in range(3)
     )
-    return Means(*(float(np.average(score, weights=weights)) for score in scores))
+    return Means(*(float(np.mean(score)) for score in scores))
 
 
 def true_transfer(
@@ -146,7 +144,7 @@ def _population(planted: Planted) -> Iterator[Shape]:
     norms = _mean_value_norms()
     for n_source, n_base in product(lengths, lengths):
         source = (np.arange(n_source) < planted.n_triggers(n_source)).astype(float)
-        yield Shape(source, np.zeros(n_base), np.where(source > 0, *norms), 1.0)
+        yield Shape(source, np.zeros(n_base), np.where(source > 0, *norms))
 
 
 def _shapes_of(task: Task) -> Iterator[Shape]:
@@ -156,7 +154,7 @@ def _shapes_of(task: Task) -> Iterator[Shape]:
             np.array([word in _TRIGGER_SET for word in prompt.text.split()], dtype=float)
             for prompt in (pair.source, pair.base)
         )
-        yield Shape(source, base, np.where(source > 0, *norms), 1.0)
+        yield Shape(source, base, np.where(source > 0, *norms))
 
 
 def _mean_value_norms() -> tuple[float, float]:
@@ -164,7 +162,6 @@ def _mean_value_norms() -> tuple[float, float]:
 
     The content components are uniform on [-c, c], with mean square c**2 / 3.
     """
-
     content = (D_HEAD - 1) * CONTENT**2 / 3
     return 1.0 + content, content
 
