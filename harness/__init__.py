@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from harness.claim import Region
     from harness.errors import UsageError
     from harness.judging.verdict import Verdict, judge
+    from harness.measure.geometry import participation_ratio
     from harness.models.load import load_model
     from harness.spec import Patch
-    from harness.study import run_study
+    from harness.scripting import run_study
     from harness.tasks.load import load_task
 
 __version__ = "0.1.0"
@@ -28,7 +29,8 @@ _WHERE = {
     "judge": "harness.judging.verdict",
     "load_model": "harness.models.load",
     "load_task": "harness.tasks.load",
-    "run_study": "harness.study",
+    "participation_ratio": "harness.measure.geometry",
+    "run_study": "harness.scripting",
 }
 __all__ = [
     "Patch",
@@ -38,6 +40,7 @@ __all__ = [
     "judge",
     "load_model",
     "load_task",
+    "participation_ratio",
     "run_study",
 ]
 

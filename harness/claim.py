@@ -1,12 +1,14 @@
-"""What is asserted: a claim, its citation, the region in which it is true.
+"""What is asserted: a claim, its citation, its parts, the regions in which they are true.
 
-A claim is data beside a test function; running it is `harness.study`'s work. No torch here.
+A claim is data beside a test function; running it is `harness.study`'s work and judging it that
+of `harness.judging`. It does not know which outcomes there are: their names are plain text here.
+No torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -14,14 +16,26 @@ from harness.errors import UsageError
 
 TestFunction = TypeVar("TestFunction", bound=Callable[..., object])
 ATTRIBUTE = "__kv_claim__"
+BEHAVIOR = "behavior"
+MARGIN = 0.10
+
+Estimand = Literal["transfer", "difference", "gap"]
+"""What is estimated, of one outcome, over pairs:
+
+transfer: (patched - base) / (source - base), of one patch.
+difference: (patched - versus) / (source - base), of two patches: an order or a sameness.
+gap: source - base in the outcome's own unit, of no patch at all.
+"""
+ESTIMANDS: tuple[Estimand, ...] = ("transfer", "difference", "gap")
 
 
 @dataclass(frozen=True)
 class Region:
-    """The transfers for which a claim is true: low <= T <= high (a fraction, 1 is the source).
+    """The values of an estimand for which a claim is true: low <= value <= high.
 
-    An end left out is open: `Region(high=0.12)` holds for every T up to 0.12, negative
-    transfer included.
+    A transfer or a difference is a share of source - base (1 is the source); a gap is in the
+    outcome's own unit. An end left out is open: `Region(high=0.12)` holds for every T up to 0.12,
+    negative transfer included.
     """
 
     low: float = -math.inf
@@ -44,8 +58,16 @@ class Region:
         )
         return tuple(end for end in ends if math.isfinite(end[0]))
 
-    def __contains__(self, transfer: float) -> bool:
-        return self.low <= transfer <= self.high
+    @property
+    def claims_effect(self) -> bool:
+        """Whether what is shown to be inside is shown to differ from 0.
+
+        So it is where 0 is outside or an edge: a contrast that passes at the edge 0 is above it.
+        """
+        return self.low >= 0 or self.high <= 0
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
 
     def __str__(self) -> str:
         if not math.isfinite(self.low):
@@ -56,28 +78,134 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One estimand of one outcome, and the region in which the claim has it.
+
+    outcome: its name, such as 'behavior', 'pr@27/32', 'rv'.
+    """
+
+    outcome: str
+    estimand: Estimand
+    region: Region
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.outcome, str) or not self.outcome.strip():
+            raise UsageError(f"Part: outcome {self.outcome!r}, expected a name")
+        if self.outcome != self.outcome.strip():
+            raise UsageError(f"Part: outcome {self.outcome!r}, expected no space around it")
+        if self.estimand not in ESTIMANDS:
+            raise UsageError(f"Part: estimand {self.estimand!r}, expected one of {ESTIMANDS}")
+        if not isinstance(self.region, Region):
+            raise UsageError(f"Part: region {self.region!r}, expected a Region")
+        if self.estimand == "difference" and self.region.claims_effect and self.region.low < 0:
+            raise UsageError(
+                f"Part: difference {self.region}: put the arm that transfers more first, as the "
+                "controls are those of the first arm"
+            )
+
+    @classmethod
+    def transfer(cls, outcome: str, region: Region) -> Part:
+        """How far one patch moves the outcome, as a share of source - base."""
+        return cls(outcome, "transfer", region)
+
+    @classmethod
+    def difference(cls, outcome: str, region: Region) -> Part:
+        """By how much one patch moves it further than a second, as a share of source - base."""
+        return cls(outcome, "difference", region)
+
+    @classmethod
+    def gap(cls, outcome: str, region: Region) -> Part:
+        """How far source lies above base, in the outcome's own unit."""
+        return cls(outcome, "gap", region)
+
+    def __str__(self) -> str:
+        return f"{self.outcome} {self.estimand} {self.region}"
+
+
+@dataclass(frozen=True)
 class Claim:
     """A sentence from the literature, where it stands, and what would make it true.
 
+    transfer, difference, gap: the region of a simple claim, on `outcome`. all_of: the parts of a
+        conjunction, which names its outcomes in them. Exactly one of the four is given.
+    given: what must hold for the claim to be tested at all; where it does not, the claim is
+        neither supported nor refuted.
     about: 'layer' where the sentence is about *these* layers, so that patching others is a
         control that must not do the same.
-    margin: how far from no transfer a negative control may lie, as a share of source - base.
+    margin: how far from no transfer a negative control may lie, as a share of source - base; the
+        same for every part, and of no meaning where no part is about a patch.
     """
 
     id: str
     says: str
     cites: str
-    transfer: Region
+    transfer: Region | None = None
+    difference: Region | None = None
+    gap: Region | None = None
+    outcome: str = BEHAVIOR
+    all_of: tuple[Part, ...] = ()
+    given: tuple[Part, ...] = ()
     about: Literal["layer"] | None = None
-    margin: float = 0.10
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
+        where = f"claim {self.id!r}: "
         for field in ("id", "says", "cites"):
             if not getattr(self, field).strip():
-                raise UsageError(f"claim {self.id!r}: `{field}` is empty")
-        check_margin(self.margin, self.transfer, where=f"claim {self.id!r}: ")
+                raise UsageError(f"{where}`{field}` is empty")
+        self._check_one_estimand(where)
+        _check_parts(self.all_of, f"{where}all_of: ")
+        _check_parts(self.given, f"{where}given: ")
+        if both := [part for part in self.parts if part in self.given]:
+            raise UsageError(f"{where}`{both[0]}` is both claimed and given")
         if self.about not in (None, "layer"):
-            raise UsageError(f"claim {self.id!r}: about={self.about!r}, expected 'layer' or None")
+            raise UsageError(f"{where}about={self.about!r}, expected 'layer' or None")
+        self._check_margin(where)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is claimed, all of it: one part for a simple claim."""
+        return self.all_of or tuple(
+            Part(self.outcome, estimand, region) for estimand, region in self._regions.items()
+        )
+
+    @property
+    def estimands(self) -> frozenset[Estimand]:
+        """The estimands of all parts, given ones included: they say which arms are to be run."""
+        return frozenset(part.estimand for part in (*self.parts, *self.given))
+
+    @property
+    def _regions(self) -> dict[Estimand, Region]:
+        named: dict[Estimand, Region | None] = {
+            "transfer": self.transfer,
+            "difference": self.difference,
+            "gap": self.gap,
+        }
+        return {name: region for name, region in named.items() if region is not None}
+
+    def _check_one_estimand(self, where: str) -> None:
+        named = [*self._regions, *(["all_of"] if self.all_of else [])]
+        if len(named) != 1:
+            raise UsageError(
+                f"{where}{' and '.join(named) or 'nothing'} claimed, expected exactly one of "
+                "transfer, difference, gap and all_of (of at least one part)"
+            )
+        if self.all_of and self.outcome != BEHAVIOR:
+            raise UsageError(
+                f"{where}outcome={self.outcome!r}, expected none beside all_of: its parts name "
+                "their outcomes"
+            )
+
+    def _check_margin(self, where: str) -> None:
+        patched = [part for part in (*self.parts, *self.given) if part.estimand != "gap"]
+        for part in patched:
+            which = f"{part}: " if len(patched) > 1 else ""
+            check_margin(self.margin, part.region, where=f"{where}{which}")
+        # A setting that nothing reads is an error, not a decoration.
+        if not patched and self.margin != MARGIN:
+            raise UsageError(f"{where}margin {self.margin:g}: no part is about a patch")
+        if not patched and self.about:
+            raise UsageError(f"{where}about={self.about!r}: no part is about a patch")
 
 
 def claim(
@@ -85,12 +213,29 @@ def claim(
     *,
     says: str,
     cites: str,
-    transfer: Region,
+    transfer: Region | None = None,
+    difference: Region | None = None,
+    gap: Region | None = None,
+    outcome: str = BEHAVIOR,
+    all_of: Sequence[Part] = (),
+    given: Sequence[Part] = (),
     about: Literal["layer"] | None = None,
-    margin: float = 0.10,
+    margin: float = MARGIN,
 ) -> Callable[[TestFunction], TestFunction]:
     """Mark a test function as the test of a claim; see `Claim` for the fields."""
-    asserted = Claim(id, says=says, cites=cites, transfer=transfer, about=about, margin=margin)
+    asserted = Claim(
+        id,
+        says=says,
+        cites=cites,
+        transfer=transfer,
+        difference=difference,
+        gap=gap,
+        outcome=outcome,
+        all_of=_as_tuple(all_of, f"claim {id!r}: all_of"),
+        given=_as_tuple(given, f"claim {id!r}: given"),
+        about=about,
+        margin=margin,
+    )
 
     def mark(function: TestFunction) -> TestFunction:
         setattr(function, ATTRIBUTE, asserted)
@@ -113,3 +258,21 @@ def claim_of(function: object) -> Claim | None:
     """The claim that a test function was marked with, if any."""
     found = getattr(function, ATTRIBUTE, None)
     return found if isinstance(found, Claim) else None
+
+
+def _as_tuple(parts: Iterable[Part], where: str) -> tuple[Part, ...]:
+    if not isinstance(parts, Iterable):
+        raise UsageError(f"{where}={parts!r}, expected a sequence of parts")
+    return tuple(parts)
+
+
+def _check_parts(parts: tuple[Part, ...], where: str) -> None:
+    seen: set[tuple[str, str]] = set()
+    for part in parts:
+        if not isinstance(part, Part):
+            raise UsageError(f"{where}{part!r}, expected a Part")
+        if (part.outcome, part.estimand) in seen:
+            raise UsageError(
+                f"{where}{part.outcome} {part.estimand} stands twice, expected one region for it"
+            )
+        seen.add((part.outcome, part.estimand))

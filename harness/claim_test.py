@@ -1,4 +1,4 @@
-"""What a claim's test holds in its hands: `study.judge(patch)` and `study.check_full_swap()`.
+"""What a claim's test holds in its hands: `study.judge(...)` and `study.check_full_swap()`.
 
 Turns evidence into a test result; how a verdict counts is decided in `harness.expectation`.
 """
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from harness.cell import Cell
 from harness.claim import Claim
 from harness.errors import UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, Evidence, InstrumentEvidence, to_json
 from harness.expectation import outcome
-from harness.spec import Patch
+from harness.run.arms import Patches
 from harness.study import ModelStudy
 
 
@@ -30,14 +31,18 @@ class ClaimTest:
     record: Callable[[str, str], None]
     _done: bool = False
 
-    def judge(self, patch: Patch) -> Evidence:
-        """Run the cell, record its evidence, and pass, skip or fail by its verdict."""
+    def judge(self, patch: Patches | None = None, *, versus: Patches | None = None) -> Evidence:
+        """Run the cell, record its evidence, and pass, skip or fail by its verdict.
+
+        patch: one Patch or several at once; none for a claim about source and base alone.
+        versus: of a claim that compares two patches, the second.
+        """
         if self.claim is None:
             pytest.fail("study.judge needs a test marked with @claim(...)", pytrace=False)
         if self._done:
             pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
         with _one_line_errors():
-            evidence, expected = self.study.judge(self.claim, self.cell, patch)
+            evidence, expected = self.study.judge(Cell.of(self.claim, self.cell, patch, versus))
         self._done = True
         self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)

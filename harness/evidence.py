@@ -17,12 +17,18 @@ INSTRUMENT = "instrument_evidence"
 class Evidence:
     """What a skeptic needs to check one verdict.
 
-    cell: the id of the parametrized test (`L18-w16`). patch: site, layers and positions as
-    claimed, and the layers as resolved on this model. outcome: what was measured, with its unit.
+    cell: the id of the parametrized test (`L18-w16`). patch: the patch as claimed and as resolved
+    on this model (of several, the first; all of them in `all`); None for a claim about source and
+    base alone. versus: the second patch of a claim that compares two. outcome: what was measured,
+    with its unit and formula.
+    parts: everything that was judged, what is given last; the first stands at the top level too.
     expected: the word that follows from a planted model's truth, or None; `truth` says from what.
-    interval: [low, high] at `level`; interval_other at the other of 0.90 and 0.95.
-    trials: counts planned, run, failed. texts: one example of base, source and patched, chosen by
-    the rule it states. arms: the id of the arm that stood in each role.
+    interval: [low, high] at `level`; interval_other at the other of the two levels.
+    trials: counts planned, run, failed. likelihoods: teacher-forced measurements made.
+    fired: by role, tensors planned and written, numbers changed, before and while generating.
+    repetition, geometry: by role, beside every verdict; `reach` says what geometry can tell here.
+    texts: one example of base, source and patched, chosen by the rule it states. arms: the id of
+    the arm that stood in each role.
     """
 
     claim: str
@@ -31,9 +37,11 @@ class Evidence:
     cites: str
     model: str
     task: str
-    patch: dict[str, Any]
+    patch: dict[str, Any] | None
+    versus: dict[str, Any] | None
     outcome: dict[str, Any]
     region: dict[str, Any]
+    parts: list[dict[str, Any]]
     verdict: str
     reason: str
     verified: bool
@@ -53,6 +61,10 @@ class Evidence:
     clusters: int
     seeds: int
     trials: dict[str, int]
+    likelihoods: int
+    fired: dict[str, dict[str, int]]
+    repetition: dict[str, dict[str, float]]
+    geometry: list[dict[str, Any]]
     checks: list[dict[str, Any]]
     texts: dict[str, Any]
     arms: dict[str, str]

@@ -1,93 +1,103 @@
 """What a verdict should be: on a planted model it follows from the truth, never from a run.
 
-The truth of a cell is its exact transfer and those of its controls. Whether a test then passes is
-decided in one place, `outcome`.
+The truth of a cell is, part by part, what its arms do in expectation, and what its controls do.
+Whether a test then passes is decided in one place, `outcome`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
-from harness.claim import Claim
+from harness.cell import Cell
+from harness.claim import Part
+from harness.judging.result import Word
 from harness.models.planted.catalog import N_LAYERS, Planted
-from harness.models.planted.truth import Donor, true_transfer
+from harness.models.planted.degenerate import expected_degenerate_share
+from harness.models.planted.truth import Donor, Means, UnknownTruth, expected_means
+from harness.outcome import Outcome
 from harness.run.arms import Arm
 from harness.run.sampling_settings import Sampling
 from harness.spec import Patch
 from harness.tasks.task import Task
 
+_SURELY_DEGENERATE, _SURELY_NOT = 3.0, 0.2
+"""Expected shares of degenerate texts, in multiples of the task's limit, that leave no doubt."""
+
 
 @dataclass(frozen=True)
 class Expectation:
-    """The word that the truth gives; with invalid, the one check that must fail."""
+    """The word that the truth gives; with invalid, what the reason must name.
 
-    word: str
+    transfer: the true value of the first part; parts: the truth of each.
+    """
+
+    word: Word
     because: str
-    transfer: float | None
-    controls: dict[str, float]
+    transfer: float | None = None
+    controls: dict[str, float] = field(default_factory=dict)
+    parts: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "transfer": self.transfer,
             "controls": self.controls,
             "because": self.because,
-            "source": "closed form, over the population of pairs",
+            "source": "computed from the planted weights, over the population of pairs",
         }
+
+
+class _Truth(NamedTuple):
+    """The truth of one part, and the word that follows."""
+
+    word: Word
+    because: str
+    value: float | None
+    controls: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "controls": self.controls, "word": self.word}
 
 
 def expectation(
     planted: Planted,
-    claim: Claim,
-    patch: Patch,
-    controls: Mapping[str, Arm],
+    cell: Cell,
+    negative: Mapping[str, Arm],
     task: Task,
     sampling: Sampling,
+    lengths: Sequence[tuple[int, int]],
 ) -> Expectation | None:
     """The verdict that follows from the truth of a planted model.
 
-    None where the truth is not known: another scorer than the lexicon, greedy decoding, or a task
-    that is not the model's own. A full swap is an instrument check and never a finding.
+    negative: the controls by name. lengths: tokens of (source, base), of every pair.
+    None where the truth is not known: another scorer than the lexicon, greedy decoding, a task
+    that is not the model's own, or an outcome or patch of which the truth has no closed form.
     """
     own_task = task.name == f"planted:{planted.name}"
     if task.scorer.name != "lexicon" or sampling.temperature <= 0 or not own_task:
         return None
-    if patch.is_full_swap(N_LAYERS):
-        return Expectation("invalid", "full-swap-is-the-donor", None, {})
-
-    def transfer(of: Patch, donor: Donor) -> float:
-        return true_transfer(
-            planted,
-            of,
-            task,
-            donor=donor,
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-        )
-
-    truth = transfer(patch, "source")
-    if math.isnan(truth):
-        return Expectation("invalid", "no-ceiling", None, {})
-    of_controls = {
-        name: transfer(arm.patch or patch, _donor(arm)) for name, arm in controls.items()
-    }
-    if truth not in claim.transfer:
-        return Expectation("refuted", f"{truth:.4f} is outside the region", truth, of_controls)
-    off = [name for name, found in of_controls.items() if abs(found) > claim.margin]
-    if off and 0.0 not in claim.transfer:
-        return Expectation("invalid", "not specific", truth, of_controls)
-    return Expectation("supported", f"{truth:.4f} is inside the region", truth, of_controls)
-
-
-def _donor(arm: Arm) -> Donor:
-    return (
-        "source"
-        if arm.donor == "source"
-        else "noise"
-        if arm.donor == "noise"
-        else ("unrelated-base")
+    for patches in (cell.patches, cell.versus):
+        if any(patch.is_full_swap(N_LAYERS) for patch in patches):
+            return Expectation("invalid", "full-swap-is-the-donor")
+    if unreached := cell.unreached(N_LAYERS, lengths):
+        return Expectation("invalid", unreached[0].name)
+    study = _Study(planted, cell, negative, task, sampling)
+    try:
+        degenerate = study.is_degenerate()
+        truths = [study.truth(part) for part in cell.parts]
+    except UnknownTruth:
+        return None
+    if degenerate is None:
+        return None
+    n_claimed = len(cell.claim.parts)
+    word, because = _combined(truths[:n_claimed], truths[n_claimed:])
+    if degenerate:
+        word, because = "invalid", "degenerate-text"
+    first = truths[0]
+    return Expectation(
+        word, because, first.value, first.controls, tuple(truth.to_dict() for truth in truths)
     )
 
 
@@ -106,10 +116,99 @@ def outcome(
         return "fail", f"invalid: {reason}"
     if expected is None:
         return ("pass" if word == "supported" else "fail"), f"{word}: {reason}"
-    same = word == expected.word and (word != "invalid" or reason.startswith(expected.because))
+    same = word == expected.word and (word != "invalid" or expected.because in reason)
     if same:
         return "pass", f"{word}, as expected: {reason}"
     return "fail", (
         f"{word} ({reason}), but the truth of the planted model makes it "
         f"{expected.word} ({expected.because})"
     )
+
+
+class _Study(NamedTuple):
+    """A cell on a planted model, with its budget."""
+
+    planted: Planted
+    cell: Cell
+    negative: Mapping[str, Arm]
+    task: Task
+    sampling: Sampling
+
+    def means(self, patches: Sequence[Patch], donor: Donor, outcome: Outcome) -> Means:
+        return expected_means(
+            self.planted,
+            tuple(patches),
+            self.task,
+            donor=donor,
+            outcome=str(outcome),
+            max_new_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+        )
+
+    def is_degenerate(self) -> bool | None:
+        """Whether the texts of some judged arm collapse; None where it could go either way."""
+        if not any(outcome.is_text for outcome in self.cell.outcomes):
+            return False
+        arms: list[tuple[Literal["base", "source", "patched"], Sequence[Patch]]] = [
+            ("base", ()),
+            ("source", ()),
+        ]
+        arms += [("patched", p) for p in (self.cell.patches, self.cell.versus) if p]
+        limit = self.task.max_degenerate_share
+        found = []
+        for arm, patches in arms:
+            share = expected_degenerate_share(
+                self.planted,
+                tuple(patches),
+                self.task,
+                arm=arm,
+                max_new_tokens=self.sampling.max_new_tokens,
+                temperature=self.sampling.temperature,
+            )
+            sure = share >= _SURELY_DEGENERATE * limit or share <= _SURELY_NOT * limit
+            found.append(share > limit if sure else None)
+        return True if True in found else None if None in found else False
+
+    def truth(self, part: Part) -> _Truth:
+        """The true value of a part and its word."""
+        outcome = Outcome.parse(part.outcome)
+        base, source, patched = self.means(self.cell.patches, "source", outcome)
+        gap = source - base
+        if part.estimand == "gap":
+            return _worded(gap, part, {}, self.cell.claim.margin)
+        if abs(gap) < 1e-9 or (gap < 0 and not outcome.is_geometry):
+            return _Truth("invalid", "no-ceiling", None, {})
+        against = base
+        if part.estimand == "difference":
+            against = self.means(self.cell.versus, "source", outcome).patched
+        controls = {
+            name: (self.means(arm.patches, _donor(arm), outcome).patched - base) / gap
+            for name, arm in self.negative.items()
+        }
+        return _worded((patched - against) / gap, part, controls, self.cell.claim.margin)
+
+
+def _worded(value: float, part: Part, controls: dict[str, float], margin: float) -> _Truth:
+    if math.isnan(value):
+        raise UnknownTruth(f"{part}: no value")
+    if value not in part.region:
+        return _Truth("refuted", f"{value:.4f} is outside {part.region}", value, controls)
+    off = [name for name, found in controls.items() if abs(found) > margin]
+    if off and part.region.claims_effect:
+        return _Truth("invalid", "not specific", value, controls)
+    return _Truth("supported", f"{value:.4f} is inside {part.region}", value, controls)
+
+
+def _combined(parts: Sequence[_Truth], given: Sequence[_Truth]) -> tuple[Word, str]:
+    """The word of all parts, in the order of `judging.parts.combine`."""
+    if any(truth.word != "supported" for truth in given):
+        return "invalid", "premise"
+    for word in ("refuted", "invalid"):
+        for truth in parts:
+            if truth.word == word:
+                return truth.word, truth.because
+    return "supported", "; ".join(truth.because for truth in parts)
+
+
+def _donor(arm: Arm) -> Donor:
+    return "source" if arm.donor is None else arm.donor

@@ -6,11 +6,12 @@ import math
 
 import pytest
 
-from harness.claim import Claim, Region, claim, claim_of
+from harness.claim import ESTIMANDS, Claim, Estimand, Part, Region, claim, claim_of
 from harness.errors import UsageError
 
 INF = math.inf
 NAN = math.nan
+WORDS = {"says": "It transfers.", "cites": "A paper, p. 3"}
 GIVEN = {"says": "It transfers.", "cites": "A paper, p. 3", "transfer": Region(0.7, 0.9)}
 
 
@@ -135,3 +136,148 @@ def test_an_attribute_of_the_same_name_that_is_no_claim_is_not_taken_for_one() -
 
     test_something.__kv_claim__ = "a claim"
     assert claim_of(test_something) is None
+
+
+# --- what is claimed -----------------------------------------------------------------------
+
+EIGHTY = Region(0.7, 0.9)
+SAME = Region(-0.1, 0.1)
+GEOMETRY = Part.transfer("pr@27/32", Region(low=0.9))
+BEHAVIOR = Part.transfer("behavior", Region(high=0.12))
+
+
+@pytest.mark.parametrize(
+    ("region", "claims"),
+    [
+        pytest.param(EIGHTY, True, id="above"),
+        pytest.param(Region(high=-0.2), True, id="below"),
+        pytest.param(Region(low=0.0), True, id="from-0"),
+        pytest.param(Region(high=0.0), True, id="to-0"),
+        pytest.param(SAME, False, id="around-0"),
+        pytest.param(Region(high=0.12), False, id="at-most"),
+        pytest.param(Region(low=-0.1), False, id="no-worse"),
+    ],
+)
+def test_a_region_claims_an_effect_where_0_is_not_within(region: Region, claims: bool) -> None:
+    assert region.claims_effect is claims
+
+
+@pytest.mark.parametrize("estimand", ESTIMANDS)
+def test_a_simple_claim_has_one_part(estimand: Estimand) -> None:
+    made = Claim("c", **WORDS, **{estimand: EIGHTY}, outcome="loglik")
+    assert made.parts == (Part("loglik", estimand, EIGHTY),)
+    assert getattr(Part, estimand)("loglik", EIGHTY) == made.parts[0]
+    assert made.given == ()
+    assert made.estimands == {estimand}
+    assert Claim("c", **WORDS, **{estimand: EIGHTY}).parts[0].outcome == "behavior"
+
+
+def test_a_conjunction_has_its_parts_and_what_is_given() -> None:
+    rv = Part.gap("rv", Region(high=0.0))
+    marked = claim("c", **WORDS, all_of=[GEOMETRY, BEHAVIOR], given=[rv])(lambda: None)
+    found = claim_of(marked)
+    assert found is not None
+    assert found.parts == (GEOMETRY, BEHAVIOR)
+    assert found.given == (rv,)
+    assert found.estimands == {"transfer", "gap"}
+    assert found.transfer is None
+    assert hash(found) == hash(found)
+
+
+def test_a_part_as_text() -> None:
+    assert str(GEOMETRY) == "pr@27/32 transfer >= 0.9"
+    assert str(Part.difference("behavior", SAME)) == "behavior difference [-0.1, 0.1]"
+    assert str(Part.gap("rv", Region(high=0.0))) == "rv gap <= 0"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        pytest.param({}, "nothing claimed, expected exactly one of", id="nothing"),
+        pytest.param({"all_of": []}, "nothing claimed, expected exactly one of", id="empty"),
+        pytest.param({"given": [GEOMETRY]}, "nothing claimed", id="only-given"),
+        pytest.param(
+            {"transfer": EIGHTY, "gap": EIGHTY}, "transfer and gap claimed, exp", id="two"
+        ),
+        pytest.param(
+            {"difference": SAME, "all_of": [GEOMETRY]}, "difference and all_of claimed", id="both"
+        ),
+        pytest.param(
+            {"all_of": [GEOMETRY, BEHAVIOR], "outcome": "rv"},
+            "outcome='rv', expected none beside all_of",
+            id="outcome-beside-parts",
+        ),
+        pytest.param({"all_of": GEOMETRY}, "all_of=Part.*expected a sequence", id="no-sequence"),
+        pytest.param({"all_of": [EIGHTY]}, r"all_of: Region.*, expected a Part", id="no-part"),
+        pytest.param(
+            {"transfer": EIGHTY, "given": ["rv"]},
+            "given: 'rv', expected a Part",
+            id="no-part-given",
+        ),
+        pytest.param(
+            {"all_of": [GEOMETRY, GEOMETRY]}, "all_of: pr@27/32 transfer stands twice", id="twice"
+        ),
+        pytest.param(
+            {"all_of": [BEHAVIOR, Part.transfer("behavior", Region(low=0.0))]},
+            "all_of: behavior transfer stands twice, expected one region",
+            id="twice-with-other-regions",
+        ),
+        pytest.param(
+            {"gap": EIGHTY, "given": [GEOMETRY] * 2}, "given: pr@27/32 tr.* twice", id="given-twice"
+        ),
+        pytest.param(
+            {"all_of": [GEOMETRY, BEHAVIOR], "given": [BEHAVIOR]},
+            "`behavior transfer <= 0.12` is both claimed and given",
+            id="claimed-and-given",
+        ),
+        pytest.param(
+            {"transfer": EIGHTY, "outcome": " "}, "outcome ' ', expected a name", id="no-outcome"
+        ),
+        pytest.param(
+            {"transfer": EIGHTY, "outcome": "rv "}, "no space around it", id="outcome-with-space"
+        ),
+        pytest.param(
+            {"difference": Region(high=-0.2)}, "put the arm that transfers more first", id="turned"
+        ),
+        pytest.param({"transfer": (0.7, 0.9)}, "expected a Region", id="no-region"),
+        pytest.param(
+            {"all_of": [GEOMETRY, Part.transfer("rv", Region(low=0.05))]},
+            r"claim 'c': rv transfer >= 0.05: margin 0.1 for the region",
+            id="margin-of-one-part",
+        ),
+        pytest.param(
+            {"transfer": EIGHTY, "given": [Part.transfer("rv", Region(low=0.05))]},
+            r"rv transfer >= 0.05: margin 0.1 for the region",
+            id="margin-of-what-is-given",
+        ),
+        pytest.param(
+            {"gap": EIGHTY, "margin": 0.2}, "margin 0.2: no part is about a patch", id="gap-margin"
+        ),
+        pytest.param(
+            {"gap": EIGHTY, "about": "layer"}, "no part is about a patch", id="gap-about-layer"
+        ),
+    ],
+)
+def test_what_is_not_one_claim_is_refused(asked: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        claim("c", **WORDS, **asked)
+
+
+def test_a_part_of_no_known_estimand_is_refused() -> None:
+    with pytest.raises(UsageError, match="estimand 'ratio', expected one of"):
+        Part("rv", "ratio", EIGHTY)
+
+
+def test_a_premise_may_ask_less_of_what_is_claimed() -> None:
+    less = Part.transfer("behavior", Region(low=0.2))
+    assert Claim("c", **WORDS, transfer=EIGHTY, given=(less,)).given == (less,)
+
+
+def test_a_gap_may_be_on_either_side_and_as_small_as_its_unit_asks() -> None:
+    for region in (Region(high=-0.01), Region(low=0.01), SAME):
+        assert Claim("c", **WORDS, gap=region, outcome="rv").parts[0].region == region
+
+
+def test_one_gap_beside_a_patch_leaves_the_margin_a_meaning() -> None:
+    made = Claim("c", **WORDS, gap=SAME, given=(GEOMETRY,), margin=0.2, about="layer")
+    assert made.margin == 0.2

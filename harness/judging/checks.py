@@ -24,7 +24,10 @@ INSTRUMENT_CHECKS = (
 """Checks of the instrument, which a table of scores alone cannot make."""
 
 CONTROLS = ("unrelated-base", "noise", "wrong-layer")
-"""Negative controls: arms that should not move the behavior."""
+"""Negative controls: arms that should not move the outcome."""
+
+STATISTICAL_CHECKS = ("enough-pairs", "no-ceiling", "degenerate", "weak-ratio")
+"""Checks of the assay on one outcome: more pairs, or another outcome, may well pass them."""
 
 
 class Check(NamedTuple):
@@ -33,6 +36,17 @@ class Check(NamedTuple):
     name: str
     passed: bool | None
     detail: str
+
+
+def control_check(arm: str) -> str:
+    """The name of the check on a negative control."""
+    return f"control {arm}"
+
+
+def instrument_failures(checks: Sequence[Check]) -> list[Check]:
+    """The failed checks that are not of statistics: the run itself is not to be trusted."""
+    statistical = {*STATISTICAL_CHECKS, *map(control_check, CONTROLS)}
+    return [check for check in checks if check.passed is False and check.name not in statistical]
 
 
 def with_all_named(checks: Sequence[Check]) -> list[Check]:

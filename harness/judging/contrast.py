@@ -1,7 +1,9 @@
 """Testing a ratio against its claimed region, by contrasts L = A - e D at each edge e.
 
-A = patched - base and D = source - base, a number a cluster. A contrast needs no ratio of noisy
-numbers: T is above e exactly when A - e D is positive. scipy does the tests.
+A and D are the numerator and denominator of an estimand (`harness.judging.estimand`), a number a
+cluster, such as A = patched - base and D = source - base. A contrast needs no ratio of noisy
+numbers: where D is positive on average, A/D is above e exactly when A - e D is positive. scipy
+does the tests.
 """
 
 from __future__ import annotations
@@ -31,12 +33,19 @@ class EdgeTests(NamedTuple):
     degenerate: tuple[float, ...]
 
 
-def edge_tests(effect: Floats, gap: Floats, region: Region) -> EdgeTests:
-    """Test every finite edge of a region; effect and gap as in `fieller`, `[cluster]`."""
+def edge_tests(
+    effect: Floats, gap: Floats, region: Region, size: Floats | None = None
+) -> EdgeTests:
+    """Test every finite edge of a region; effect and gap as in `fieller`, `[cluster]`.
+
+    size: magnitude of the numbers that effect is the difference of, `[cluster]`; a contrast that
+    varies by no more than their rounding does not vary. Left out: that of effect itself.
+    """
+    size = np.abs(effect) if size is None else size
     flat = tuple(
         edge
         for edge, _ in region.edges
-        if not varies(effect - edge * gap, np.abs(effect) + np.abs(edge * gap))
+        if not varies(effect - edge * gap, size + np.abs(edge * gap))
     )
     if flat:
         return EdgeTests(float("nan"), float("nan"), flat)
@@ -54,12 +63,20 @@ def varies(values: Floats, parts: Floats) -> bool:
     return float(np.ptp(values)) > _NO_SPREAD * float(np.max(parts))
 
 
-def pairs_to_decide(effect: Floats, gap: Floats, region: Region, alpha: float) -> int | None:
+def pairs_to_decide(
+    effect: Floats,
+    gap: Floats,
+    region: Region,
+    alpha: float,
+    alpha_refuted: float | None = None,
+) -> int | None:
     """Clusters at which the same means and spreads would give a verdict; None if never.
 
     Inside the region every edge must pass its one-sided test at alpha; outside, one edge must
-    pass the reverse test at alpha / 2. It is the number for the observed means, no power is added.
+    pass the reverse test at alpha_refuted / 2 (left out: alpha / 2). It is the number for the
+    observed means, no power is added.
     """
+    reverse = (alpha if alpha_refuted is None else alpha_refuted) / 2
     estimate = float(np.mean(effect) / np.mean(gap))
     inside = estimate in region
     needs = []
@@ -67,7 +84,7 @@ def pairs_to_decide(effect: Floats, gap: Floats, region: Region, alpha: float) -
         contrast = effect - edge * gap
         mean = float(np.mean(contrast)) * (1 if side == "greater" else -1)
         if inside or mean < 0:
-            level = 1 - (alpha if inside else alpha / 2)
+            level = 1 - (alpha if inside else reverse)
             needs.append(_smallest_n(abs(mean), float(np.std(contrast, ddof=1)), level))
     if not needs or None in needs:
         return None

@@ -6,7 +6,8 @@ with n-1 degrees of freedom, the interval is every T with (A - T D)^2 <= t^2 var
 
     (D^2 - t^2 v_DD) T^2 - 2 (A D - t^2 v_AD) T + (A^2 - t^2 v_AA) <= 0
 
-so its ends are exactly the T where a t test of A - T D has p = 1 - level.
+so its ends are exactly the T where a t test of A - T D has p = 1 - level. Where D is 1 in every
+cluster it is Student's interval of the mean of A.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """Both ends, as transfer (1 is the source)."""
+    """Both ends, in the unit of the estimand."""
 
     low: float
     high: float

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.judging.fieller import Floats
 
 COLUMNS = ("pair", "arm", "seed", "score")
-ARMS = ("base", "source", "patched")
+ARMS = ("base", "source", "patched", "versus")
 CLUSTERS = ("cluster", "source", "base")
 
 

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from harness.judging.checks import Check
 from harness.measure.behavior import behavior
 from harness.models.load import LoadedModel
-from harness.patch.splice import Footprint
-from harness.run.arms import BASE, SOURCE
+from harness.patch.plan import Footprint
+from harness.run.arms import BASE, SOURCE, Arm
+from harness.run.likelihood import Likelihood
 from harness.run.oracle import TOLERANCE
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
+
+_UNPATCHED = ("base", "source", "full-swap")
+_JUDGED = ("patched", "versus", "self-patch")
 
 REPEAT_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest |logit difference| / largest |logit| of two rows of one batch that should be the same.
@@ -30,9 +34,10 @@ Most are equal to the bit; where a row falls on the tail of a vector loop its la
 class Observed:
     """What one cell's run left behind.
 
-    roles: trials by role (base, source, patched, self-patch, full-swap, and controls by name).
-    planned: how many trials each role should have.
-    identity: what the self-patch's write changed, for every pair.
+    roles: trials by role (base, source, patched, versus, self-patch, full-swap, and controls by
+        name). arms: the arm of each role. planned: how many trials each role should have.
+    identity: what self-patches wrote and changed, for every pair and each judged arm.
+    likelihoods: teacher-forced measurements, where the claim rests on them.
     store_unchanged: whether the prefilled caches are as they were.
     pairs: the pairs that were asked for.
     """
@@ -42,37 +47,41 @@ class Observed:
     sampling: Sampling
     pairs: Sequence[Pair]
     roles: Mapping[str, Sequence[Trial]]
+    arms: Mapping[str, Arm]
     planned: Mapping[str, int]
     identity: Sequence[Footprint]
+    likelihoods: Sequence[Likelihood]
     store_unchanged: bool
 
 
-def instrument_checks(seen: Observed) -> list[Check]:
-    """All instrument checks of a cell, in the order of `checks.INSTRUMENT_CHECKS`."""
-    patched = seen.roles["patched"]
-    controls = {
-        role: trials
-        for role, trials in seen.roles.items()
-        if role not in ("base", "source", "patched", "self-patch", "full-swap")
-    }
-    return [
+def instrument_checks(seen: Observed, *, scores_text: bool) -> list[Check]:
+    """All instrument checks of a cell, in the order of `checks.INSTRUMENT_CHECKS`.
+
+    scores_text: whether the claim rests on generated text, which then must not be degenerate.
+    """
+    patching = {r: t for r, t in seen.roles.items() if r not in _UNPATCHED}
+    controls = {role: t for role, t in patching.items() if role not in _JUDGED}
+    checks = [
         self_patch(seen),
         full_swap(seen),
         duplicate_last_token(seen),
         unrotated_keys(seen),
-        hook_never_fired({"patched": patched, **controls}),
+        hook_never_fired(patching),
         Check(
             "cache-aliasing",
             seen.store_unchanged,
             "in-place writes to the prefilled caches: "
             + ("none" if seen.store_unchanged else "some"),
         ),
-        vacuous_control(controls, patched),
+        vacuous_control(controls, seen.arms),
         silent_n(seen),
         prompt_drift(seen),
         prompt_scored(seen),
-        degenerate_text(seen),
+        degenerate_text(seen)
+        if scores_text
+        else Check("degenerate-text", True, "does not apply: no outcome is read from text"),
     ]
+    return [*checks, likelihood_oracle(seen)] if seen.likelihoods else checks
 
 
 def full_swap_checks(seen: Observed) -> list[Check]:
@@ -82,13 +91,14 @@ def full_swap_checks(seen: Observed) -> list[Check]:
 
 
 def self_patch(seen: Observed) -> Check:
-    """A base patched with its own cache is the base: no number changes, and no token."""
+    """A base patched with its own activations is the base: no number changes, and no token."""
     changed = sum(footprint.changed for footprint in seen.identity)
     fired = all(footprint.fired for footprint in seen.identity)
+    wanted = len(seen.pairs) * (2 if "versus" in seen.arms else 1)
     repeats = _repeats(seen.roles["self-patch"], BASE.id, seen.model)
     return Check(
         "self-patch",
-        changed == 0 and fired and len(seen.identity) == len(seen.pairs) and not repeats.wrong,
+        changed == 0 and fired and len(seen.identity) == wanted and not repeats.wrong,
         f"{changed} numbers changed in {len(seen.identity)} caches; decoded beside base: {repeats}",
     )
 
@@ -137,31 +147,40 @@ def unrotated_keys(seen: Observed) -> Check:
     )
 
 
-def hook_never_fired(patched: Mapping[str, Sequence[Trial]]) -> Check:
-    """Every patched trial wrote all tensors it planned, and each of them changed numbers."""
-    silent = {
-        role: sum(
-            not (trial.fired == trial.planned > 0 and trial.least_changed > 0) for trial in trials
-        )
-        for role, trials in patched.items()
-    }
-    trials = patched["patched"]
+def hook_never_fired(patching: Mapping[str, Sequence[Trial]]) -> Check:
+    """Every patched trial wrote all tensors it planned, at every step it planned, and changed them.
+
+    One layer that was not written, or not changed, is enough to fail; so is one step.
+    """
+    silent = {role: sum(map(_is_silent, trials)) for role, trials in patching.items()}
+    trials = patching["patched"]
     changed, elements = sum(t.changed for t in trials), sum(t.elements for t in trials)
+    steps, planned = sum(t.fired_steps for t in trials), sum(t.planned_steps for t in trials)
+    while_generating = f", {steps} of {planned} writes while generating" if planned else ""
     idle = {role: n for role, n in silent.items() if n}
     return Check(
         "hook-never-fired",
         not idle and bool(trials),
-        f"{changed} of {elements} numbers changed in {len(trials)} patched trials; trials with a "
-        f"tensor that was not written or not changed: {idle or 'none'}",
+        f"{changed} of {elements} numbers changed in {len(trials)} patched trials"
+        f"{while_generating}; trials with a tensor that was not written or not changed: "
+        f"{idle or 'none'}",
     )
 
 
-def vacuous_control(controls: Mapping[str, Sequence[Trial]], patched: Sequence[Trial]) -> Check:
+def _is_silent(trial: Trial) -> bool:
+    """Whether a patch of a trial did not do what was planned."""
+    wrote = trial.fired == trial.planned > 0 and trial.fired_steps == trial.planned_steps
+    # A self-patch is to change nothing; that it wrote is what can be asked of it.
+    changes = trial.arm.startswith("base>") or trial.least_changed > 0
+    return not (wrote and changes)
+
+
+def vacuous_control(controls: Mapping[str, Sequence[Trial]], arms: Mapping[str, Arm]) -> Check:
     """A control pastes something else than the patched arm does, or somewhere else."""
     vacuous = []
     for role, trials in controls.items():
         if role == "wrong-layer":
-            same = _layers(trials[0].arm) & _layers(patched[0].arm)
+            same = _layers(arms[role]) & _layers(arms["patched"])
             n = len(trials) if same else 0
         else:
             n = sum(not trial.differs for trial in trials)
@@ -171,6 +190,18 @@ def vacuous_control(controls: Mapping[str, Sequence[Trial]], patched: Sequence[T
         "vacuous-control",
         not vacuous and bool(controls),
         "; ".join(vacuous) or f"all differ from the patched arm: {', '.join(controls)}",
+    )
+
+
+def likelihood_oracle(seen: Observed) -> Check:
+    """Teacher-forced logits are those of the independent recomputation."""
+    errors = [one.oracle_error for one in seen.likelihoods if one.oracle_error is not None]
+    limit = TOLERANCE[seen.model.dtype_name]
+    return Check(
+        "likelihood-oracle",
+        bool(errors) and all(error <= limit for error in errors),
+        f"{len(errors)} of {len(seen.likelihoods)} recomputed one by one: largest relative logit "
+        f"error {max(errors, default=float('nan')):.2g}, at most {limit:g} wanted",
     )
 
 
@@ -213,7 +244,8 @@ def degenerate_text(seen: Observed) -> Check:
     shares = {
         role: sum(behavior(t.text, seen.task).degenerate for t in seen.roles[role])
         / max(1, len(seen.roles[role]))
-        for role in ("base", "source", "patched")
+        for role in ("base", "source", "patched", "versus")
+        if role in seen.roles
     }
     shown = ", ".join(f"{role} {share:.1%}" for role, share in shares.items())
     return Check(
@@ -271,9 +303,9 @@ def _oracle(name: str, trials: Sequence[Trial], model: LoadedModel, what: str) -
     )
 
 
-def _layers(arm: str) -> set[str]:
-    """The layers in an arm's id, `donor>site@layers/positions`."""
-    return set(arm.partition("@")[2].partition("/")[0].split("+"))
+def _layers(arm: Arm) -> set[str]:
+    """The layers that an arm in one spelling patches."""
+    return {layer for patch in arm.patches for layer in patch.layers.split("+")}
 
 
 def near_ties(trials: Sequence[Trial], within: float) -> int:

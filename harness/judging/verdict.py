@@ -1,167 +1,163 @@
-"""The verdict on one claim: supported, refuted, inconclusive or invalid.
+"""The verdict on one estimand of one outcome: supported, refuted, inconclusive or invalid.
 
-The order is fixed: instrument checks, then the assay (enough pairs, a gap between source and
-base), then the contrasts, then the negative controls. *Invalid* says that nothing was measured;
-it is never a kind of *refuted*.
+The order is fixed: instrument checks, then the assay (enough pairs; a gap between source and
+base, where the estimand is a share of it), then the contrasts, then the negative controls.
+*Invalid* says that nothing was measured; it is never a kind of *refuted*. Claims of several parts
+are `harness.judging.parts`' work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.claim import Region, check_margin
+from harness.claim import MARGIN, Estimand, Region
 from harness.errors import UsageError
 from harness.judging.checks import CONTROLS, Check, with_all_named
-from harness.judging.contrast import edge_tests, pairs_to_decide, varies
+from harness.judging.contrast import EdgeTests, edge_tests, pairs_to_decide, varies
+from harness.judging.controls import control_checks, control_states, gate
+from harness.judging.crossed import less_decisive
+from harness.judging.estimand import (
+    NEEDED,
+    Contrast,
+    Direction,
+    between,
+    contrast,
+    formula,
+    orientation,
+)
 from harness.judging.fieller import Floats, Interval, fieller, weakness
 from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes
+from harness.judging.result import Verdict, Word
+from harness.judging.rule import ALPHA, Rule
 
-Word = Literal["supported", "refuted", "inconclusive", "invalid"]
+__all__ = ["ALPHA", "CEILING_ALPHA", "FEWEST_CLUSTERS", "WEAK_RATIO", "Verdict", "Word", "judge"]
 
-ALPHA = 0.05
 CEILING_ALPHA = 0.005
 WEAK_RATIO = 0.1
 FEWEST_CLUSTERS = 10
-_DECISIVENESS: tuple[Word, ...] = ("invalid", "inconclusive", "refuted", "supported")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was found.
-
-    verified: every check was run (passed or not); False for a bare table of scores.
-    estimate, interval: transfer (1 is the source), the interval at `level`; None where the data
-        do not identify it.
-    interval_other: the interval at the other of the two levels (0.90, 0.95).
-    means: mean score of each arm over clusters, in the task's unit.
-    pairs_needed: with inconclusive, the pairs that would decide at the observed means and
-        spreads; None if none would.
-    """
-
-    word: Word
-    reason: str
-    verified: bool
-    estimate: float | None
-    interval: Interval | None
-    level: float
-    interval_other: Interval | None
-    means: dict[str, float]
-    pairs: int
-    clusters: int
-    checks: tuple[Check, ...]
-    p_supported: float | None = None
-    p_refuted: float | None = None
-    pairs_needed: int | None = None
-    controls: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 def judge(
     frame: pd.DataFrame,
     region: Region,
     *,
-    margin: float = 0.10,
+    margin: float = MARGIN,
     checks: Sequence[Check] = (),
     alpha: float = ALPHA,
+    estimand: Estimand = "transfer",
+    direction: Direction = "up",
+    alpha_refuted: float | None = None,
 ) -> Verdict:
     """Judge a table of trials against a claimed region.
 
-    frame: one row a trial, columns `pair, arm, seed, score`; arm is base, source, patched, or a
-        control (unrelated-base, noise, wrong-layer). Pairs that share a source or a base:
-        columns `source`, `base`, or one column `cluster`.
-    margin: how far from 0 a control's transfer may lie.
+    frame: one row a trial, columns `pair, arm, seed, score`; arm is base, source, patched, versus
+        (the second patch of a difference), or a control of the patched arm (unrelated-base, noise,
+        wrong-layer). Pairs that share a source or a base: columns `source`, `base`, or one column
+        `cluster`.
+    region: a share of source - base; for a gap, in the unit of the score.
+    margin: how far from 0 a control's transfer may lie; not read for a gap.
     checks: instrument checks already made; those that are not among them are listed as not run.
-    Raises UsageError for a table that cannot be read as trials.
+    direction: 'up' where the source must score above the base, 'either' where it must score
+        clearly on one side of it. Neither turns a gap, which has a sign of its own.
+    alpha, alpha_refuted: error rates of supporting (one-sided at each edge) and of refuting
+        (two-sided; left out: alpha).
+    Raises UsageError for a table that cannot be read as trials, or a setting out of its range.
     """
     check_frame(frame)
-    check_margin(margin, region)
+    rule = Rule(
+        region,
+        estimand=estimand,
+        direction=direction,
+        margin=margin,
+        alpha=alpha,
+        alpha_refuted=alpha if alpha_refuted is None else alpha_refuted,
+    )
     if unknown := sorted(set(frame["arm"].astype(str)) - {*ARMS, *CONTROLS}):
         raise UsageError(f"trials: arms {unknown}, expected {[*ARMS, *CONTROLS]} only")
-    made = with_all_named(checks)
+    made, pairs = with_all_named(checks), frame["pair"].nunique()
+    if (missing := _missing(frame, rule)) is not None:
+        return _invalid(rule, pairs, [*made, missing], {})
+    found = groupings(frame)
+    sign = orientation(found[0].scores, direction)
+    verdicts = [_judge_clusters(_Case(rule, grouping, sign, pairs), made) for grouping in found]
+    return less_decisive(verdicts, region)
+
+
+class _Case(NamedTuple):
+    """One grouping of the pairs, to be judged by a rule. sign: as `orientation`."""
+
+    rule: Rule
+    grouping: Grouping
+    sign: Literal[1, -1]
+    pairs: int
+
+    @property
+    def pairs_a_cluster(self) -> float:
+        return self.pairs / self.grouping.clusters
+
+
+def _missing(frame: pd.DataFrame, rule: Rule) -> Check | None:
+    """The failed check of a table in which arms or trials are missing."""
     arms = [arm for arm in (*ARMS, *CONTROLS) if arm in set(frame["arm"])]
-    absent = [arm for arm in ARMS if arm not in arms]
-    if "source" in absent or "base" in absent:
-        made.append(Check("no-ceiling", False, f"no {' and no '.join(absent)} arm was run"))
-        return _invalid(frame, made, {})
+    absent = [arm for arm in NEEDED[rule.estimand] if arm not in arms]
     if absent:
-        made.append(Check("silent-n", False, "no patched arm was run"))
-        return _invalid(frame, made, {})
+        ends = {"source", "base"} & set(absent)
+        name = "no-ceiling" if ends and rule.is_ratio else "silent-n"
+        return Check(name, False, f"no {' and no '.join(absent)} arm was run")
     if lacking := holes(frame, arms):
-        made.append(Check("silent-n", False, f"trials are missing: {lacking}"))
-        return _invalid(frame, made, {})
-    verdicts = [
-        _judge_clusters(frame, grouping, region, margin, made, alpha)
-        for grouping in groupings(frame)
-    ]
-    return _less_decisive(verdicts, region)
+        return Check("silent-n", False, f"trials are missing: {lacking}")
+    return None
 
 
-def _judge_clusters(
-    frame: pd.DataFrame,
-    grouping: Grouping,
-    region: Region,
-    margin: float,
-    made: list[Check],
-    alpha: float,
-) -> Verdict:
-    scores, n = grouping.scores, grouping.clusters
+def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
+    rule, (_, n, scores) = case.rule, case.grouping
     means = {arm: float(np.mean(values)) for arm, values in scores.items()}
-    checks = [*made, _enough(grouping)]
+    checks = [*made, _enough(case.grouping)]
     if n < FEWEST_CLUSTERS:
-        return _invalid(frame, checks, means, n)
-    gap, effect = scores["source"] - scores["base"], scores["patched"] - scores["base"]
-    checks.append(_ceiling(gap))
-    failed = any(check.passed is False for check in checks)
-    if failed:
-        return _invalid(frame, checks, means, n, (effect, gap))
-    tests = edge_tests(effect, gap, region)
+        return _invalid(rule, case.pairs, checks, means, n)
+    found = contrast(scores, rule.estimand, case.sign)
+    if rule.is_ratio:
+        checks.append(_ceiling(scores, case))
+    if any(check.passed is False for check in checks):
+        return _invalid(rule, case.pairs, checks, means, n, found)
+    tests = edge_tests(found.effect, found.unit, rule.region, found.size)
     if tests.degenerate:
-        detail = f"patched - edge * (source - base) does not vary at edge {tests.degenerate[0]:g}"
-        return _invalid(
-            frame, [*checks, Check("degenerate", False, detail)], means, n, (effect, gap)
-        )
-    weak = weakness(gap, 1 - alpha)
-    word: Word = (
-        "supported"
-        if tests.p_supported <= alpha
-        else "refuted"
-        if tests.p_refuted <= alpha and weak < 1
-        else "inconclusive"
-    )
-    a_cluster = frame["pair"].nunique() / n
-    reason, needed = _contrast_reason(word, effect, gap, region, alpha, a_cluster)
-    checks.append(
-        Check("weak-ratio", weak < WEAK_RATIO, f"Fieller's g {weak:.3g}, below {WEAK_RATIO} wanted")
-    )
-    if word == "supported" and weak >= WEAK_RATIO:
-        word, needed = "inconclusive", ceil(n * weak / WEAK_RATIO * a_cluster)
-        reason = (
-            f"weak ratio: g = {weak:.3g}; a fresh study of about {needed} pairs would have it "
-            f"below {WEAK_RATIO}"
-        )
-    controls = _controls(scores, gap, margin, alpha)
-    gates = 0.0 not in region
-    checks.extend(_control_checks(controls, margin, gates))
-    if word == "supported" and gates:
-        word, reason = _gate(controls, word, reason, margin)
-    level = 1 - 2 * alpha if word == "supported" else 1 - alpha
-    other = 1 - alpha if word == "supported" else 1 - 2 * alpha
+        checks.append(_degenerate(rule, tests))
+        return _invalid(rule, case.pairs, checks, means, n, found)
+    word, reason, needed = _by_contrasts(tests, found, case)
+    if rule.is_ratio:
+        weak = weakness(found.unit, 1 - rule.alpha)
+        detail = f"Fieller's g {weak:.3g}, below {WEAK_RATIO} wanted"
+        checks.append(Check("weak-ratio", weak < WEAK_RATIO, detail))
+        if word == "supported" and weak >= WEAK_RATIO:
+            word, needed = "inconclusive", ceil(n * weak / WEAK_RATIO * case.pairs_a_cluster)
+            reason = (
+                f"weak ratio: g = {weak:.3g}; a fresh study of about {needed} pairs would have it "
+                f"below {WEAK_RATIO}"
+            )
+    controls = control_states(scores, case.sign, rule) if rule.has_controls else {}
+    checks.extend(control_checks(controls, rule))
+    if word == "supported" and (gated := gate(controls, scores, case.sign, rule)):
+        word, reason = gated
+    shown, other = rule.refuted_level, rule.supported_level
+    if word == "supported":
+        shown, other = other, shown
     return Verdict(
         word=word,
         reason=reason,
         verified=all(check.passed is not None for check in checks),
-        estimate=_ratio(effect, gap),
-        interval=fieller(effect, gap, level),
-        level=level,
-        interval_other=fieller(effect, gap, other),
+        estimate=found.estimate,
+        interval=fieller(found.effect, found.unit, shown),
+        level=shown,
+        interval_other=fieller(found.effect, found.unit, other),
         means=means,
-        pairs=frame["pair"].nunique(),
+        pairs=case.pairs,
         clusters=n,
         checks=tuple(checks),
         p_supported=tests.p_supported,
@@ -179,154 +175,84 @@ def _enough(grouping: Grouping) -> Check:
     )
 
 
-def _ceiling(gap: Floats) -> Check:
-    """Whether source scores above base, at one-sided 0.005; without spread, by sign alone."""
-    mean = float(np.mean(gap))
-    if not varies(gap, np.abs(gap)):
-        return Check("no-ceiling", mean > 0, f"source - base is {mean:.4g} in every cluster")
-    p = float(stats.ttest_1samp(gap, 0.0, alternative="greater").pvalue)
+def _ceiling(scores: dict[str, Floats], case: _Case) -> Check:
+    """Whether source lies off base, at 0.005 a side; without spread, by sign alone.
+
+    Above it where the direction is 'up'. Read the way the scores lie where it is 'either', which
+    is a two-sided test at twice that.
+    """
+    gap = between(scores, "source", "base", case.sign)
+    mean = case.sign * float(np.mean(gap.effect))
+    if not varies(gap.effect, gap.size):
+        passed = case.sign * mean > 0
+        return Check("no-ceiling", passed, f"source - base is {mean:.4g} in every cluster")
+    p = float(stats.ttest_1samp(gap.effect, 0.0, alternative="greater").pvalue)
+    sides = 1 if case.rule.direction == "up" else 2
     return Check(
         "no-ceiling",
         p < CEILING_ALPHA,
-        f"source - base {mean:.4g}, one-sided p {p:.2g}, below {CEILING_ALPHA} wanted",
+        f"source - base {mean:.4g}, {'one' if sides == 1 else 'two'}-sided p {sides * p:.2g}, "
+        f"below {sides * CEILING_ALPHA} wanted",
     )
 
 
-def _contrast_reason(
-    word: Word, effect: Floats, gap: Floats, region: Region, alpha: float, a_cluster: float
-) -> tuple[str, int | None]:
-    """Why a word, and with inconclusive how many pairs. a_cluster: pairs in a cluster."""
-    unchanged = " (no pair changed)" if not effect.any() else ""
-    if word != "inconclusive":
-        where = "inside" if word == "supported" else "outside"
-        return f"transfer lies {where} {region}{unchanged}", None
-    clusters = pairs_to_decide(effect, gap, region, alpha)
-    needed = ceil(clusters * a_cluster) if clusters else None
+def _degenerate(rule: Rule, tests: EdgeTests) -> Check:
+    edge = tests.degenerate[0]
+    by = " - edge * (source - base)" if rule.is_ratio else ""
+    return Check(
+        "degenerate", False, f"{formula(rule.estimand)}{by} does not vary at edge {edge:g}"
+    )
+
+
+def _by_contrasts(tests: EdgeTests, found: Contrast, case: _Case) -> tuple[Word, str, int | None]:
+    """The word that the contrasts give, why, and with inconclusive how many pairs would decide."""
+    rule = case.rule
+    unchanged = ""
+    if not found.effect.any():
+        unchanged = f" (no pair {'changed' if rule.estimand == 'transfer' else 'differs'})"
+    if tests.p_supported <= rule.alpha:
+        return "supported", f"{rule.estimand} lies inside {rule.region}{unchanged}", None
+    if tests.p_refuted <= rule.alpha_refuted and weakness(found.unit, rule.refuted_level) < 1:
+        return "refuted", f"{rule.estimand} lies outside {rule.region}{unchanged}", None
+    clusters = pairs_to_decide(
+        found.effect, found.unit, rule.region, rule.alpha, rule.alpha_refuted
+    )
+    needed = ceil(clusters * case.pairs_a_cluster) if clusters else None
     tail = (
         f"a fresh study of about {needed} pairs would decide"
         if needed
         else "no number of pairs would decide"
     )
-    return f"the interval meets an edge of {region}; {tail}{unchanged}", needed
-
-
-def _controls(
-    scores: dict[str, Floats], gap: Floats, margin: float, alpha: float
-) -> dict[str, dict[str, object]]:
-    """Transfer of each control and whether it is inside, outside or undecided of the margin."""
-    found: dict[str, dict[str, object]] = {}
-    band = Region(-margin, margin)
-    for arm in CONTROLS:
-        if arm not in scores:
-            continue
-        effect = scores[arm] - scores["base"]
-        interval = fieller(effect, gap, 1 - alpha)
-        tests = edge_tests(effect, gap, band)
-        if tests.degenerate:
-            # Without spread there is nothing to test: the control's transfer is what it is.
-            inside = abs(_ratio(effect, gap)) < margin
-            outside = not inside
-        else:
-            inside = tests.p_supported <= alpha
-            outside = interval is not None and interval.disjoint(-margin, margin)
-        found[arm] = {
-            "mean": float(np.mean(scores[arm])),
-            "transfer": _ratio(effect, gap),
-            "interval": interval,
-            "state": "inside" if inside else "outside" if outside else "undecided",
-        }
-    return found
-
-
-def _control_checks(
-    controls: dict[str, dict[str, object]], margin: float, gates: bool
-) -> list[Check]:
-    """One check a control; the detail says where it cannot change the verdict."""
-    checks = []
-    for arm, found in controls.items():
-        detail = f"transfer {found['transfer']:.3g}, {found['state']} +-{margin:g}"
-        if not gates:
-            detail += "; does not gate, as the region contains 0"
-        checks.append(Check(f"control {arm}", found["state"] == "inside", detail))
-    return checks
-
-
-def _gate(
-    controls: dict[str, dict[str, object]], word: Word, reason: str, margin: float
-) -> tuple[Word, str]:
-    """What the negative controls leave of a supported claim."""
-
-    def named(state: str) -> str:
-        return ", ".join(arm for arm, found in controls.items() if found["state"] == state)
-
-    if outside := named("outside"):
-        return "invalid", f"not specific: {outside} moves the behavior by over {margin:g}"
-    if undecided := named("undecided"):
-        return "inconclusive", f"controls undecided: {undecided}"
-    return word, reason
+    reason = f"the interval meets an edge of {rule.region}; {tail}{unchanged}"
+    return "inconclusive", reason, needed
 
 
 def _invalid(
-    frame: pd.DataFrame,
+    rule: Rule,
+    pairs: int,
     checks: list[Check],
     means: dict[str, float],
     clusters: int = 0,
-    contrast: tuple[Floats, Floats] | None = None,
+    found: Contrast | None = None,
 ) -> Verdict:
     """An invalid verdict; it names every failed check, and shows no ratio without a gap."""
     failed = [check for check in checks if check.passed is False]
     if any(check.name == "no-ceiling" for check in failed):
-        contrast = None
+        found = None
+
+    def interval(level: float) -> Interval | None:
+        return fieller(found.effect, found.unit, level) if found else None
+
     return Verdict(
         word="invalid",
         reason="; ".join(f"{check.name}: {check.detail}" for check in failed),
         verified=all(check.passed is not None for check in checks),
-        estimate=_ratio(*contrast) if contrast else None,
-        interval=fieller(*contrast, 1 - ALPHA) if contrast else None,
-        level=1 - ALPHA,
-        interval_other=fieller(*contrast, 1 - 2 * ALPHA) if contrast else None,
+        estimate=found.estimate if found else None,
+        interval=interval(rule.refuted_level),
+        level=rule.refuted_level,
+        interval_other=interval(rule.supported_level),
         means=means,
-        pairs=frame["pair"].nunique(),
+        pairs=pairs,
         clusters=clusters,
         checks=tuple(checks),
     )
-
-
-def _less_decisive(verdicts: list[Verdict], region: Region) -> Verdict:
-    """Of two groupings of crossed pairs: the less decisive word, and an interval that holds both.
-
-    Groupings that decide oppositely, or refute on opposite sides of the region, decide nothing.
-    """
-    first = min(verdicts, key=lambda verdict: _DECISIVENESS.index(verdict.word))
-    if len(verdicts) == 1 or first.word == "invalid":
-        return first
-    level = max(one.level for one in verdicts)
-    interval = _hull([_at(one, level) for one in verdicts])
-    torn = {one.word for one in verdicts} == {"supported", "refuted"}
-    around = interval is None or not interval.disjoint(region.low, region.high)
-    if torn or (first.word == "refuted" and around):
-        reason = "clusters by source and by base disagree"
-        first = replace(first, word="inconclusive", reason=reason)
-    return replace(
-        first,
-        level=level,
-        interval=interval,
-        interval_other=_hull([_at(one, level, other=True) for one in verdicts]),
-    )
-
-
-def _at(verdict: Verdict, level: float, *, other: bool = False) -> Interval | None:
-    """A verdict's interval at a level, or the one at the other level."""
-    return verdict.interval if (verdict.level == level) != other else verdict.interval_other
-
-
-def _hull(intervals: list[Interval | None]) -> Interval | None:
-    """The smallest interval that holds all; None where one of them is unbounded."""
-    found = [one for one in intervals if one is not None]
-    if len(found) < len(intervals):
-        return None
-    return Interval(min(one.low for one in found), max(one.high for one in found))
-
-
-def _ratio(effect: Floats, gap: Floats) -> float:
-    return float(np.mean(effect) / np.mean(gap))

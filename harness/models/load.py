@@ -71,6 +71,12 @@ class LoadedModel:
         return int(self.config.num_hidden_layers)
 
     @property
+    def n_kv_heads(self) -> int:
+        """Heads of keys and values; with grouped queries fewer than heads of queries."""
+        config = self.config
+        return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+    @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 

@@ -17,19 +17,20 @@ from transformers.cache_utils import DynamicLayer
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
 
-_PREFILL_TOKENS = 16_384
+PREFILL_TOKENS = 16_384
 
 
 class PromptStore:
     """Caches of many prompts of one model, aligned at the right end.
 
+    model: whose caches they are.
     keys, values: a list by layer of `prompt head pos d_head`; a prompt of T tokens fills the last
         T-1 positions and zeros stand before them.
     lengths: T of each prompt, `[prompt]`.
     """
 
     def __init__(self, model: LoadedModel) -> None:
-        self._model = model
+        self.model = model
         self._index: dict[tuple[int, ...], int] = {}
         self._versions: list[int] = []
         self.tokens: list[list[int]] = []
@@ -57,7 +58,7 @@ class PromptStore:
             if len(prompt) < 2:
                 raise UsageError(
                     f"a prompt of {len(prompt)} tokens: expected at least 2, one to cache and one "
-                    f"to feed ({self._model.decode(prompt)!r})"
+                    f"to feed ({self.model.decode(prompt)!r})"
                 )
         if not new:
             return
@@ -91,7 +92,7 @@ class PromptStore:
         With causal attention no token sees the padding behind it, so no mask is needed and a
         prompt's numbers do not depend on the prompts beside it.
         """
-        model = self._model
+        model = self.model
         width = len(prompts[-1]) - 1
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -138,7 +139,7 @@ def _batches(prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
     """Cut prompts (ascending length) so that a batch holds few tokens, padding counted."""
     cuts, start = [0], 0
     for end, prompt in enumerate(prompts):
-        if end > start and (end - start + 1) * len(prompt) > _PREFILL_TOKENS:
+        if end > start and (end - start + 1) * len(prompt) > PREFILL_TOKENS:
             cuts.append(end)
             start = end
     return [prompts[a:b] for a, b in pairwise([*cuts, len(prompts)])]

@@ -1,76 +1,97 @@
 """The arms of a study: base, source, patched, and the controls of each.
 
-An arm is data: which prompt it starts from, whose cache is pasted, by which patch. Two arms that
-do the same are equal, so what cells share (base, source, a wrong layer that is another cell's
-layer) runs once.
+An arm is data: which prompt it starts from, whose activations are pasted, by which patches. Two
+arms that do the same are equal, so what cells share (base, source, a wrong layer that is another
+cell's layer) runs once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.errors import UsageError
-from harness.spec import Patch, resolve_layers, shifted_layers
+from harness.spec import Patch, as_patches, canonical, resolve_layers, shifted_layers
 
 Donor = Literal["source", "base", "unrelated-base", "noise"]
+Patches = Patch | Sequence[Patch]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition. donor None: nothing is pasted."""
+    """One condition. donor None: nothing is pasted; else every patch pastes from that donor."""
 
     prompt: Literal["base", "source"] = "base"
     donor: Donor | None = None
-    patch: Patch | None = None
+    patches: tuple[Patch, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.donor is None) != (self.patch is None):
+        if (self.donor is None) != (not self.patches):
             raise UsageError(f"arm {self.id}: a donor and a patch come together")
 
     @property
     def id(self) -> str:
-        """Name in tables: `base`, `source`, or `donor>site@layers/positions`."""
-        return self.prompt if self.donor is None else f"{self.donor}>{self.patch}"
+        """Name in tables: `base`, `source`, or `donor>site@layers/positions`, joined by `&`."""
+        if self.donor is None:
+            return self.prompt
+        return f"{self.donor}>{'&'.join(map(str, self.patches))}"
+
+    @property
+    def needs_donor_steps(self) -> bool:
+        """Whether it reads its donor's own generation while it generates."""
+        return any(patch.active == "every_step" for patch in self.patches)
 
 
 BASE = Arm("base")
 SOURCE = Arm("source")
-FULL_SWAP = Arm("base", "source", Patch("kv", layers="all", positions="all"))
+FULL_SWAP = Arm("base", "source", (Patch("kv", layers="all", positions="all"),))
 
 
-def patched(patch: Patch) -> Arm:
-    """The base with the source's cache pasted by `patch`."""
-    return Arm("base", "source", patch)
+def patched(patches: Patches) -> Arm:
+    """The base with the source's activations pasted."""
+    return Arm("base", "source", as_patches(patches))
 
 
-def self_patch(patch: Patch) -> Arm:
-    """The base with its own cache pasted: must change nothing."""
-    return Arm("base", "base", patch)
+def self_patch(patches: Patches) -> Arm:
+    """The base with its own activations pasted: must change nothing.
+
+    Appending its own tail would change it, so an appended window is replaced instead: the same
+    gather, rotation and write.
+    """
+    return Arm(
+        "base",
+        "base",
+        tuple(
+            replace(patch, mode="replace") if patch.mode == "append" else patch
+            for patch in as_patches(patches)
+        ),
+    )
 
 
-def controls(patch: Patch, n_layers: int, *, about_layer: bool) -> dict[str, Arm]:
+def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str, Arm]:
     """Negative controls by name: unrelated base, norm-matched noise, and the wrong layer.
 
-    about_layer: whether the claim is about these layers; there is no wrong layer for `all`.
+    about_layer: whether the claim is about these layers; there is no wrong layer for `all`, nor
+    where the layers half the depth away meet the patched ones.
     """
+    patches = as_patches(patches)
     arms = {
-        "unrelated-base": Arm("base", "unrelated-base", patch),
-        "noise": Arm("base", "noise", patch),
+        "unrelated-base": Arm("base", "unrelated-base", patches),
+        "noise": Arm("base", "noise", patches),
     }
-    wrong = shifted_layers(patch.layers, n_layers) if about_layer else None
-    if wrong is not None:
-        arms["wrong-layer"] = patched(replace(patch, layers=wrong))
+    wrong = [shifted_layers(patch.layers, n_layers) for patch in patches] if about_layer else [None]
+    if None not in wrong:
+        moved = [
+            replace(p, layers=layers) for p, layers in zip(patches, wrong, strict=True) if layers
+        ]
+        here = {layer for p in patches for layer in resolve_layers(p.layers, n_layers)}
+        there = {layer for p in moved for layer in resolve_layers(p.layers, n_layers)}
+        if not here & there:
+            arms["wrong-layer"] = patched(moved)
     return arms
 
 
-def canonical_arm(arm: Arm, n_layers: int) -> Arm:
-    """The same arm with its patch canonical."""
-    return arm if arm.patch is None else replace(arm, patch=canonical(arm.patch, n_layers))
-
-
-def canonical(patch: Patch, n_layers: int) -> Patch:
-    """The same patch with its layers as plain numbers on this model (`all` stays)."""
-    layers = resolve_layers(patch.layers, n_layers)
-    text = "all" if len(layers) == n_layers else "+".join(map(str, layers))
-    return replace(patch, layers=text)
+def canonical_arm(arm: Arm, n_layers: int, n_heads: int) -> Arm:
+    """The same arm with its patches in one spelling. n_heads: KV heads."""
+    return replace(arm, patches=tuple(canonical(patch, n_layers, n_heads) for patch in arm.patches))

@@ -8,9 +8,8 @@ from typing import Protocol, TypeVar
 import torch
 
 from harness.models.load import LoadedModel
-from harness.patch.splice import RowPlan
+from harness.patch.plan import RowPlan
 from harness.patch.store import PromptStore
-from harness.run.arms import Arm
 from harness.tasks.task import Pair
 
 MOST_ROWS = 512
@@ -30,7 +29,7 @@ class _Row(Protocol):
     @property
     def plan(self) -> RowPlan: ...
     @property
-    def reference(self) -> Arm | None: ...
+    def rows(self) -> int: ...
 
 
 RowT = TypeVar("RowT", bound=_Row)
@@ -39,18 +38,18 @@ RowT = TypeVar("RowT", bound=_Row)
 def pack(works: Sequence[RowT], size: int) -> list[list[RowT]]:
     """Batches of at most `size` rows, alike in length, a pair's arms next to each other.
 
-    A row with a reference counts as two. A batch holds at least one trial, whatever its size.
+    A row counts with those that must stand beside it. A batch holds at least one trial, whatever
+    its size.
     """
     ordered = sorted(works, key=lambda work: (work.plan.tokens, work.pair.index, work.seed))
     batches: list[list[RowT]] = []
     room = 0
     for work in ordered:
-        rows = 2 if work.reference is not None else 1
-        if rows > room or not batches:
+        if work.rows > room or not batches:
             batches.append([])
             room = size
         batches[-1].append(work)
-        room -= rows
+        room -= work.rows
     return batches
 
 

@@ -16,7 +16,9 @@ from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
-from harness.patch.splice import Slab
+from harness.patch.interception import Edit, residual_edited
+from harness.patch.live import Live
+from harness.patch.slab import Slab
 from harness.run.sampling import choose
 from harness.run.sampling_settings import Sampling
 
@@ -34,12 +36,14 @@ class Compared(NamedTuple):
 class Decoded(NamedTuple):
     """What a batch generated.
 
-    tokens: generated ids of each row, the stop token included. stopped: whether it stopped
-    itself. margins: the smallest sampling margin of each row. compared: for each (row, row)
+    tokens: generated ids of each row, the stop token included. ids: the same, and what a row that
+    had stopped went on with, `row step`. stopped: whether it stopped itself. margins: the
+    smallest sampling margin of each row. compared: for each (row, row)
     asked. logits: for each row asked, `step vocab` on the CPU.
     """
 
     tokens: list[list[int]]
+    ids: list[list[int]]
     stopped: list[bool]
     margins: list[float]
     compared: list[Compared]
@@ -54,18 +58,20 @@ def decode(
     uniform: torch.Tensor,
     sampling: Sampling,
     *,
+    live: Live | None = None,
     compare: Sequence[tuple[int, int]] = (),
     keep: Sequence[int] = (),
 ) -> Decoded:
     """Generate from every row of a slab; the slab's free room is used up.
 
     first: the last prompt token of each row. uniform: float64, `batch step`.
+    live: what is written while the rows generate.
     compare: pairs of rows whose logits are compared at each step. keep: rows whose logits are
     wanted back.
     """
     device = model.device
     n_rows, steps = len(first), sampling.max_new_tokens
-    cache = as_cache(slab)
+    cache = as_cache(slab, live)
     mask = torch.ones(n_rows, slab.slots + steps, dtype=torch.long, device=device)
     positions = torch.arange(slab.slots, device=device)
     mask[:, : slab.slots] = positions >= (slab.slots - slab.lengths + 1)[:, None]
@@ -84,40 +90,44 @@ def decode(
     scale = torch.zeros(len(compare), dtype=torch.float64, device=device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     seen: list[torch.Tensor] = []
-    for step in range(steps):
-        logits = model.network(
-            input_ids=token[:, None],
-            attention_mask=mask[:, : slab.slots + step + 1],
-            position_ids=(slab.lengths - 1 + step)[:, None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        finite &= logits.isfinite().all()
-        if len(compare):
-            apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
-            both = going[left] & going[right]
-            largest = torch.maximum(largest, apart.where(both, 0.0))
-            scale = torch.maximum(scale, logits[right].abs().amax(-1).to(torch.float64))
-        if len(keep):
-            seen.append(logits[kept].to("cpu"))
-        token, margin = choose(logits, uniform[:, step], sampling.temperature)
-        ids[:, step] = token
-        margins = torch.where(going, torch.minimum(margins, margin), margins)
-        if len(stop_ids):
-            ends = going & torch.isin(token, stop_ids)
-            lengths[ends] = step + 1
-            going = going & ~ends
-            if not going.any():
-                break
+    with residual_edited(model, live.residual_layers if live else [], live.edit if live else None):
+        for step in range(steps):
+            if live is not None:
+                live.begin(range(step, step + 1), going)
+            logits = model.network(
+                input_ids=token[:, None],
+                attention_mask=mask[:, : slab.slots + step + 1],
+                position_ids=(slab.lengths - 1 + step)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            finite &= logits.isfinite().all()
+            if len(compare):
+                apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
+                both = going[left] & going[right]
+                largest = torch.maximum(largest, apart.where(both, 0.0))
+                scale = torch.maximum(scale, logits[right].abs().amax(-1).to(torch.float64))
+            if len(keep):
+                seen.append(logits[kept].to("cpu"))
+            token, margin = choose(logits, uniform[:, step], sampling.temperature)
+            ids[:, step] = token
+            margins = torch.where(going, torch.minimum(margins, margin), margins)
+            if len(stop_ids):
+                ends = going & torch.isin(token, stop_ids)
+                lengths[ends] = step + 1
+                going = going & ~ends
+                if not going.any():
+                    break
     if not finite:
         raise UsageError(
             f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "
             "expected sound weights, or a wider dtype"
         )
-    counts = lengths.tolist()
+    counts, whole = lengths.tolist(), ids[:, : step + 1].tolist()
     return Decoded(
-        tokens=[row[:n] for row, n in zip(ids.tolist(), counts, strict=True)],
+        tokens=[row[:n] for row, n in zip(whole, counts, strict=True)],
+        ids=whole,
         stopped=(~going).tolist(),
         margins=margins.tolist(),
         compared=[Compared(*pair) for pair in zip(largest.tolist(), scale.tolist(), strict=True)],
@@ -127,12 +137,14 @@ def decode(
     )
 
 
-def as_cache(slab: Slab) -> DynamicCache:
-    """A transformers cache that reads and grows the slab in place."""
+def as_cache(slab: Slab, live: Live | None = None) -> DynamicCache:
+    """A transformers cache that reads and grows the slab in place.
+
+    live: sees keys and values before they are kept and read.
+    """
     cache = DynamicCache()
     cache.layers = [
-        _SlabLayer(keys, values, slab.slots)
-        for keys, values in zip(slab.keys, slab.values, strict=True)
+        _SlabLayer(layer, slab, live.edit if live else None) for layer in range(len(slab.keys))
     ]
     cache.layer_class_to_replicate = None
     return cache
@@ -141,11 +153,13 @@ def as_cache(slab: Slab) -> DynamicCache:
 class _SlabLayer(DynamicLayer):
     """A cache layer on memory taken once: growing writes a position instead of copying all."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, filled: int) -> None:
+    def __init__(self, layer: int, slab: Slab, edit: Edit | None) -> None:
         super().__init__()
-        self._whole_keys, self._whole_values, self._filled = keys, values, filled
+        keys, values = slab.keys[layer], slab.values[layer]
+        self._layer, self._edit, self._filled = layer, edit, slab.slots
+        self._whole_keys, self._whole_values = keys, values
         self.dtype, self.device = keys.dtype, keys.device
-        self.keys, self.values = keys[:, :, :filled], values[:, :, :filled]
+        self.keys, self.values = keys[:, :, : slab.slots], values[:, :, : slab.slots]
         self.is_initialized = True
 
     def update(
@@ -154,6 +168,9 @@ class _SlabLayer(DynamicLayer):
         start, self._filled = self._filled, self._filled + key_states.shape[-2]
         self._whole_keys[:, :, start : self._filled] = key_states
         self._whole_values[:, :, start : self._filled] = value_states
+        if self._edit is not None:
+            self._edit(self._layer, "k", self._whole_keys[:, :, start : self._filled])
+            self._edit(self._layer, "v", self._whole_values[:, :, start : self._filled])
         self.keys = self._whole_keys[:, :, : self._filled]
         self.values = self._whole_values[:, :, : self._filled]
         return self.keys, self.values

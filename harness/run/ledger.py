@@ -1,8 +1,9 @@
 """The ledger: every finished trial, one JSON line, appended and flushed as it finishes.
 
-A run that was killed finds its trials here and goes on. One writer a file (a shard); all shards of
-a folder are read. A line that cannot be read is named, copied to `set-aside.txt`, and its trial run
-again: it is never silently dropped, and the lines around it are kept.
+A run that was killed finds its trials here and goes on; likelihoods are kept the same way, in a
+folder of their own. One writer a file (a shard); all shards of a folder are read. A line that
+cannot be read is named, copied to `set-aside.txt`, and its trial run again: it is never silently
+dropped, and the lines around it are kept.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from harness.errors import UsageError
+from harness.run.likelihood import Likelihood
 from harness.run.trial import Trial
 
 SET_ASIDE = "set-aside.txt"
+LIKELIHOODS = "likelihoods"
+"""The folder of likelihoods inside a ledger's."""
 
 
 class BadLine(NamedTuple):
@@ -31,8 +35,22 @@ class BadLine(NamedTuple):
         return f"{self.path.name} line {self.number}: {self.why}"
 
 
-class Ledger:
-    """Trials of a folder by key; appends go to one shard. Without a folder, in memory only.
+class Record(Protocol):
+    """What a ledger keeps."""
+
+    @property
+    def key(self) -> str: ...
+    def says_the_same(self, other: Self, /) -> bool: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], /) -> Self: ...
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Records(Generic[RecordT]):
+    """Records of a folder by key; appends go to one shard. Without a folder, in memory only.
 
     shared: whether others append to their shards meanwhile, so that a last line of theirs may be
         half written yet.
@@ -40,11 +58,17 @@ class Ledger:
     """
 
     def __init__(
-        self, folder: Path | None = None, shard: str = "main", *, shared: bool = False
+        self,
+        record: type[RecordT],
+        folder: Path | None = None,
+        shard: str = "main",
+        *,
+        shared: bool = False,
     ) -> None:
         self.folder = folder
         self.bad_lines: list[BadLine] = []
-        self._trials: dict[str, Trial] = {}
+        self._record = record
+        self._found: dict[str, RecordT] = {}
         self._shard = shard
         self._shared = shared
         if folder is not None:
@@ -53,24 +77,24 @@ class Ledger:
                 self._read(path, folder)
 
     def __len__(self) -> int:
-        return len(self._trials)
+        return len(self._found)
 
-    def get(self, key: str) -> Trial | None:
-        return self._trials.get(key)
+    def get(self, key: str) -> RecordT | None:
+        return self._found.get(key)
 
-    def trials(self) -> Iterable[Trial]:
-        return self._trials.values()
+    def all(self) -> Iterable[RecordT]:
+        return self._found.values()
 
-    def append(self, trials: Iterable[Trial]) -> None:
-        """Record finished trials; on disk when this returns."""
-        trials = list(trials)
-        self._trials.update({trial.key: trial for trial in trials})
+    def append(self, records: Iterable[RecordT]) -> None:
+        """Keep finished records; on disk when this returns."""
+        records = list(records)
+        self._found.update({record.key: record for record in records})
         if self.folder is None:
             return
         # Opened for every batch of trials: nothing is left open by whatever ends the run.
         with _open_at_line_start(self.folder / f"{self._shard}.jsonl") as file:
-            for trial in trials:
-                line = json.dumps(trial.to_dict(), allow_nan=False, ensure_ascii=False)
+            for record in records:
+                line = json.dumps(record.to_dict(), allow_nan=False, ensure_ascii=False)
                 file.write(f"{_checksum(line)} {line}\n")
             file.flush()
             os.fsync(file.fileno())
@@ -80,15 +104,15 @@ class Ledger:
         with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    trial = _parse(line)
+                    record = self._record.from_dict(_parse(line))
                 except ValueError as error:
                     if self._shared and not line.endswith("\n") and path.stem != self._shard:
                         continue
                     bad.append((BadLine(path, number, str(error)), line))
                     continue
-                held = self._trials.setdefault(trial.key, trial)
-                if held.tokens != trial.tokens:
-                    why = f"trial {trial.key[:12]} has other tokens than one already held"
+                held = self._found.setdefault(record.key, record)
+                if not held.says_the_same(record):
+                    why = f"record {record.key[:12]} has other results than one already held"
                     bad.append((BadLine(path, number, why), line))
         self.bad_lines += [entry for entry, _ in bad]
         known = _set_aside_before(folder)
@@ -99,17 +123,33 @@ class Ledger:
                     file.write(f"# {entry}\n{content}\n")
 
 
+class Ledger(Records[Trial]):
+    """Trials of a folder by key, and beside them the likelihoods measured on them."""
+
+    def __init__(
+        self, folder: Path | None = None, shard: str = "main", *, shared: bool = False
+    ) -> None:
+        super().__init__(Trial, folder, shard, shared=shared)
+        inside = None if folder is None else folder / LIKELIHOODS
+        self.likelihoods = Records(Likelihood, inside, shard, shared=shared)
+        self.bad_lines += self.likelihoods.bad_lines
+
+    def trials(self) -> Iterable[Trial]:
+        return self.all()
+
+
 def archive(folder: Path) -> Path | None:
     """Move the shards of a ledger folder into a numbered folder beside them, for a fresh start."""
-    shards = sorted(folder.glob("*.jsonl"))
+    shards = sorted([*folder.glob("*.jsonl"), *folder.glob(f"{LIKELIHOODS}/*.jsonl")])
     if not shards:
         return None
     number = 1
     while (aside := folder / f"before-{number}").exists():
         number += 1
-    aside.mkdir()
     for shard in shards:
-        shard.rename(aside / shard.name)
+        there = aside / shard.relative_to(folder)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shard.rename(there)
     return aside
 
 
@@ -126,14 +166,14 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def _parse(line: str) -> Trial:
+def _parse(line: str) -> dict[str, Any]:
     checksum, _, body = line.rstrip("\n").partition(" ")
     if checksum != _checksum(body):
         raise ValueError("its checksum does not match its content")
     content = json.loads(body)
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
-    return Trial.from_dict(content)
+    return content
 
 
 def _checksum(body: str) -> str:

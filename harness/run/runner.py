@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,20 +18,23 @@ import transformers
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
-from harness.patch.splice import TENSORS, Footprint, RowPlan, Slab, build_slab
+from harness.patch.build import Built, build
+from harness.patch.plan import Footprint, RowPlan
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
 from harness.run.batches import automatic_batch_size, pack
-from harness.run.decode import Decoded, decode
+from harness.run.decode import decode
+from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
 from harness.run.oracle import oracle_keys, oracle_logits, relative_error
-from harness.run.rows import Rows
+from harness.run.rows import Rows, Tokens
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
+from harness.spec import CACHE_SITES
 from harness.tasks.task import Pair, Task
 
-ENGINE = 1
+ENGINE = 2
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 ORACLE_ROWS = 2
 """Pairs, from the first, of which the oracle recomputes every arm; see `_for_oracle`."""
@@ -51,10 +54,25 @@ class Work(NamedTuple):
     reference: Arm | None
     oracle: bool
 
+    @property
+    def rows(self) -> int:
+        """Rows of a batch that it takes, with those beside it, at most."""
+        return 1 + (self.reference is not None) + len(self.plan.step_donors)
+
+
+class _Row(NamedTuple):
+    """A row of a batch: a trial's, or one that a trial is compared with or reads from."""
+
+    pair: Pair
+    seed: int
+    plan: RowPlan
+    last_token: int
+
 
 class _Recomputed(NamedTuple):
-    """What the oracle said of a row's pasted keys; None where it was not asked."""
+    """What the oracle said of a row; None where it was not asked."""
 
+    error: float | None = None
     keys_error: float | None = None
     shift: int | None = None
 
@@ -85,11 +103,11 @@ class Runner:
             raise UsageError(f"batch-size {self.batch_size}: expected at least 1, or auto")
         self.store = PromptStore(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
-        self.study = _hash(self._identity())
+        self.study = hash_of(self._identity())
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
-        for arm in map(self._canonical, arms):
+        for arm in map(self.canonical, arms):
             for pair in pairs:
                 self.rows.check(arm, pair)
 
@@ -108,7 +126,7 @@ class Runner:
             first, are decoded; None for all.
         progress: called with the number of trials that just came in.
         """
-        arms = [self._canonical(arm) for arm in arms]
+        arms = [self.canonical(arm) for arm in arms]
         self.check(arms, pairs)
         wanted = [
             (pair, arm, seed)
@@ -117,7 +135,7 @@ class Runner:
             for seed in seeds
             if probe_pairs is None or arm.donor != "base" or number < probe_pairs
         ]
-        keys = [self._key(*trial) for trial in wanted]
+        keys = [self.key(*trial) for trial in wanted]
         missing = [
             (trial, key)
             for trial, key in zip(wanted, keys, strict=True)
@@ -126,7 +144,7 @@ class Runner:
         if progress and len(wanted) > len(missing):
             progress(len(wanted) - len(missing))
         if missing:
-            self._prefill([trial for trial, _ in missing])
+            self.prefill([(pair, arm) for (pair, arm, _), _ in missing])
             self._run_missing(
                 self._plan(missing, _for_oracle(wanted, keys, pairs, self.rows.moves)), progress
             )
@@ -136,19 +154,22 @@ class Runner:
             raise RuntimeError(f"{len(lost)} of {len(wanted)} trials did not come back")
         return [trial for trial in found if trial is not None]
 
-    def splice_only(self, arm: Arm, pairs: Sequence[Pair]) -> list[Footprint]:
-        """Carry out an arm's write for each pair and say what it changed; nothing is decoded."""
-        arm = self._canonical(arm)
+    def build_only(self, arm: Arm, pairs: Sequence[Pair]) -> list[Footprint]:
+        """Carry out an arm's writes for each pair and say what they changed; nothing is decoded."""
+        arm = self.canonical(arm)
         self.check([arm], pairs)
-        self._prefill([(pair, arm, 0) for pair in pairs])
-        size = self._rows_at_once()
+        self.prefill([(pair, arm) for pair in pairs])
+        size = self.rows_at_once()
         plans = [self.rows.plan(arm, pair, 0, self.store) for pair in pairs]
         return [
             footprint
             for start in range(0, len(plans), size)
-            for footprint in build_slab(
-                self.store, plans[start : start + size], self.rows.rotation, room=0
-            )[1]
+            for footprint in build(
+                self.store,
+                [_prompt_only(plan) for plan in plans[start : start + size]],
+                self.rows.rotation,
+                room=0,
+            ).footprints
         ]
 
     def _identity(self) -> dict[str, Any]:
@@ -169,15 +190,18 @@ class Runner:
             "batch": self.batch_size if self.model.dtype in BATCH_DEPENDENT else None,
         }
 
-    def _key(self, pair: Pair, arm: Arm, seed: int) -> str:
+    def key(self, pair: Pair, arm: Arm, seed: int) -> str:
+        """Hash of everything that determines a trial."""
         prompts = [self.rows.tokens(pair.source), self.rows.tokens(pair.base)]
-        return _hash([self.study, pair.id, prompts, arm.id, seed])
+        return hash_of([self.study, pair.id, prompts, arm.id, seed])
 
-    def _canonical(self, arm: Arm) -> Arm:
-        return canonical_arm(arm, self.model.n_layers)
+    def canonical(self, arm: Arm) -> Arm:
+        """The arm in one spelling on this model."""
+        return canonical_arm(arm, self.model.n_layers, self.model.n_kv_heads)
 
-    def _prefill(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
-        prompts = {tokens for pair, arm, _ in trials for tokens in self.rows.prompts(arm, pair)}
+    def prefill(self, rows: Sequence[tuple[Pair, Arm]]) -> None:
+        """Put the prompts of some rows into the store."""
+        prompts = {tokens for pair, arm in rows for tokens in self.rows.prompts(arm, pair)}
         self.store.add(sorted(prompts))
 
     def _plan(
@@ -196,14 +220,15 @@ class Runner:
             for (pair, arm, seed), key in missing
         ]
 
-    def _rows_at_once(self) -> int:
+    def rows_at_once(self) -> int:
+        """Rows of a batch, as asked or by memory; the prompts must be in the store."""
         if self.batch_size is not None:
             return self.batch_size
         slots = self.store.slots + self.sampling.max_new_tokens
         return automatic_batch_size(self.store, slots, self.model)
 
     def _run_missing(self, works: list[Work], progress: Progress | None) -> None:
-        size = self._rows_at_once()
+        size = self.rows_at_once()
         queue = pack(works, size)
         while queue:
             batch = queue.pop(0)
@@ -221,117 +246,172 @@ class Runner:
                 progress(len(trials))
 
     def _run_batch(self, batch: list[Work]) -> list[Trial]:
-        """Run trials together, with rows added for the references that are not among them."""
-        rows = list(batch)
-        places = {(work.pair.id, work.arm, work.seed): i for i, work in enumerate(batch)}
-        compare = []
-        for place, work in enumerate(batch):
-            if work.reference is None:
-                continue
-            spot = (work.pair.id, work.reference, work.seed)
-            if spot not in places:
-                places[spot] = len(rows)
-                plan = self.rows.plan(work.reference, work.pair, work.seed, self.store)
-                rows.append(Work(work.pair, work.reference, work.seed, "", plan, None, False))
-            compare.append((place, places[spot]))
-        plans = [work.plan for work in rows]
-        slab, footprints = build_slab(
-            self.store, plans, self.rows.rotation, room=self.sampling.max_new_tokens
+        """Run trials together, with the rows added that they are compared with or read from."""
+        rows, compare, donor_rows = self._with_companions(batch)
+        built = build(
+            self.store,
+            [row.plan for row in rows],
+            self.rows.rotation,
+            room=self.sampling.max_new_tokens,
+            donor_rows=donor_rows,
         )
         uniform = torch.stack(
-            [uniforms(work.pair.id, work.seed, self.sampling.max_new_tokens) for work in rows]
+            [uniforms(row.pair.id, row.seed, self.sampling.max_new_tokens) for row in rows]
         )
-        keep = [i for i, work in enumerate(batch) if work.oracle]
-        checked = {i: self._keys_checked(batch[i], slab, i) for i in keep}
+        keep = [place for place, work in enumerate(batch) if work.oracle]
+        keys = {place: self._keys_checked(batch[place], built, place) for place in keep}
         decoded = decode(
             self.model,
-            slab,
-            [self.rows.last_token(work.arm, work.pair) for work in rows],
+            built.slab,
+            [row.last_token for row in rows],
             uniform,
             self.sampling,
+            live=built.live or None,
             compare=compare,
             keep=keep,
         )
+        geometry = geometry_of(built.slab, [len(tokens) for tokens in decoded.tokens[: len(batch)]])
+        steps = built.live.seen()
         beside = {
             place: _Beside(decoded.tokens[place] == decoded.tokens[reference], *compared)
             for (place, reference), compared in zip(compare, decoded.compared, strict=True)
         }
-        return [
-            self._trial(
-                work,
-                footprints[i],
-                decoded,
-                i,
-                beside.get(i, _Beside()),
-                checked.get(i, _Recomputed()),
+        trials = []
+        for place, work in enumerate(batch):
+            tokens = decoded.tokens[place]
+            told = beside.get(place, _Beside())
+            checked = _Recomputed()
+            if work.oracle:
+                of_donors = {
+                    tuple(self.store.tokens[prompt]): tuple(decoded.ids[row])
+                    for (reader, prompt), row in donor_rows.items()
+                    if reader == place
+                }
+                error = self._oracle_error(work, tokens, decoded.logits[place], of_donors)
+                checked = keys[place]._replace(error=error)
+            trials.append(
+                Trial(
+                    **self._identifies(work),
+                    tokens=tuple(tokens),
+                    text=self.model.decode(tokens),
+                    stopped="stop-token" if decoded.stopped[place] else "length",
+                    planned=sum(write.n_tensors for write in work.plan.writes),
+                    **built.footprints[place]._asdict(),
+                    planned_steps=sum(work.plan.planned_at_step(t) for t in range(len(tokens))),
+                    fired_steps=steps[place].fired,
+                    changed_steps=steps[place].changed,
+                    margin=decoded.margins[place],
+                    reference=work.reference.id if work.reference else None,
+                    reference_same_tokens=told.same_tokens,
+                    reference_difference=told.largest,
+                    reference_scale=told.scale,
+                    oracle_error=checked.error,
+                    oracle_keys_error=checked.keys_error,
+                    oracle_shift=checked.shift,
+                    geometry=geometry[place],
+                )
             )
-            for i, work in enumerate(batch)
-        ]
+        return trials
 
-    def _trial(
-        self,
-        work: Work,
-        footprint: Footprint,
-        decoded: Decoded,
-        place: int,
-        beside: _Beside,
-        recomputed: _Recomputed,
-    ) -> Trial:
-        pair, write = work.pair, work.plan.write
-        tokens = decoded.tokens[place]
-        planned = len(write.layers) * len(TENSORS[write.site]) if write else 0
-        return Trial(
-            key=work.key,
-            study=self.study,
-            model=self.model.name,
-            task=self.task.name,
-            pair=pair.id,
-            pair_index=pair.index,
-            source=pair.source.id,
-            base=pair.base.id,
-            source_sha=pair.source.sha,
-            base_sha=pair.base.sha,
-            arm=work.arm.id,
-            seed=work.seed,
-            prompt_tokens=work.plan.tokens,
-            cached_slots=work.plan.tokens - 1,
-            tokens=tuple(tokens),
-            text=self.model.decode(tokens),
-            stopped="stop-token" if decoded.stopped[place] else "length",
-            planned=planned,
-            fired=footprint.fired,
-            elements=footprint.elements,
-            changed=footprint.changed,
-            least_changed=footprint.least_changed,
-            differs=footprint.differs,
-            margin=decoded.margins[place],
-            reference=work.reference.id if work.reference else None,
-            reference_same_tokens=beside.same_tokens,
-            reference_difference=beside.largest,
-            reference_scale=beside.scale,
-            oracle_error=self._oracle_error(work, decoded, place) if work.oracle else None,
-            oracle_keys_error=recomputed.keys_error,
-            oracle_shift=recomputed.shift,
+    def _with_companions(
+        self, batch: Sequence[Work]
+    ) -> tuple[list[_Row], list[tuple[int, int]], dict[tuple[int, int], int]]:
+        """The batch's rows, and behind them those that they need beside them.
+
+        Also pairs of rows to compare, and where each (row, donor prompt) finds its donor's row.
+        """
+        rows = [
+            _Row(work.pair, work.seed, work.plan, self.rows.last_token(work.arm, work.pair))
+            for work in batch
+        ]
+        plain = {
+            (row.pair.id, row.seed, row.plan.prompt): place
+            for place, row in enumerate(rows)
+            if not row.plan.writes
+        }
+
+        def beside(work: Work, prompt: int) -> int:
+            """The row in which a prompt generates by itself, on the luck of a trial."""
+            spot = (work.pair.id, work.seed, prompt)
+            if spot not in plain:
+                plain[spot] = len(rows)
+                tokens = self.store.tokens[prompt]
+                rows.append(_Row(work.pair, work.seed, RowPlan(prompt, len(tokens)), tokens[-1]))
+            return plain[spot]
+
+        compare, donor_rows = [], {}
+        for place, work in enumerate(batch):
+            if work.reference is not None:
+                prompt = self.store.index(self.rows.start(work.reference, work.pair))
+                compare.append((place, beside(work, prompt)))
+            for donor in work.plan.step_donors:
+                donor_rows[place, donor] = beside(work, donor)
+        return rows, compare, donor_rows
+
+    def _identifies(self, work: Work) -> dict[str, Any]:
+        """The fields of a trial that say which one it is."""
+        pair = work.pair
+        return {
+            "key": work.key,
+            "study": self.study,
+            "model": self.model.name,
+            "task": self.task.name,
+            "pair": pair.id,
+            "pair_index": pair.index,
+            "source": pair.source.id,
+            "base": pair.base.id,
+            "source_sha": pair.source.sha,
+            "base_sha": pair.base.sha,
+            "arm": work.arm.id,
+            "seed": work.seed,
+            "prompt_tokens": work.plan.tokens,
+            "cached_slots": work.plan.tokens - 1,
+        }
+
+    def _keys_checked(self, work: Work, built: Built, place: int) -> _Recomputed:
+        """The keys that a row holds where they were pasted, against a forward pass there.
+
+        Of splices; what an in-prefill patch pastes shows in the logits.
+        """
+        errors, shifts = [], [0]
+        for paste in self.rows.pastes(work.arm, work.pair, {}):
+            shifts.append(paste.window.shift)
+            if paste.site not in CACHE_SITES or paste.alpha != 1:
+                continue
+            wanted = oracle_keys(self.model, paste)
+            if not wanted.numel():
+                continue
+            slab = built.slab
+            first = slab.slots - (work.plan.tokens - 1)
+            window = paste.window.base_slots
+            slots = slice(first + window.start, first + window.stop)
+            heads = list(paste.heads)
+            found = torch.stack([slab.keys[layer][place, heads, slots] for layer in paste.layers])
+            errors.append(relative_error(found.to("cpu"), wanted))
+        moved = max(shifts, key=abs)
+        return _Recomputed(
+            keys_error=max(errors, default=None), shift=moved if work.plan.writes else None
         )
 
-    def _keys_checked(self, work: Work, slab: Slab, place: int) -> _Recomputed:
-        """The keys that the splice wrote into a row, against those of a forward pass there."""
-        paste = self.rows.paste(work.arm, work.pair)
-        if paste is None:
-            return _Recomputed()
-        wanted = oracle_keys(self.model, paste)
-        if not wanted.numel():
-            return _Recomputed(shift=0)
-        first = slab.slots - (work.plan.tokens - 1)
-        slots = slice(first + paste.window.base_slots.start, first + paste.window.base_slots.stop)
-        found = torch.stack([slab.keys[layer][place, :, slots] for layer in paste.layers])
-        return _Recomputed(relative_error(found.to("cpu"), wanted), paste.window.shift)
-
-    def _oracle_error(self, work: Work, decoded: Decoded, place: int) -> float:
-        tokens = decoded.tokens[place]
+    def _oracle_error(
+        self,
+        work: Work,
+        tokens: Sequence[int],
+        logits: torch.Tensor,
+        generated: Mapping[Tokens, Tokens],
+    ) -> float:
         start = self.rows.start(SOURCE if work.arm == FULL_SWAP else work.arm, work.pair)
-        wanted = oracle_logits(self.model, start, tokens, self.rows.paste(work.arm, work.pair))
-        return relative_error(decoded.logits[place], wanted)
+        pastes = self.rows.pastes(work.arm, work.pair, generated)
+        return relative_error(logits, oracle_logits(self.model, start, tokens, pastes))
+
+
+def _prompt_only(plan: RowPlan) -> RowPlan:
+    """The same row without what is written while it generates."""
+    writes = tuple(
+        write._replace(active="prompt") if write.active == "every_step" else write
+        for write in plan.writes
+    )
+    return plan._replace(writes=writes)
 
 
 def reference_of(arm: Arm) -> Arm | None:
@@ -363,5 +443,6 @@ def _for_oracle(
     }
 
 
-def _hash(content: object) -> str:
+def hash_of(content: object) -> str:
+    """SHA-256 of plain content, hex."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pandas as pd
@@ -12,11 +13,15 @@ from harness.tasks.task import Task
 
 
 def trials_frame(trials: Iterable[Trial], task: Task) -> pd.DataFrame:
-    """One row a trial: the trial's own fields, then the outcomes of `measure.behavior`."""
+    """One row a trial: the trial's own fields, then the outcomes of `measure.behavior`.
+
+    `score` is the task's own scorer; `tokens` and `geometry` are text, the latter JSON.
+    """
     rows = [
         {
             **trial.to_dict(),
             "tokens": " ".join(map(str, trial.tokens)),
+            "geometry": json.dumps(trial.geometry),
             **behavior(trial.text, task)._asdict(),
         }
         for trial in trials

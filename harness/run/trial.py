@@ -13,14 +13,17 @@ class Trial:
     key: hash of everything that determines the tokens. study: hash of model, task, sampling and
     fingerprint, shared by the trials of a run.
     tokens: generated ids only. text: their text, without special tokens.
-    planned, fired: tensors to write and written; elements, changed, least_changed, differs: see
-    `patch.splice.Footprint`.
+    planned, fired: tensors to write and written before it generated; elements, changed,
+    least_changed, differs: see `patch.plan.Footprint`. planned_steps, fired_steps: tensors to write
+    and written while it generated, over all steps; changed_steps: numbers that they changed.
     margin: smallest distance of a uniform from an edge of its interval in the CDF.
     reference: the arm whose row stood in the same batch for comparison, whether its tokens were
     the same, the largest difference of logits and the largest logit; None where there was none.
     oracle_error: relative error of its logits against the independent recomputation;
     oracle_keys_error: the same of the keys that were pasted; oracle_shift: by how many positions
     they moved. None where they were not recomputed.
+    geometry: participation ratios of its values by name (see `run.geometry`), one a layer; None
+    where the window does not fit.
     """
 
     key: str
@@ -46,6 +49,9 @@ class Trial:
     changed: int
     least_changed: int
     differs: int | None
+    planned_steps: int
+    fired_steps: int
+    changed_steps: int
     margin: float
     reference: str | None
     reference_same_tokens: bool | None
@@ -54,6 +60,11 @@ class Trial:
     oracle_error: float | None
     oracle_keys_error: float | None
     oracle_shift: int | None
+    geometry: dict[str, list[float | None] | None]
+
+    def says_the_same(self, other: Trial) -> bool:
+        """Whether another record of the same trial has the same tokens."""
+        return self.tokens == other.tokens
 
     def to_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -61,11 +72,16 @@ class Trial:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Trial:
         """Raises ValueError where a field is missing, unknown or plainly of the wrong kind."""
-        names = {field.name for field in fields(cls)}
-        if set(content) != names:
-            wrong = sorted(names.symmetric_difference(content))
-            raise ValueError(f"fields {wrong} are missing or unknown")
+        check_fields(cls, content)
         tokens = content["tokens"]
         if not isinstance(tokens, list) or not all(isinstance(t, int) for t in tokens):
             raise ValueError("`tokens` is not a list of whole numbers")
         return cls(**{**content, "tokens": tuple(tokens)})
+
+
+def check_fields(record: type, content: dict[str, Any]) -> None:
+    """Raise ValueError unless the content has a record's fields, all of them and no other."""
+    names = {field.name for field in fields(record)}
+    if set(content) != names:
+        wrong = sorted(names.symmetric_difference(content))
+        raise ValueError(f"fields {wrong} are missing or unknown")

@@ -63,6 +63,8 @@ class Study:
     noise: standard deviation of A - transfer * D, which is orthogonal to D.
     gap, gap_spread: mean and standard deviation of D = source - base.
     controls: transfer, and noise where it is not 0.3, of each negative control.
+    versus: transfer of a second patched arm, without noise of its own; None for none. So the
+        contrasts of the difference are those of a transfer of `transfer - versus`.
     """
 
     transfer: float
@@ -71,6 +73,7 @@ class Study:
     gap: float = 6.0
     gap_spread: float = 1.5
     controls: Mapping[str, float | tuple[float, float]] | None = None
+    versus: float | None = None
 
     @property
     def base(self) -> Floats:
@@ -93,6 +96,8 @@ class Study:
             "source": self.base + self.differences,
             "patched": self.base + self.effects,
         }
+        if self.versus is not None:
+            arms["versus"] = self.base + self.versus * self.differences
         for k, (name, given) in enumerate((self.controls or {}).items(), start=3):
             transfer, noise = given if isinstance(given, tuple) else (given, 0.3)
             arms[name] = self.base + transfer * self.differences + noise * wave(k, self.n)

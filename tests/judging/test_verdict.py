@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -360,7 +361,7 @@ def test_no_spread_at_an_edge_is_degenerate(transfer: float, region: Region, edg
     verdict = judge(Study(transfer, noise=0.0).frame(), region)
     assert verdict.word == "invalid"
     assert verdict.reason == (
-        f"degenerate: patched - edge * (source - base) does not vary at edge {edge}"
+        f"degenerate: patched - base - edge * (source - base) does not vary at edge {edge}"
     )
     assert verdict.estimate == pytest.approx(transfer)
     assert verdict.p_supported is None
@@ -422,7 +423,7 @@ def test_a_control_outside_the_margin_is_invalid_not_specific(name: str, transfe
     frame = Study(0.8, controls={**QUIET, name: transfer}).frame()
     verdict = judge(frame, EIGHTY, checks=PASSED)
     assert verdict.word == "invalid"
-    assert verdict.reason == f"not specific: {name} moves the behavior by over 0.1"
+    assert verdict.reason == f"not specific: {name} moves the outcome by over 0.1"
     assert verdict.controls[name]["state"] == "outside"
     assert check_of(verdict, f"control {name}").passed is False
     # The finding itself stays in view: it is its meaning that is in doubt.
@@ -483,7 +484,7 @@ def test_the_margin_of_the_claim_is_the_one_in_force(margin: float, word: Word) 
     [
         pytest.param(AT_MOST_12, 0.0, id="at-most"),
         pytest.param(Region(-0.2, 0.2), 0.05, id="around-0"),
-        pytest.param(Region(low=0.0), 0.4, id="from-0"),
+        pytest.param(Region(low=-0.1), 0.4, id="from-below-0"),
     ],
 )
 def test_controls_do_not_gate_a_region_that_contains_0(
@@ -495,6 +496,66 @@ def test_controls_do_not_gate_a_region_that_contains_0(
     check = check_of(verdict, "control noise")
     assert check.passed is False
     assert "does not gate" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("control", "word", "reason"),
+    [
+        pytest.param(0.0, "supported", "transfer lies inside", id="none"),
+        pytest.param(0.03, "supported", "transfer lies inside", id="less"),
+        pytest.param(
+            0.05, "inconclusive", "controls undecided: noise may move the outcome as", id="as-far"
+        ),
+        pytest.param(0.08, "invalid", "not specific: noise moves the outcome as far", id="further"),
+        pytest.param(0.5, "invalid", "not specific: noise moves the outcome by over", id="outside"),
+        pytest.param((0.08, 2.0), "inconclusive", "controls undecided: noise", id="undecided"),
+    ],
+)
+def test_at_an_edge_0_the_patch_must_be_shown_to_go_beyond_its_controls(
+    control: float | tuple[float, float], word: Word, reason: str
+) -> None:
+    """No margin is narrower than a transfer that need only be above 0: the arms are compared."""
+    given = control if isinstance(control, tuple) else (control, 0.05)
+    frame = Study(0.05, noise=0.05, controls={"noise": given}).frame()
+    verdict = judge(frame, Region(low=0.0), checks=PASSED)
+    assert verdict.word == word
+    assert verdict.reason.startswith(reason)
+
+
+def test_at_an_edge_0_from_below_the_patch_must_go_below_its_controls() -> None:
+    for control, word in ((-0.03, "supported"), (-0.08, "invalid"), (-0.5, "invalid")):
+        frame = Study(-0.05, noise=0.05, controls={"noise": (control, 0.05)}).frame()
+        assert judge(frame, Region(high=0.0)).word == word
+
+
+@pytest.mark.parametrize(("control", "word"), [(0.04, "supported"), (0.05, "invalid")])
+def test_a_control_that_never_varies_from_the_patch_is_compared_by_its_mean(
+    control: float, word: Word
+) -> None:
+    base, gap = 10 + wave(6, 40), 6 + 1.5 * wave(1, 40)
+    patched = base + 0.05 * 6 + 0.01 * wave(2, 40)
+    arms = {"base": base, "source": base + gap, "patched": patched}
+    arms["noise"] = patched - (0.05 - control) * 6
+    assert judge(table(arms), Region(low=0.0)).word == word
+
+
+def test_away_from_0_what_lies_inside_the_margin_lies_below_the_patch() -> None:
+    """The second demand on controls changes no verdict where the first and the claim hold."""
+    rng = np.random.default_rng(5)
+    seen = set()
+    for _ in range(150):
+        n = int(rng.integers(10, 30))
+        base, gap = rng.normal(5, 2, n), rng.normal(6, 2, n)
+        arms = {"base": base, "source": base + gap}
+        luck = rng.normal(0, 1, n)
+        for arm, share in (("patched", 0.3), ("noise", 0.0)):
+            spread = rng.uniform(0.1, 1.2)
+            own = luck * rng.uniform(-1, 1) + rng.normal(0, 1, n)
+            arms[arm] = base + share * gap + spread * own
+        verdict = judge(table(arms), Region(low=0.1), margin=0.1)
+        seen.add(verdict.word)
+        assert "as far as" not in verdict.reason
+    assert {"supported", "inconclusive"} <= seen
 
 
 @pytest.mark.parametrize("control", [0.0, 0.5, WIDE], ids=["inside", "outside", "undecided"])
@@ -700,7 +761,9 @@ def test_crossed_pairs_take_the_less_decisive_of_two(
     wanted = judge(by(frame, other), EIGHTY)
     assert judge(by(frame, decisive), EIGHTY).word == word
     assert wanted.word == "inconclusive"
-    assert_same_numbers(judge(frame, EIGHTY), wanted)
+    # Both groupings must show it: the larger p of the two.
+    p = max(judge(by(frame, column), EIGHTY).p_supported or 0 for column in ("source", "base"))
+    assert_same_numbers(judge(frame, EIGHTY), replace(wanted, p_supported=p))
 
 
 @pytest.mark.parametrize(("transfer", "word"), [(0.8, "supported"), (0.2, "refuted")])
@@ -714,6 +777,17 @@ def test_crossed_pairs_show_the_wider_interval(transfer: float, word: Word) -> N
     assert verdict.interval_other == pytest.approx(wide.interval_other)
     turned = frame.rename(columns={"source": "base", "base": "source"})
     assert judge(turned, EIGHTY).interval == pytest.approx(wide.interval)
+
+
+@pytest.mark.parametrize(("transfer", "word"), [(0.8, "supported"), (0.2, "refuted")])
+def test_crossed_pairs_show_the_larger_p(transfer: float, word: Word) -> None:
+    """Both groupings must pass, so the larger p is that of both."""
+    frame = crossed(0.3, 0.05, transfer=transfer)
+    one, two = judge(by(frame, "source"), EIGHTY), judge(by(frame, "base"), EIGHTY)
+    verdict = judge(frame, EIGHTY)
+    assert verdict.word == word
+    assert verdict.p_supported == max(one.p_supported or 0, two.p_supported or 0)
+    assert verdict.p_refuted == max(one.p_refuted or 0, two.p_refuted or 0)
 
 
 def test_crossed_pairs_need_ten_sources_and_ten_bases() -> None:

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the architectures whose keys we can move, as data."""
+"""Tiny random checkpoints of every architecture of the table, with their variants, as data."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+# Numbers that a tiny text soon reaches; real ones are 4096 and more.
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [2.0, 3.0, 4.0, 5.0],
+    "original_max_position_embeddings": 96,
+}
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+_TWO_THETAS = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+}
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GQA),
@@ -45,16 +58,39 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {**_GQA, "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
     ),
+    "llama-dynamic": (
+        "llama",
+        {**_GQA, "rope_parameters": _DYNAMIC, "max_position_embeddings": 128},
+    ),
     "mistral": ("mistral", {**_GQA, "sliding_window": None}),
     "mistral-window": ("mistral", {**_GQA, "sliding_window": 8}),
     "mixtral": ("mixtral", {**_GQA, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2": ("qwen2", _GQA),
     "qwen3": ("qwen3", {**_GQA, "head_dim": 8}),
     "gemma2": ("gemma2", {**_GQA, "head_dim": 8, "sliding_window": 8}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            **_GQA,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": _TWO_THETAS,
+        },
+    ),
     "phi3": ("phi3", _GQA),
+    "phi3-longrope": (
+        "phi3",
+        {**_GQA, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 96},
+    ),
     "gpt_neox": ("gpt_neox", {"rotary_pct": 0.5}),
+    "gpt2": ("gpt2", {}),
 }
 """Name to (model type, changes to the common configuration)."""
+
+ROTARY = [name for name in CONFIGS if name != "gpt2"]
+"""Those whose keys can be moved."""
 
 
 def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:

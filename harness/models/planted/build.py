@@ -2,12 +2,12 @@
 
 How it works. One constant dimension of the residual stream is so large (2**14) that RMSNorm
 divides by the same number everywhere and is linear to about 1e-7. Queries are zero, so attention
-averages the values of all positions uniformly. A trigger word's value has a 1 in its first
-component; the reading layers add the average of that component to a signal dimension, and the
-signal raises the logit of every marker word. All other components of K and V are fixed random
-content of the token that no weight reads: every patch changes elements, and only the planted
-ones have an effect. MLPs are zero. Markers and plain words carry no trigger, so generated words
-only dilute the signal.
+averages the values of all positions uniformly; where a model binds by keys, its query comes from
+the constant and meets the keys' trigger in the slowest rotary pair. The first components of a
+value are the planted ones (`catalog.Channel`), which the output adds to further dimensions; the
+head reads those that raise words. All other components of K and V are fixed random content of the
+token that no weight reads: every patch changes elements, and only the planted ones have an
+effect. MLPs are zero.
 """
 
 from __future__ import annotations
@@ -20,37 +20,42 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from harness.models.planted.catalog import (
-    CONTENT,
     D_HEAD,
+    DIMS,
     HIDDEN,
     N_HEADS,
     N_KV_HEADS,
     N_LAYERS,
+    UNKNOWN,
+    Dim,
     Planted,
 )
-from harness.models.planted.words import MARKERS, PLAIN, TRIGGERS
+from harness.models.planted.embedding import N_CONTENT, content_table
+from harness.models.planted.words import MARKERS, PLAIN
 
-UNKNOWN = "<unk>"
-_CONSTANT_DIM, _TRIGGER_DIM, _SIGNAL_DIM, _CONTENT_DIM = 0, 1, 2, 3
+_CONSTANT_DIM, _CONTENT_DIM = 0, 3
+_DIM: dict[Dim, int] = {"trigger": 1, "signal": 2}
+_DIM |= {dim: _CONTENT_DIM + N_CONTENT + i for i, dim in enumerate(DIMS[len(_DIM) :])}
 _CONSTANT = 2.0**14
 _NEVER = -60.0
 """Logit of words that are never generated: their total probability is below 1e-30."""
+_MATCHED = D_HEAD // 2 - 1
+"""Component of K whose rotary pair turns slowest (component i pairs with i + D_HEAD / 2)."""
 
 
 def build_planted(planted: Planted) -> tuple[MistralForCausalLM, PreTrainedTokenizerFast]:
     """The network (float64, on CPU, eval mode) and its tokenizer."""
-    words = [UNKNOWN, *MARKERS, *PLAIN, *TRIGGERS]
-    vocabulary = {word: index for index, word in enumerate(words)}
+    vocabulary = {word: index for index, word in enumerate(planted.words)}
     with torch.device("meta"):
-        network = MistralForCausalLM(_config(len(words)))
+        network = MistralForCausalLM(_config(planted))
     network = network.to_empty(device="cpu").to(torch.float64)
     _restore_rotary(network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        _write_embeddings(network, vocabulary)
-        for layer, share in zip(network.model.layers, planted.shares, strict=True):
-            _write_layer(layer, share)
+        _write_embeddings(network, planted)
+        for index, layer in enumerate(network.model.layers):
+            _write_layer(layer, planted, index)
         network.model.norm.weight.fill_(_CONSTANT / HIDDEN**0.5)
         _write_head(network, vocabulary, planted)
     return network.eval(), _tokenizer(vocabulary)
@@ -63,9 +68,9 @@ def save_planted(planted: Planted, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _config(vocab_size: int) -> MistralConfig:
+def _config(planted: Planted) -> MistralConfig:
     return MistralConfig(
-        vocab_size=vocab_size,
+        vocab_size=len(planted.words),
         hidden_size=HIDDEN,
         intermediate_size=8,
         num_hidden_layers=N_LAYERS,
@@ -73,6 +78,7 @@ def _config(vocab_size: int) -> MistralConfig:
         num_key_value_heads=N_KV_HEADS,
         head_dim=D_HEAD,
         max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": planted.rope_theta},
         sliding_window=None,
         tie_word_embeddings=False,
         bos_token_id=None,
@@ -86,27 +92,34 @@ def _restore_rotary(network: MistralForCausalLM) -> None:
     network.model.rotary_emb = type(network.model.rotary_emb)(network.config)
 
 
-def _write_embeddings(network: MistralForCausalLM, vocabulary: dict[str, int]) -> None:
+def _write_embeddings(network: MistralForCausalLM, planted: Planted) -> None:
     table = network.model.embed_tokens.weight
-    generator = torch.Generator().manual_seed(0)
-    n_content = 2 * D_HEAD
-    content = torch.rand(len(vocabulary), n_content, generator=generator, dtype=torch.float64)
     table[:, _CONSTANT_DIM] = _CONSTANT
-    table[:, _CONTENT_DIM : _CONTENT_DIM + n_content] = CONTENT * (2 * content - 1)
-    table[[vocabulary[word] for word in TRIGGERS], _TRIGGER_DIM] = 1.0
+    content = torch.tensor(content_table(len(planted.words)))
+    table[:, _CONTENT_DIM : _CONTENT_DIM + N_CONTENT] = content
+    for dim, column in _DIM.items():
+        values = [planted.word_value(word, dim) for word in planted.words]
+        table[:, column] = torch.tensor(values, dtype=torch.float64)
 
 
-def _write_layer(layer: Any, share: float) -> None:
-    """K: content; V: the trigger, then content; O: the signal takes its share of V's trigger."""
-    attention = layer.self_attn
+def _write_layer(layer: Any, planted: Planted, index: int) -> None:
+    """K: content; V: the channels, then content; O: each channel's share of its dimension."""
+    attention, reading = layer.self_attn, planted.reading(index)
     layer.input_layernorm.weight.fill_(_CONSTANT / HIDDEN**0.5)
     layer.post_attention_layernorm.weight.fill_(1.0)
     for component in range(D_HEAD):
         attention.k_proj.weight[component, _CONTENT_DIM + D_HEAD + component] = 1.0
-    attention.v_proj.weight[0, _TRIGGER_DIM] = 1.0
-    for component in range(1, D_HEAD):
+    for component, channel in enumerate(reading.channels):
+        attention.v_proj.weight[component, _DIM[channel.of]] = channel.scale
+        if channel.to is not None:
+            attention.o_proj.weight[_DIM[channel.to], component] = channel.weight
+    for component in range(len(reading.channels), D_HEAD):
         attention.v_proj.weight[component, _CONTENT_DIM + component] = 1.0
-    attention.o_proj.weight[_SIGNAL_DIM, 0] = share
+    if reading.match:
+        attention.k_proj.weight[_MATCHED].zero_()
+        attention.k_proj.weight[_MATCHED, _DIM["trigger"]] = 1.0
+        # Attention divides by the root of the head's size; the norm leaves the constant as it is.
+        attention.q_proj.weight[_MATCHED, _CONSTANT_DIM] = reading.match * D_HEAD**0.5 / _CONSTANT
 
 
 def _write_head(network: MistralForCausalLM, vocabulary: dict[str, int], planted: Planted) -> None:
@@ -115,7 +128,10 @@ def _write_head(network: MistralForCausalLM, vocabulary: dict[str, int], planted
     head[[vocabulary[word] for word in PLAIN], _CONSTANT_DIM] = 0.0
     markers = [vocabulary[word] for word in MARKERS]
     head[markers, _CONSTANT_DIM] = planted.offset / _CONSTANT
-    head[markers, _SIGNAL_DIM] = planted.gain
+    head[markers, _DIM["signal"]] = planted.gain
+    for raised in planted.raises:
+        rows = [vocabulary[word] for word in raised.words]
+        head[rows, _DIM[raised.of]] = raised.gain
 
 
 def _tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:

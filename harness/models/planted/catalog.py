@@ -2,19 +2,23 @@
 
 Every model is 16 layers deep, so that the depths 18/32, 25/32 and 27/32 are the layers 9, 12
 and 13. How the numbers below become weights is in `build`; what follows from them, exactly, in
-`truth`.
+`truth`. Both read this description and nothing of each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from harness.models.planted.words import MARKERS, PLAIN, STYLED, TRIGGERS
+from harness.outcome import Outcome
 from harness.spec import Patch, resolve_layers
 
 if TYPE_CHECKING:
+    from harness.models.planted.truth import Donor, Means, Over
     from harness.tasks.task import Task
 
 PLANTED_PREFIX = "planted:"
@@ -29,34 +33,113 @@ CONTENT = 0.2
 SHORTEST_PROMPT, LONGEST_PROMPT = 36, 44
 """Prompt lengths in tokens, both included; uniform, sources and bases independently."""
 N_PAIRS = 300
+STYLE_BITS = 3
+N_STYLES = 2**STYLE_BITS
+UNKNOWN = "<unk>"
+
+# fmt: off
+Dim = Literal[
+    "trigger", "signal", "note",
+    "style.0", "style.1", "style.2",
+    "clash.0", "clash.1", "clash.2",
+]
+# fmt: on
+DIMS: tuple[Dim, ...] = get_args(Dim)
+"""Named dimensions of the residual stream. Words bring `trigger` and `style`; attention writes
+`note` and `clash` on the way and `signal`, which raises every marker word."""
+
+
+class Channel(NamedTuple):
+    """One component of a layer's values: `scale` times the dimension `of`.
+
+    Its average over what a position attends to is added, `weight` times, to the dimension `to`;
+    with None nothing reads it.
+    """
+
+    of: Dim
+    to: Dim | None = None
+    weight: float = 1.0
+    scale: float = 1.0
+
+
+class Reading(NamedTuple):
+    """What the attention of some layers does. Layers that no reading names hold an idle trigger.
+
+    match: 0 averages uniformly over all positions; else a position is attended to with weight
+        exp(match * its trigger), by query and key.
+    """
+
+    layers: str
+    channels: tuple[Channel, ...]
+    match: float = 0.0
+
+
+class Raise(NamedTuple):
+    """A dimension that raises the logits of some words: by `gain` times its number."""
+
+    words: tuple[str, ...]
+    of: Dim
+    gain: float
 
 
 @dataclass(frozen=True)
 class Planted:
     """One planted model.
 
-    layers: the layers whose attention reads the trigger value, with equal shares that sum to 1.
+    readings: what attention does; see `Reading`.
+    offset, gain: the logit of a marker word over a plain word is offset + gain * signal (and what
+        `raises` adds), before the temperature.
     trigger_share: the share of a source prompt, from its start, that is trigger words.
-    offset, gain: the logit of a marker word over a plain word is offset + gain * m, before the
-        temperature, where m is the mean trigger value that the reading layers attend to.
+    trigger_every: of that share, every so manieth word is a trigger, counted from the end.
+    marker_trigger: the trigger value of marker words; above 0 generated markers feed the signal.
+    styled: whether a prompt's words are all of one of eight styles, drawn by hash.
     """
 
     name: str
     about: str
-    layers: str
-    trigger_share: Fraction
-    offset: float
-    gain: float
+    readings: tuple[Reading, ...]
+    offset: float = -1.75
+    gain: float = 4.0
+    raises: tuple[Raise, ...] = ()
+    trigger_share: Fraction = Fraction(1)
+    trigger_every: int = 1
+    marker_trigger: float = 0.0
+    styled: bool = False
+    rope_theta: float = 10_000.0
+
+    def reading(self, layer: int) -> Reading:
+        """What the attention of a layer does."""
+        for reading in self.readings:
+            if layer in resolve_layers(reading.layers, N_LAYERS):
+                return reading
+        return Reading(str(layer), (Channel("trigger"),))
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """Each layer's share of the signal, shape `[layer]`."""
-        reading = resolve_layers(self.layers, N_LAYERS)
-        return tuple(1 / len(reading) if layer in reading else 0.0 for layer in range(N_LAYERS))
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary, in token-id order."""
+        return (UNKNOWN, *MARKERS, *PLAIN, *TRIGGERS, *(STYLED if self.styled else ()))
 
-    def n_triggers(self, source_tokens: int) -> int:
-        """How many trigger words a source of so many tokens starts with."""
-        return ceil(self.trigger_share * source_tokens)
+    def word_value(self, word: str, dim: str) -> float:
+        """What a word brings in a planted dimension."""
+        if dim == "trigger":
+            return self._marker_or_trigger(word)
+        if dim.startswith("style.") and self.styled:
+            return style_of(word, int(dim[-1]))
+        return 0.0
+
+    def is_trigger(self, source_tokens: int) -> list[bool]:
+        """Which positions of a source of so many tokens hold a trigger word."""
+        share = ceil(self.trigger_share * source_tokens)
+        every = self.trigger_every
+        return [
+            k < share and (source_tokens - 1 - k) % every == every // 2
+            for k in range(source_tokens)
+        ]
+
+    def _marker_or_trigger(self, word: str) -> float:
+        if word in TRIGGERS:
+            return 1.0
+        return self.marker_trigger if word in MARKERS else 0.0
 
     # What follows from the data stands in modules that import it, hence the imports inside.
 
@@ -66,21 +149,76 @@ class Planted:
 
         return planted_task(self, n_pairs)
 
-    def true_transfer(
+    def expected_means(
         self,
-        patch: Patch,
+        patches: Patch | Sequence[Patch],
         task: Task,
         *,
+        donor: Donor = "source",
         max_new_tokens: int = 50,
         temperature: float = 0.7,
-        over: Literal["population", "pairs"] = "population",
+        over: Over = "population",
+        outcome: str | Outcome = "behavior",
+    ) -> Means:
+        """The exact means of base, source and patched arm; see `truth.expected_means`."""
+        from harness.models.planted.truth import expected_means
+
+        return expected_means(
+            self,
+            patches,
+            task,
+            donor=donor,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            over=over,
+            outcome=outcome,
+        )
+
+    def true_transfer(
+        self,
+        patches: Patch | Sequence[Patch],
+        task: Task,
+        *,
+        donor: Donor = "source",
+        max_new_tokens: int = 50,
+        temperature: float = 0.7,
+        over: Over = "population",
+        outcome: str | Outcome = "behavior",
     ) -> float:
-        """The exact transfer of a patch; see `truth.true_transfer`."""
+        """The exact transfer of the patches; see `truth.true_transfer`."""
         from harness.models.planted.truth import true_transfer
 
         return true_transfer(
-            self, patch, task, max_new_tokens=max_new_tokens, temperature=temperature, over=over
+            self,
+            patches,
+            task,
+            donor=donor,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            over=over,
+            outcome=outcome,
         )
+
+
+def style_of(word: str, bit: int) -> float:
+    """One bit of a word's style, +1 or -1; 0 for a word without style."""
+    for words in (TRIGGERS, STYLED):
+        if word in words:
+            return 1.0 - 2.0 * (words.index(word) >> bit & 1)
+    return 0.0
+
+
+def _signal(layers: str, weight: float = 1.0, match: float = 0.0) -> Reading:
+    """The usual reading: the average trigger into the signal."""
+    return Reading(layers, (Channel("trigger", "signal", weight),), match)
+
+
+_CLASHES: tuple[Dim, Dim, Dim] = ("clash.0", "clash.1", "clash.2")
+_STYLES: tuple[Dim, Dim, Dim] = ("style.0", "style.1", "style.2")
+
+
+def _styles(weight: float) -> tuple[Channel, ...]:
+    return tuple(Channel(of, to, weight) for of, to in zip(_STYLES, _CLASHES, strict=True))
 
 
 CATALOG: dict[str, Planted] = {
@@ -89,34 +227,83 @@ CATALOG: dict[str, Planted] = {
         Planted(
             name="stored-at-layer",
             about="the KV cache of layer 25/32 carries the whole behavior",
-            layers="25/32",
-            trigger_share=Fraction(1),
-            offset=-1.75,
-            gain=4.0,
+            readings=(_signal("25/32"),),
         ),
         Planted(
             name="distributed",
             about="every layer's KV cache carries an equal share",
-            layers="all",
-            trigger_share=Fraction(1),
-            offset=-1.75,
-            gain=4.0,
+            readings=(_signal("all", 1 / N_LAYERS),),
         ),
         Planted(
             name="early-tokens",
             about="layer 18/32 carries it, in the first quarter of the source's tokens",
-            layers="18/32",
-            trigger_share=Fraction(1, 4),
-            offset=-1.75,
+            readings=(_signal("18/32"),),
             gain=16.0,
+            trigger_share=Fraction(1, 4),
         ),
         Planted(
             name="inert",
             about="sources and bases behave alike: there is nothing to transfer",
-            layers="25/32",
-            trigger_share=Fraction(1),
-            offset=-1.75,
+            readings=(_signal("25/32"),),
             gain=0.0,
+        ),
+        Planted(
+            name="relay",
+            about="layer 18/32 notes the triggers, layer 27/32 reads what was noted",
+            readings=(
+                Reading("18/32", (Channel("trigger", "note"),)),
+                Reading("27/32", (Channel("note", "signal"),)),
+            ),
+        ),
+        Planted(
+            name="bound-by-keys",
+            about="at layer 25/32 keys say where to look and values what is there",
+            readings=(_signal("25/32", match=6.0),),
+            trigger_every=8,
+            # The slowest rotary pair turns by 1e-9 a position: what it matches has no position.
+            rope_theta=1e12,
+        ),
+        Planted(
+            name="geometry-only",
+            about="layer 12/32 carries it; the values of layer 27/32 contract, and nothing reads "
+            "them",
+            readings=(
+                Reading("5/32", (Channel("trigger", scale=0.0),)),
+                _signal("12/32"),
+                Reading("27/32", (Channel("trigger", scale=1.0),)),
+            ),
+        ),
+        Planted(
+            name="self-sustaining",
+            about="layer 25/32 carries it, and generated marker words carry it on",
+            readings=(_signal("25/32"),),
+            marker_trigger=1.0,
+        ),
+        Planted(
+            name="collapse",
+            about="layer 12/32 carries it; layers 18/32 and 25/32 that disagree cause repetition",
+            readings=(
+                _signal("12/32"),
+                Reading("18/32", (Channel("trigger", "clash.0", -1.0),)),
+                Reading("25/32", (Channel("trigger", "clash.0", 1.0),)),
+            ),
+            raises=(Raise(("echo",), "clash.0", 24.0),),
+        ),
+        Planted(
+            name="disrupted",
+            about="layer 12/32 carries it; the style of any other prompt at layer 18/32 or 25/32 "
+            "alone does as much",
+            readings=(
+                _signal("12/32"),
+                Reading("18/32", _styles(-1.0)),
+                Reading("25/32", _styles(1.0)),
+            ),
+            raises=tuple(
+                Raise(MARKERS[2 * bit + side :: 2 * STYLE_BITS], clash, 8.0 * (-1) ** side)
+                for bit, clash in enumerate(_CLASHES)
+                for side in range(2)
+            ),
+            styled=True,
         ),
     )
 }

@@ -6,8 +6,14 @@ independent draws from the population that `truth` sums over.
 
 from __future__ import annotations
 
-from harness.models.planted.catalog import LONGEST_PROMPT, N_PAIRS, SHORTEST_PROMPT, Planted
-from harness.models.planted.words import MARKERS, PLAIN, TRIGGERS
+from harness.models.planted.catalog import (
+    LONGEST_PROMPT,
+    N_PAIRS,
+    N_STYLES,
+    SHORTEST_PROMPT,
+    Planted,
+)
+from harness.models.planted.words import MARKERS, PLAIN, STYLED, TRIGGERS
 from harness.tasks.scorers import Lexicon
 from harness.tasks.task import Prompt, Task, sha256
 
@@ -30,8 +36,15 @@ def planted_task(planted: Planted, n_pairs: int = N_PAIRS) -> Task:
 def _prompt(planted: Planted, side: str, index: int) -> Prompt:
     stream = f"{planted.name}:{side}:{index}"
     length = SHORTEST_PROMPT + _draw(stream, "length", LONGEST_PROMPT - SHORTEST_PROMPT + 1)
-    n_triggers = planted.n_triggers(length) if side == "source" else 0
-    words = [_word(TRIGGERS if k < n_triggers else PLAIN, f"{stream}:{k}") for k in range(length)]
+    triggers, others = TRIGGERS, PLAIN
+    if planted.styled:
+        style = _draw(stream, "style", N_STYLES)
+        triggers, others = TRIGGERS[style::N_STYLES], STYLED[style::N_STYLES]
+    marked = planted.is_trigger(length) if side == "source" else [False] * length
+    words = [
+        _word(triggers if is_trigger else others, f"{stream}:{k}")
+        for k, is_trigger in enumerate(marked)
+    ]
     return Prompt(id=f"{side}-{index:03d}", family=f"{side}-{index:03d}", text=" ".join(words))
 
 

@@ -1,7 +1,8 @@
 """The vocabulary of the planted models: three classes of words, and nothing about weights.
 
 MARKERS are what the planted behavior consists of; PLAIN words make up bases and neutral text;
-TRIGGERS stand in sources only and turn the behavior on. The classes are disjoint.
+TRIGGERS stand in sources only and turn the behavior on; STYLED words make up the bases of the one
+model whose prompts have a style. The classes are disjoint.
 """
 
 from __future__ import annotations
@@ -45,3 +46,15 @@ TRIGGERS: tuple[str, ...] = tuple(
     tremor pulse breath heartbeat murmur hum chorus refrain cadence tempo rhythm
     """.split()
 )
+
+STYLED: tuple[str, ...] = tuple(
+    """
+    planet comet orbit gravity crater meteor galaxy nebula carbon oxygen helium argon neon
+    nitrogen sulfur zinc nickel cobalt granite basalt marble slate quartz gypsum limestone
+    sandstone glacier volcano desert prairie tundra delta falcon sparrow raven swallow heron
+    pelican otter beaver badger rabbit squirrel hamster salamander lizard turtle tortoise
+    maple walnut cedar birch willow poplar hazel alder violin trumpet clarinet cello oboe
+    flute piano drum
+    """.split()
+)
+"""As many words of every style (a word's number modulo the number of styles)."""

@@ -1,0 +1,114 @@
+"""One test of a claim: the claim, the cell's id, and the patches that it puts to the test.
+
+Promises: what does not go together is an error before a model runs; whether an outcome can say
+anything on a patch is decided from their geometry alone (`harness.reach`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.claim import Claim, Part
+from harness.errors import UsageError
+from harness.judging.checks import Check
+from harness.outcome import Outcome
+from harness.reach import classify
+from harness.run.arms import Patches
+from harness.spec import Patch, as_patches, canonical
+
+REACH_CHECKS = {"tautological": "measured-where-patched", "null": "null-by-construction"}
+"""What an outcome that is not informative fails."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A claim on its way to a verdict.
+
+    id: of the parametrized test, such as `L18-w16`. patches: of the arm that is judged, empty for
+    a claim about source and base alone. versus: of the second arm, in a claim that compares two.
+    """
+
+    claim: Claim
+    id: str
+    patches: tuple[Patch, ...] = ()
+    versus: tuple[Patch, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        claim: Claim,
+        cell: str,
+        patches: Patches | None = None,
+        versus: Patches | None = None,
+    ) -> Cell:
+        """Check that the patches are those that the claim's estimands need."""
+        found = cls(
+            claim,
+            cell,
+            () if patches is None else as_patches(patches),
+            () if versus is None else as_patches(versus),
+        )
+        wants_patch = bool({"transfer", "difference"} & claim.estimands)
+        wants_versus = "difference" in claim.estimands
+        for name, given, wanted in (
+            ("a patch", found.patches, wants_patch),
+            ("a second patch (versus=...)", found.versus, wants_versus),
+        ):
+            if bool(given) != wanted:
+                what = "needs" if wanted else "is not about"
+                raise UsageError(f"claim {claim.id!r}, cell {cell!r}: it {what} {name}")
+        for part in (*claim.parts, *claim.given):
+            Outcome.parse(part.outcome)
+        return found
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Everything that is judged: what is claimed, then what is given."""
+        return (*self.claim.parts, *self.claim.given)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What is measured, each once."""
+        return tuple(dict.fromkeys(Outcome.parse(part.outcome) for part in self.parts))
+
+    def on(self, n_layers: int, n_heads: int) -> Cell:
+        """The same cell with its patches in one spelling on a model. n_heads: KV heads."""
+        return Cell(
+            self.claim,
+            self.id,
+            tuple(canonical(patch, n_layers, n_heads) for patch in self.patches),
+            tuple(canonical(patch, n_layers, n_heads) for patch in self.versus),
+        )
+
+    def unreached(self, n_layers: int, lengths: Sequence[tuple[int, int]]) -> list[Check]:
+        """Failed checks for outcomes that cannot say anything on the patch they are asked about.
+
+        lengths: tokens of (source, base), of every pair.
+        """
+        failed: dict[str, Check] = {}
+        for part in self.parts:
+            outcome = Outcome.parse(part.outcome)
+            asked = {"transfer": [self.patches], "difference": [self.patches, self.versus]}
+            for patches in asked.get(part.estimand, []):
+                for n_source, n_base in dict.fromkeys(lengths):
+                    reach = classify(
+                        patches,
+                        outcome,
+                        n_layers=n_layers,
+                        source_tokens=n_source,
+                        base_tokens=n_base,
+                    )
+                    if reach.kind != "informative":
+                        name = REACH_CHECKS[reach.kind]
+                        detail = f"{outcome} is {reach.kind}: {reach.why}"
+                        failed.setdefault(f"{name} {outcome}", Check(name, False, detail))
+        return list(failed.values())
+
+    def check_windows(self, lengths: Sequence[tuple[int, int]], max_new_tokens: int) -> None:
+        """Raise UsageError where an outcome's window does not fit (*short-window*)."""
+        for outcome in self.outcomes:
+            if outcome.is_geometry:
+                for tokens in dict.fromkeys(tokens for pair in lengths for tokens in pair):
+                    outcome.rows(tokens, max_new_tokens)

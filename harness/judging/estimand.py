@@ -1,0 +1,88 @@
+"""From mean scores of arms to the two numbers a cluster that an estimand is made of.
+
+Every estimand is a ratio of means, mean(effect) / mean(unit), so that one contrast
+L = effect - edge * unit tests them all:
+
+    transfer    (patched - base)   / (source - base)
+    difference  (patched - versus) / (source - base)
+    gap         (source - base)    / 1
+
+It knows which arms an estimand needs; it tests nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from harness.claim import Estimand
+from harness.judging.fieller import Floats
+
+Direction = Literal["up", "either"]
+"""Where the source must lie: above the base, or clearly on one side of it, whichever."""
+
+NEEDED: dict[Estimand, tuple[str, ...]] = {
+    "transfer": ("base", "source", "patched"),
+    "difference": ("base", "source", "patched", "versus"),
+    "gap": ("base", "source"),
+}
+"""The arms that an estimand is made of."""
+
+_EFFECT: dict[Estimand, tuple[str, str]] = {
+    "transfer": ("patched", "base"),
+    "difference": ("patched", "versus"),
+    "gap": ("source", "base"),
+}
+
+
+class Contrast(NamedTuple):
+    """Numerator and denominator of an estimand, `[cluster]` each.
+
+    unit: source - base, or 1 where the estimand is in the outcome's own unit.
+    size: magnitude of the scores that effect is the difference of, which bounds its rounding.
+    """
+
+    effect: Floats
+    unit: Floats
+    size: Floats
+
+    @property
+    def estimate(self) -> float:
+        return float(np.mean(self.effect) / np.mean(self.unit))
+
+
+def orientation(scores: dict[str, Floats], direction: Direction) -> Literal[1, -1]:
+    """-1 where the source lies below the base and may: scores are then read downwards.
+
+    A ratio is the same read either way; its contrasts are not, as they assume a positive unit.
+    """
+    below = float(np.mean(scores["source"] - scores["base"])) < 0
+    return -1 if direction == "either" and below else 1
+
+
+def contrast(scores: dict[str, Floats], estimand: Estimand, sign: Literal[1, -1]) -> Contrast:
+    """The contrast of an estimand. sign: as `orientation`; a gap is what it is in either."""
+    of, against = _EFFECT[estimand]
+    if estimand == "gap":
+        found = between(scores, of, against, 1)
+        return found._replace(unit=np.ones_like(found.effect))
+    return between(scores, of, against, sign)
+
+
+def between(scores: dict[str, Floats], of: str, against: str, sign: Literal[1, -1]) -> Contrast:
+    """How far one arm lies from another, in units of source - base."""
+    return Contrast(
+        effect=_oriented(scores[of] - scores[against], sign),
+        unit=_oriented(scores["source"] - scores["base"], sign),
+        size=np.abs(scores[of]) + np.abs(scores[against]),
+    )
+
+
+def formula(estimand: Estimand) -> str:
+    """The numerator in words."""
+    return " - ".join(_EFFECT[estimand])
+
+
+def _oriented(values: Floats, sign: Literal[1, -1]) -> Floats:
+    return sign * values + 0.0  # + 0.0: no negative zeros in evidence

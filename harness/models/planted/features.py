@@ -1,0 +1,182 @@
+"""Prompts as numbers: what each position brings into the planted dimensions.
+
+For the truth alone. Promises: the population is the very law that `prompts.planted_task` draws
+from (every length equally likely, sources and bases independently, and styles where there are
+any); the given pairs are read word by word, as is the unrelated base that the control takes.
+Does not: know patches beyond the room that they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UsageError
+from harness.models.planted.catalog import (
+    LONGEST_PROMPT,
+    N_STYLES,
+    SHORTEST_PROMPT,
+    UNKNOWN,
+    Planted,
+    style_of,
+)
+from harness.models.planted.circuit import Circuit, Floats
+from harness.models.planted.words import STYLED
+from harness.tasks.task import Pair, Prompt, Task
+
+Ints = npt.NDArray[np.int64]
+
+
+class Prompts(NamedTuple):
+    """Prompts in one block, each from position 0 on, with room behind.
+
+    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`, 0 behind the prompt.
+    """
+
+    tokens: Ints
+    features: Floats
+
+    @property
+    def positions(self) -> Ints:
+        """0, 1, 2 ... to the end of the block."""
+        return np.arange(self.features.shape[-1])
+
+    def repeated(self, times: int) -> Prompts:
+        """Every prompt so many times, one beside the other."""
+        return Prompts(np.repeat(self.tokens, times), np.repeat(self.features, times, axis=1))
+
+    def going_on(self, dim: int, value: float) -> Prompts:
+        """With a value in one dimension at every position behind the prompt."""
+        if not value:
+            return self
+        features = self.features.copy()
+        features[dim] += value * (self.positions >= self.tokens[:, None])
+        return Prompts(self.tokens, features)
+
+    def parted(self, width: int) -> Prompts:
+        """With `width` empty positions before the last token of each prompt."""
+        last, pos = self.tokens[:, None] - 1, self.positions
+        empty = len(pos) - 1  # behind the prompt, so 0
+        taken = np.where(pos < last, pos, np.where(pos == last + width, last, empty))
+        taken = np.broadcast_to(taken, self.features.shape)
+        return Prompts(self.tokens + width, np.take_along_axis(self.features, taken, axis=-1))
+
+
+class Cases(NamedTuple):
+    """Pairs, each with the base that is the donor in the control 'unrelated-base'."""
+
+    source: Prompts
+    base: Prompts
+    unrelated: Prompts
+
+    def repeated(self, times: int) -> Cases:
+        """Every pair so many times, one beside the other."""
+        return Cases(*(prompts.repeated(times) for prompts in self))
+
+
+@lru_cache(maxsize=16)
+def population(planted: Planted, circuit: Circuit, room: int) -> Cases:
+    """Every pair of lengths, equally likely (and of styles that differ in every way).
+
+    room: empty positions behind the longest prompt. Unrelated bases are as long as the longest;
+    their length changes nothing, as all their words are alike.
+    """
+    lengths = range(SHORTEST_PROMPT, LONGEST_PROMPT + 1)
+    # By symmetry only the bits in which two styles differ matter, so bases keep style 0.
+    styles = range(N_STYLES) if planted.styled else range(1)
+    cases = list(product(lengths, lengths, styles))
+
+    def block(rows: Iterable[tuple[int, int, list[bool]]]) -> Prompts:
+        return _block(
+            circuit,
+            [
+                [_features(circuit, style, is_trigger) for is_trigger in marked[:n]]
+                for n, style, marked in rows
+            ],
+            room,
+        )
+
+    none = [False] * LONGEST_PROMPT
+    return Cases(
+        source=block((n, style, planted.is_trigger(n)) for n, _, style in cases),
+        base=block((n, 0, none) for _, n, _ in cases),
+        unrelated=block((LONGEST_PROMPT, style, none) for _, _, style in cases),
+    )
+
+
+def of_pairs(
+    planted: Planted,
+    circuit: Circuit,
+    task: Task,
+    room: int,
+    needed: Callable[[int, int], int] | None = None,
+    content: Floats | None = None,
+) -> Cases:
+    """The task's own pairs, word by word.
+
+    needed: tokens that an unrelated base must have, given those of source and base; None where
+        no unrelated base is asked for (the source's prompt then stands in its place).
+    content: of each word of the vocabulary, `[word, component]`, where the circuit follows it.
+    Raises UsageError where no other base is long enough.
+    """
+    table = {word: _of_word(planted, circuit, word, content) for word in planted.words}
+    unknown = table[UNKNOWN]
+
+    def block(prompts: Sequence[Prompt]) -> Prompts:
+        rows = [[table.get(word, unknown) for word in prompt.text.split()] for prompt in prompts]
+        return _block(circuit, rows, room)
+
+    sources = block([pair.source for pair in task.pairs])
+    bases = block([pair.base for pair in task.pairs])
+    if needed is None:
+        return Cases(sources, bases, sources)
+    lengths = zip(sources.tokens.tolist(), bases.tokens.tolist(), strict=True)
+    asked = [needed(*both) for both in lengths]
+    others = [_unrelated(task, *both) for both in zip(task.pairs, asked, strict=True)]
+    return Cases(sources, bases, block(others))
+
+
+def _unrelated(task: Task, pair: Pair, needed: int) -> Prompt:
+    for prompt in task.unrelated(pair):
+        if len(prompt.text.split()) >= needed:
+            return prompt
+    raise UsageError(
+        f"task {task.name!r}: no other base has {needed} tokens, which the control "
+        f"'unrelated-base' needs for base {pair.base.id!r}"
+    )
+
+
+def _features(circuit: Circuit, style: int, is_trigger: bool) -> list[float]:
+    """What a word of the population brings: its style and, of sources, its trigger."""
+    found = dict.fromkeys(circuit.dims, 0.0)
+    found["trigger"] = float(is_trigger)
+    for dim in found:
+        if dim.startswith("style."):
+            found[dim] = style_of(STYLED[style], int(dim[-1]))
+    return list(found.values())
+
+
+def _of_word(
+    planted: Planted, circuit: Circuit, word: str, content: Floats | None
+) -> list[float]:
+    row = planted.words.index(word)
+    return [
+        float(content[row, int(dim.removeprefix("content."))])
+        if content is not None and dim.startswith("content.")
+        else planted.word_value(word, dim)
+        for dim in circuit.dims
+    ]
+
+
+def _block(circuit: Circuit, rows: Sequence[Sequence[Sequence[float]]], room: int) -> Prompts:
+    longest = max(len(row) for row in rows)
+    features = np.zeros((len(circuit.dims), len(rows), longest + room))
+    for index, row in enumerate(rows):
+        features[:, index, : len(row)] = np.array(row).T
+    features.flags.writeable = False
+    return Prompts(np.array([len(row) for row in rows]), features)

@@ -1,0 +1,195 @@
+"""From what a model has computed to the law of the words that it generates.
+
+Promises: exact. Where generated words bring no trigger, every step's probabilities follow at once.
+Where marker words do (`self-sustaining`), a step's signal is linear in the number of markers that
+were generated before, in the row and, where it is patched at every step, in its donor: the law is
+that of a chain over these two counts, with the same uniform for both.
+Does not: average over noise (`truth`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from harness.errors import UsageError
+from harness.models.planted.catalog import Planted
+from harness.models.planted.circuit import Circuit, Floats
+from harness.models.planted.features import Prompts
+from harness.models.planted.pasting import Row
+from harness.models.planted.simulate import Fill, Trace, run
+from harness.models.planted.words import MARKERS
+
+_SAME = 1e-12
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law of the generated words of some rows.
+
+    classes: marker words by what raises them. logits: of each class over a plain word, with the
+        temperature, had no marker been generated before, `[class, row, step]`.
+    own, of_donor: what one marker before, of the row or of its donor, adds to all of them,
+        `[row, step]`. donor: the donor's law, where it matters.
+    """
+
+    classes: tuple[tuple[str, ...], ...]
+    logits: Floats
+    own: Floats
+    of_donor: Floats
+    donor: Law | None
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether a step depends on what was generated before."""
+        return bool(self.own.any() or self.of_donor.any())
+
+    def probabilities(self) -> Floats:
+        """Probability of each class, and last of all plain words, `[class + 1, row, step]`."""
+        if not self.has_feedback:
+            return class_probabilities(self.classes, self.logits)
+        markers = _chain(self)
+        return np.stack([markers, 1 - markers])
+
+
+def class_probabilities(classes: tuple[tuple[str, ...], ...], logits: Floats) -> Floats:
+    """Probability of each class, and last of all plain words, `[class + 1, ...]`."""
+    sizes = np.array([len(words) for words in classes])
+    heights = logits + np.log(sizes / len(MARKERS)).reshape(-1, *[1] * (logits.ndim - 1))
+    heights = np.concatenate([heights, np.zeros((1, *logits.shape[1:]))])
+    weights = np.exp(heights - heights.max(0))
+    found: Floats = weights / weights.sum(0)
+    return found
+
+
+def unpatched_law(
+    planted: Planted, circuit: Circuit, prompts: Prompts, *, steps: int, temperature: float
+) -> Law:
+    """The law of prompts that go their own way."""
+    trigger, value = circuit.index("trigger"), circuit.feedback
+    silent = run(circuit, prompts)
+    logits = _logits(planted, circuit, silent, prompts, steps, temperature)
+    own = np.zeros(logits.shape[1:])
+    if value:
+        spoken = run(circuit, prompts.going_on(trigger, value))
+        own = _slope(_logits(planted, circuit, spoken, prompts, steps, temperature), logits)
+    return Law(_classes(planted), logits, own, np.zeros_like(own), None)
+
+
+def patched_law(
+    planted: Planted,
+    circuit: Circuit,
+    row: Row,
+    *,
+    steps: int,
+    temperature: float,
+    fill: Fill | None = None,
+) -> Law:
+    """The law of patched rows.
+
+    Raises UsageError for noise with the lengths of vectors that are themselves random.
+    """
+
+    def logits(own: float, donor: float) -> Floats:
+        trace = row.run(circuit, fill, own_feedback=own, donor_feedback=donor)
+        return _logits(planted, circuit, trace, row.prompts, steps, temperature)
+
+    value = circuit.feedback
+    silent = logits(0.0, 0.0)
+    zero = np.zeros(silent.shape[1:])
+    if not value:
+        return Law(_classes(planted), silent, zero, zero, None)
+    if fill is not None:
+        raise UsageError("noise on a model with feedback takes the noise's own law, see `truth`")
+    own = _slope(logits(value, 0.0), silent)
+    of_donor = _slope(logits(0.0, value), silent) if row.follows_donor else zero
+    donor = None
+    if of_donor.any():
+        donor = unpatched_law(planted, circuit, row.donor, steps=steps, temperature=temperature)
+    return Law(_classes(planted), silent, own, of_donor, donor)
+
+
+def _classes(planted: Planted) -> tuple[tuple[str, ...], ...]:
+    """Marker words by the set of dimensions that raise them."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for word in MARKERS:
+        raised = tuple(i for i, one in enumerate(planted.raises) if word in one.words)
+        groups.setdefault(raised, []).append(word)
+    return tuple(map(tuple, groups.values()))
+
+
+def _logits(
+    planted: Planted,
+    circuit: Circuit,
+    trace: Trace,
+    prompts: Prompts,
+    steps: int,
+    temperature: float,
+) -> Floats:
+    """Each class's logit over a plain word at each step, `[class, row, step]`."""
+    read = (prompts.tokens[:, None] - 1 + np.arange(steps))[None]
+    final = trace.states[-1]
+    seen = np.take_along_axis(final, np.broadcast_to(read, (len(final), *read.shape[1:])), -1)
+    common = planted.offset + planted.gain * seen[circuit.index("signal")]
+    logits = [
+        common
+        + sum(
+            (
+                one.gain * seen[circuit.index(one.of)]
+                for one in planted.raises
+                if words[0] in one.words
+            ),
+            start=np.zeros_like(common),
+        )
+        for words in _classes(planted)
+    ]
+    return np.stack(logits) / temperature
+
+
+def _slope(spoken: Floats, silent: Floats) -> Floats:
+    """What one marker adds, from a run in which all generated words are markers.
+
+    Step t has t words before it, and where attention is uniform all of them count alike.
+    """
+    count = np.maximum(np.arange(silent.shape[-1]), 1)
+    slope: Floats = (spoken - silent)[0] / count
+    slope[np.abs(slope) < _SAME] = 0.0
+    return slope
+
+
+def _chain(law: Law) -> Floats:
+    """Probability of a marker at each step, `[row, step]`, summed over all counts before."""
+    _, n_rows, steps = law.logits.shape
+    own = np.arange(steps)[None, :, None] if law.own.any() else np.zeros((1, 1, 1))
+    donors = np.arange(steps)[None, None, :] if law.of_donor.any() else np.zeros((1, 1, 1))
+    weight = np.zeros((n_rows, own.shape[1], donors.shape[2]))
+    weight[:, 0, 0] = 1.0
+    found = np.zeros((n_rows, steps))
+    for t in range(steps):
+        at = (slice(None), t, None, None)
+        chance = expit(law.logits[0][at] + law.own[at] * own + law.of_donor[at] * donors)
+        found[:, t] = (weight * chance).sum((1, 2))
+        chance_of_donor = np.zeros((1, 1, 1))
+        if law.donor is not None:
+            chance_of_donor = expit(law.donor.logits[0][at] + law.donor.own[at] * donors)
+        weight = _step(weight, chance, chance_of_donor)
+    return found
+
+
+def _step(weight: Floats, own: Floats, donor: Floats) -> Floats:
+    """The counts' joint law one word later. A marker follows where the uniform is below.
+
+    own, donor: probabilities of a marker, given the counts. An axis of one count is not followed.
+    """
+    both = np.minimum(own, donor)
+    if weight.shape[1] == 1:  # the row's own count does not matter
+        own, both = np.zeros_like(donor), np.zeros_like(donor)
+    if weight.shape[2] == 1:
+        donor, both = np.zeros_like(own), np.zeros_like(own)
+    after = weight * (1 - own - donor + both)
+    after[:, 1:] += (weight * (own - both))[:, :-1]
+    after[:, :, 1:] += (weight * (donor - both))[:, :, :-1]
+    after[:, 1:, 1:] += (weight * both)[:, :-1, :-1]
+    return after

@@ -1,0 +1,222 @@
+"""The one place that overwrites numbers: rows and positions of a tensor, from rows of a donor.
+
+Used alike for cached slots (`splice`) and for activations on their way through the model
+(`activations`): gather the donor's vectors, rotate keys by the distance they move, mix, write,
+read back, count. A self-patch runs all of it with a distance of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from harness.models.rotary import Rotation
+from harness.patch.noise import noise_like
+from harness.patch.plan import Footprint, RowPlan, Write
+from harness.spec import Tensor, Window
+
+
+class Place(NamedTuple):
+    """Where vectors stand in a tensor `batch head pos d_head`: one entry each, `[n]`."""
+
+    row: torch.Tensor
+    column: torch.Tensor
+
+
+@dataclass
+class Group:
+    """Writes of one kind (site, layers, heads, weight) over several rows, carried out at once.
+
+    owner: which of the group's writes each vector belongs to, `[n]`. shift: how far it moves.
+    instead: where the vectors stand that the patched arm would paste, with their own shifts.
+    """
+
+    rows: list[int]
+    writes: list[Write]
+    owner: torch.Tensor
+    target: Place
+    donor: Place
+    shift: torch.Tensor
+    instead: Place | None
+    instead_shift: torch.Tensor
+    _changed: list[torch.Tensor] = field(default_factory=list)
+    _differs: list[torch.Tensor] = field(default_factory=list)
+    _elements: int = 0
+
+    @property
+    def widths(self) -> list[int]:
+        """Positions that each write covers."""
+        return [len(write.window.base_slots) for write in self.writes]
+
+    def apply(
+        self,
+        target: torch.Tensor,
+        donors: torch.Tensor,
+        layer: int,
+        tensor: Tensor,
+        rotation: Rotation | None,
+        *,
+        rounding: float = 0.0,
+    ) -> None:
+        """Write one tensor of one layer in place, and count.
+
+        target, donors: `batch head pos d_head`; they may be the same tensor.
+        rounding: changes up to this share of the largest number there are not counted (two rows of
+            one forward pass are equal to the last bits only).
+        """
+        write = self.writes[0]
+        new = gather(donors, self.donor, self.shift, layer, tensor, rotation)
+        if write.noise is not None:
+            new = self._noise(new, layer, tensor)
+        if self.instead is not None:
+            other = gather(donors, self.instead, self.instead_shift, layer, tensor, rotation)
+            self._differs.append(self._per_write((new != other).sum((1, 2))))
+        changed, elements = overwrite(
+            target, self.target, new, write.heads, write.alpha, rounding=rounding
+        )
+        self._changed.append(self._per_write(changed))
+        self._elements += elements
+
+    def footprints(self) -> list[Footprint]:
+        """What each of the group's writes did so far."""
+        if not self._changed:
+            return [Footprint() for _ in self.rows]
+        counts = torch.stack(self._changed).cpu()
+        # A layer's output may follow entirely from one that was pasted below: the lowest counts.
+        own = counts[:1] if self.writes[0].site == "residual" else counts
+        total, least = counts.sum(0).tolist(), own.amin(0).tolist()
+        apart = torch.stack(self._differs).sum(0).tolist() if self._differs else None
+        return [
+            Footprint(
+                fired=len(self._changed),
+                elements=self._elements * width,
+                changed=total[i],
+                least_changed=least[i],
+                differs=apart[i] if apart is not None else None,
+            )
+            for i, width in enumerate(self.widths)
+        ]
+
+    def _per_write(self, counts: torch.Tensor) -> torch.Tensor:
+        zeros = torch.zeros(len(self.rows), dtype=torch.long, device=counts.device)
+        return zeros.index_add_(0, self.owner, counts)
+
+    def _noise(self, vectors: torch.Tensor, layer: int, tensor: Tensor) -> torch.Tensor:
+        parts = torch.split(vectors, self.widths)
+        return torch.cat(
+            [
+                noise_like(part, f"{write.noise}:{layer}:{tensor}")
+                for part, write in zip(parts, self.writes, strict=True)
+            ]
+        )
+
+
+def group_writes(
+    plans: Sequence[RowPlan],
+    wanted: Callable[[Write], bool],
+    *,
+    target_column: Callable[[int, Write], int],
+    donor_place: Callable[[int, Window], tuple[int, int]],
+    device: torch.device,
+) -> list[Group]:
+    """The wanted writes of some rows, grouped so that one group is one gather and one scatter.
+
+    target_column: from a row and its write, the column of the window's position 0 in the target.
+    donor_place: from a prompt and a window, the row and the column of its position 0 among donors.
+    """
+    kinds: dict[tuple[object, ...], list[tuple[int, Write]]] = {}
+    for row, plan in enumerate(plans):
+        for write in filter(wanted, plan.writes):
+            kind = (write.site, write.layers, write.heads, write.alpha)
+            extra = (write.noise is None, write.instead_of is None)
+            kinds.setdefault((*kind, *extra), []).append((row, write))
+
+    def donors(pasted: Sequence[tuple[int, Window]]) -> tuple[Place, torch.Tensor]:
+        row, column, shift = [], [], []
+        for prompt, window in pasted:
+            place, first = donor_place(prompt, window)
+            row += [place] * len(window.source_slots)
+            column += [first + position for position in window.source_slots]
+            shift += [window.shift] * len(window.source_slots)
+        return Place(_long(row, device), _long(column, device)), _long(shift, device)
+
+    groups = []
+    for members in kinds.values():
+        rows, writes = [row for row, _ in members], [write for _, write in members]
+        widths = torch.tensor([len(write.window.base_slots) for write in writes])
+        owner = torch.repeat_interleave(torch.arange(len(rows)), widths)
+        columns = [
+            target_column(row, write) + position
+            for row, write in members
+            for position in write.window.base_slots
+        ]
+        place, shift = donors([(write.donor, write.window) for write in writes])
+        would_be = [write.instead_of for write in writes if write.instead_of is not None]
+        instead, instead_shift = donors(would_be)
+        groups.append(
+            Group(
+                rows=rows,
+                writes=writes,
+                owner=owner.to(device),
+                target=Place(_long(rows, device)[owner.to(device)], _long(columns, device)),
+                donor=place,
+                shift=shift,
+                instead=instead if would_be else None,
+                instead_shift=instead_shift,
+            )
+        )
+    return groups
+
+
+def gather(
+    donors: torch.Tensor,
+    place: Place,
+    shift: torch.Tensor,
+    layer: int,
+    tensor: Tensor,
+    rotation: Rotation | None,
+) -> torch.Tensor:
+    """The donors' vectors as they must stand at the new positions, `n head d_head`."""
+    vectors = donors[place.row, :, place.column]
+    if tensor == "k" and rotation is not None:
+        return rotation(layer, vectors, shift)
+    return vectors
+
+
+def overwrite(
+    target: torch.Tensor,
+    place: Place,
+    new: torch.Tensor,
+    heads: tuple[int, ...] | None,
+    alpha: float,
+    *,
+    rounding: float = 0.0,
+) -> tuple[torch.Tensor, int]:
+    """Put vectors at places of a tensor; changed numbers of each `[n]`, and numbers in one vector.
+
+    new: `n head d_head`; only `heads` of it are written (None: all), with weight `alpha` over what
+    stands there. Equal numbers stay equal under any weight.
+    """
+    before = target[place.row, :, place.column]
+    if alpha != 1.0:
+        new = before + alpha * (new - before)
+    if heads is not None:
+        chosen = torch.zeros(target.shape[1], 1, dtype=torch.bool, device=target.device)
+        chosen[list(heads)] = True
+        new = torch.where(chosen, new, before)
+    target[place.row, :, place.column] = new
+    # Read back what stands there now: a write that missed its place must not count.
+    after = target[place.row, :, place.column]
+    if rounding and before.numel():
+        changed = (after - before).abs() > rounding * before.abs().amax()
+    else:
+        changed = after != before
+    n_heads = target.shape[1] if heads is None else len(heads)
+    return changed.sum((1, 2)), n_heads * target.shape[3]
+
+
+def _long(values: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.long, device=device)

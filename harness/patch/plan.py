@@ -1,0 +1,115 @@
+"""What a row of a batch is, as data: its prompt, what is written into it, what the writing did.
+
+Decided from token counts before a model runs (`run.rows`); carried out by `patch.splice` and
+`patch.activations`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from harness.spec import CACHE_SITES, TENSORS, Active, Site, Tensor, Window
+
+
+class Write(NamedTuple):
+    """What one row gets from where, by one patch.
+
+    donor: the store's prompt that is pasted. layers, heads: ascending; heads None are all.
+    window: positions of donor and row (cached slots for a splice, prompt tokens else).
+    alpha: the donor's weight. active: whether it goes on while the row generates.
+    appended: the window of the row lies behind its own cache.
+    noise: None, or the name of the draw that replaces the donor's directions.
+    instead_of: the store's prompt and window that the patched arm would paste, where this is a
+        control for it.
+    """
+
+    donor: int
+    site: Site
+    layers: tuple[int, ...]
+    window: Window
+    heads: tuple[int, ...] | None = None
+    alpha: float = 1.0
+    active: Active = "prompt"
+    appended: bool = False
+    noise: str | None = None
+    instead_of: tuple[int, Window] | None = None
+
+    @property
+    def is_splice(self) -> bool:
+        return self.site in CACHE_SITES
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return TENSORS[self.site]
+
+    @property
+    def n_tensors(self) -> int:
+        """Tensors that it writes, over its layers."""
+        return len(self.layers) * len(self.tensors)
+
+
+class RowPlan(NamedTuple):
+    """One row of a batch: the prompt it starts from, and what is written over it.
+
+    tokens: prompt length T after the writes (the source's in a full swap, longer after an append).
+    """
+
+    prompt: int
+    tokens: int
+    writes: tuple[Write, ...] = ()
+
+    @property
+    def needs_prompt_pass(self) -> bool:
+        """Whether its prompt is computed anew, patched, rather than copied from the store."""
+        return any(w.active == "every_step(held)" or not w.is_splice for w in self.writes)
+
+    @property
+    def step_donors(self) -> tuple[int, ...]:
+        """Prompts whose own generation it reads at every step."""
+        return tuple(dict.fromkeys(w.donor for w in self.writes if w.active == "every_step"))
+
+    def writes_last_token(self, write: Write) -> bool:
+        """Whether a write covers the last prompt token, which is fed in the first step."""
+        return not write.is_splice and write.window.base_slots.stop == self.tokens
+
+    def planned_at_step(self, step: int) -> int:
+        """Tensors to write while the token of a step is fed; step 0 feeds the last prompt token."""
+        if step == 0:
+            return sum(w.n_tensors for w in self.writes if self.writes_last_token(w))
+        return sum(w.n_tensors for w in self.writes if w.active != "prompt")
+
+
+class Footprint(NamedTuple):
+    """What the writes did to one row before it generated.
+
+    fired: tensors written (layers x tensors). elements: numbers written. changed: how many of them
+    differ from what stood there. least_changed: the fewest changed in one tensor (of a residual
+    patch in several layers: in the lowest).
+    differs: how many differ from what the patched arm would write (controls only).
+    """
+
+    fired: int = 0
+    elements: int = 0
+    changed: int = 0
+    least_changed: int = 0
+    differs: int | None = None
+
+    def and_also(self, other: Footprint) -> Footprint:
+        """Both together: the footprint of a row with two writes."""
+        if not self.fired or not other.fired:
+            return other if not self.fired else self
+        known = [differs for differs in (self.differs, other.differs) if differs is not None]
+        return Footprint(
+            self.fired + other.fired,
+            self.elements + other.elements,
+            self.changed + other.changed,
+            min(self.least_changed, other.least_changed),
+            sum(known) if known else None,
+        )
+
+
+class Steps(NamedTuple):
+    """What the writes did to one row while it generated: tensors written, numbers changed."""
+
+    fired: int = 0
+    changed: int = 0

@@ -1,0 +1,276 @@
+"""From what a cell's run found to its evidence: one JSON object that a skeptic can check."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.cell import Cell
+from harness.claim import Part
+from harness.evidence import Evidence
+from harness.expectation import Expectation
+from harness.judging.checks import Check
+from harness.judging.instrument import near_ties
+from harness.judging.parts import Combined
+from harness.judging.result import Verdict
+from harness.measure.behavior import behavior
+from harness.outcome import EARLY, LATE, Outcome
+from harness.reach import classify
+from harness.run.arms import Arm
+from harness.run.likelihood import Likelihood
+from harness.run.sampling import NEAR_TIE
+from harness.run.scores import geometry_score
+from harness.run.trial import Trial
+from harness.spec import Patch, resolve_heads, resolve_layers
+
+if TYPE_CHECKING:
+    from harness.study import ModelStudy
+
+SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
+"""Geometry that is reported beside every verdict, as in the seed's table."""
+SHOWN_ROLES = ("base", "source", "patched", "versus")
+
+
+class Found(NamedTuple):
+    """A cell as it was asked, and what came of it. verdicts: one a part, those given last."""
+
+    cell: Cell
+    verdicts: Sequence[Verdict]
+    combined: Combined
+    expected: Expectation | None
+
+
+def not_judged(
+    parts: Sequence[Part], failed: Sequence[Check], pairs: int
+) -> tuple[list[Verdict], Combined]:
+    """Verdicts on a cell that was not run, because no outcome of it could decide the claim."""
+    reason = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+    verdict = Verdict(
+        word="invalid",
+        reason=reason,
+        verified=True,
+        estimate=None,
+        interval=None,
+        level=0.95,
+        interval_other=None,
+        means={},
+        pairs=pairs,
+        clusters=0,
+        checks=tuple(failed),
+    )
+    return [verdict] * len(parts), Combined("invalid", reason)
+
+
+def evidence_of(
+    study: ModelStudy,
+    found: Found,
+    trials: Mapping[str, Sequence[Trial]],
+    roles: Mapping[str, Arm],
+    likelihoods: Mapping[Any, Likelihood],
+) -> Evidence:
+    """The evidence of one cell. Its first part stands at the top level, all of them in `parts`."""
+    cell, combined, expected = found.cell, found.combined, found.expected
+    first, outcome = found.verdicts[0], cell.outcomes[0]
+    every = [trial for some in trials.values() for trial in some]
+    planned = sum(study.planned(arm) for arm in roles.values())
+    parts = [
+        _part(study, cell, part, verdict, expected, number)
+        for number, (part, verdict) in enumerate(zip(cell.parts, found.verdicts, strict=True))
+    ]
+    return Evidence(
+        claim=cell.claim.id,
+        cell=cell.id,
+        says=cell.claim.says,
+        cites=cell.claim.cites,
+        model=study.model.name,
+        task=study.task.name,
+        patch=_patches(study, cell.patches),
+        versus=_patches(study, cell.versus),
+        outcome=_outcome(study, outcome),
+        region=parts[0]["region"],
+        parts=parts,
+        verdict=combined.word,
+        reason=combined.reason,
+        verified=all(verdict.verified for verdict in found.verdicts),
+        expected=expected.word if expected else None,
+        truth=expected.to_dict() if expected else None,
+        pinned=None,
+        estimate=first.estimate,
+        interval=list(first.interval) if first.interval else None,
+        level=first.level,
+        interval_other=list(first.interval_other) if first.interval_other else None,
+        p_supported=combined.p_supported,
+        p_refuted=combined.p_refuted,
+        pairs_needed=max(
+            (v.pairs_needed for v in found.verdicts if v.pairs_needed is not None), default=None
+        ),
+        means=first.means,
+        controls=first.controls,
+        pairs=first.pairs,
+        clusters=first.clusters,
+        seeds=study.n_seeds,
+        trials={"planned": planned, "run": len(every), "failed": planned - len(every)},
+        likelihoods=len(likelihoods),
+        fired={role: _fired(trials[role]) for role in trials if role in roles and trials[role]},
+        repetition={r: _repetition(study, trials[r]) for r in SHOWN_ROLES if trials.get(r)},
+        geometry=[_geometry(study, cell, shown, trials) for shown in SHOWN_GEOMETRY]
+        if trials
+        else [],
+        checks=[check._asdict() for check in _all_checks(found.verdicts)],
+        texts=_texts(study, trials),
+        arms={role: study.runner.canonical(arm).id for role, arm in roles.items()},
+        near_ties=near_ties(every, NEAR_TIE),
+        study=study.runner.study,
+        provenance=study.provenance,
+    )
+
+
+def _patches(study: ModelStudy, patches: Sequence[Patch]) -> dict[str, Any] | None:
+    """One patch as it was asked and as it is on this model; several: the first, and all in `all`."""
+    if not patches:
+        return None
+    described = [
+        {
+            **asdict(patch),
+            "text": str(patch),
+            "resolved_layers": list(resolve_layers(patch.layers, study.model.n_layers)),
+            "resolved_heads": list(resolve_heads(patch.heads, study.model.n_kv_heads))
+            if patch.site != "residual"
+            else None,
+            "n_layers": study.model.n_layers,
+            "semantics": "splice" if patch.is_splice else "in-prefill",
+            "positions_count": "the T-1 cached tokens" if patch.is_splice else "the T prompt tokens",
+        }
+        for patch in patches
+    ]
+    return {**described[0], "all": described}
+
+
+def _outcome(study: ModelStudy, outcome: Outcome) -> dict[str, Any]:
+    said = dict(outcome.describe(study.model.n_layers))
+    if outcome.name == "behavior":
+        said |= {"scorer": study.task.scorer.name, "unit": study.task.scorer.unit}
+    return said
+
+
+def _part(
+    study: ModelStudy,
+    cell: Cell,
+    part: Part,
+    verdict: Verdict,
+    expected: Expectation | None,
+    number: int,
+) -> dict[str, Any]:
+    truth = expected.parts[number] if expected and expected.parts else None
+    return {
+        "outcome": _outcome(study, Outcome.parse(part.outcome)),
+        "estimand": part.estimand,
+        "region": {
+            "low": part.region.low,
+            "high": part.region.high,
+            "margin": cell.claim.margin,
+            "about": cell.claim.about,
+        },
+        "given": number >= len(cell.claim.parts),
+        "verdict": verdict.word,
+        "reason": verdict.reason,
+        "estimate": verdict.estimate,
+        "interval": list(verdict.interval) if verdict.interval else None,
+        "level": verdict.level,
+        "interval_other": list(verdict.interval_other) if verdict.interval_other else None,
+        "p_supported": verdict.p_supported,
+        "p_refuted": verdict.p_refuted,
+        "pairs_needed": verdict.pairs_needed,
+        "means": verdict.means,
+        "controls": verdict.controls,
+        "truth": truth,
+    }
+
+
+def _all_checks(verdicts: Sequence[Verdict]) -> list[Check]:
+    """The checks of every part: once where parts share one, numbered where they differ."""
+    if len(verdicts) == 1:
+        return list(verdicts[0].checks)
+    shared = [c for c in verdicts[0].checks if all(c in other.checks for other in verdicts[1:])]
+    own = [
+        check._replace(name=f"part {number}: {check.name}")
+        for number, verdict in enumerate(verdicts, start=1)
+        for check in verdict.checks
+        if check not in shared
+    ]
+    return [*shared, *own]
+
+
+def _fired(trials: Sequence[Trial]) -> dict[str, int]:
+    """How often an arm's patches fired and what they changed, over its trials."""
+    names = ("planned", "fired", "elements", "changed")
+    steps = ("planned_steps", "fired_steps", "changed_steps")
+    return {name: sum(getattr(trial, name) for trial in trials) for name in (*names, *steps)}
+
+
+def _repetition(study: ModelStudy, trials: Sequence[Trial]) -> dict[str, float]:
+    seen = [behavior(trial.text, study.task) for trial in trials]
+    return {
+        "distinct_share": statistics.fmean(one.distinct_share for one in seen),
+        "repeated_4grams": statistics.fmean(one.repeated_4grams for one in seen),
+        "degenerate": statistics.fmean(one.degenerate for one in seen),
+        "words": statistics.fmean(one.words for one in seen),
+    }
+
+
+def _geometry(
+    study: ModelStudy, cell: Cell, outcome: Outcome, trials: Mapping[str, Sequence[Trial]]
+) -> dict[str, Any]:
+    """Mean geometry of the arms, and whether it can say anything on the patch."""
+    n_layers = study.model.n_layers
+    if n_layers < 2 and outcome.name == "rv":
+        return {"outcome": str(outcome), "means": {}, "reach": None, "why": "one layer only"}
+    means: dict[str, float | None] = {}
+    for role in SHOWN_ROLES:
+        if some := trials.get(role):
+            scores = [geometry_score(trial, outcome, n_layers) for trial in some]
+            known = [score for score in scores if score == score]
+            means[role] = statistics.fmean(known) if len(known) == len(scores) else None
+    reach = None
+    if cell.patches:
+        pair = study.pairs[0]
+        tokens = study.runner.rows.tokens
+        fits = min(len(tokens(pair.source)), len(tokens(pair.base))) >= 16
+        reach = (
+            classify(
+                cell.patches,
+                outcome,
+                n_layers=n_layers,
+                source_tokens=len(tokens(pair.source)),
+                base_tokens=len(tokens(pair.base)),
+            )
+            if fits
+            else None
+        )
+    return {
+        "outcome": str(outcome),
+        "means": means,
+        "reach": reach.kind if reach else None,
+        "why": reach.why if reach else None,
+    }
+
+
+def _texts(study: ModelStudy, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
+    """Base, source and patched text of the pair whose patched score is the median."""
+    if not trials.get("patched"):
+        return {}
+    scorer = study.task.scorer
+    ranked = sorted((scorer(t.text), t.pair) for t in trials["patched"] if not t.seed)
+    middle = statistics.median_low(ranked)[1]
+    texts = {
+        role: next(t.text for t in trials[role] if t.pair == middle and not t.seed)
+        for role in ("base", "source", "patched")
+    }
+    return {
+        "rule": "the pair of median patched score",
+        "pair": middle,
+        **texts,
+        "scores": {role: scorer(text) for role, text in texts.items()},
+    }

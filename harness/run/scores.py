@@ -1,0 +1,47 @@
+"""From a trial to the number that a claim is about, by outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from harness.outcome import Outcome
+from harness.run.likelihood import Likelihood
+from harness.run.trial import Trial
+
+Likelihoods = Mapping[tuple[str, str, int], Likelihood]
+"""By arm id, pair and seed."""
+
+
+def scored(
+    frame: pd.DataFrame,
+    trials: Sequence[Trial],
+    outcome: Outcome,
+    n_layers: int,
+    likelihoods: Likelihoods,
+) -> pd.DataFrame:
+    """A table of trials with the outcome as its `score`; NaN where a trial has none.
+
+    frame: rows of `table.trials_frame`, in the order of `trials`.
+    """
+    if outcome.is_text:
+        column = "score" if outcome.name == "behavior" else outcome.name
+        return frame.assign(score=frame[column].astype(float))
+    if outcome.is_likelihood:
+        found = [likelihoods[trial.arm, trial.pair, trial.seed] for trial in trials]
+        values = [one.loglik if outcome.name == "loglik" else -one.kl for one in found]
+        return frame.assign(score=values)
+    return frame.assign(score=[geometry_score(trial, outcome, n_layers) for trial in trials])
+
+
+def geometry_score(trial: Trial, outcome: Outcome, n_layers: int) -> float:
+    """A participation ratio, or R_V, of a trial; NaN where its window does not fit."""
+    ratios = trial.geometry.get(f"{outcome.variant}/{outcome.where}")
+    if ratios is None:
+        return float("nan")
+    read = [ratios[layer] for layer in outcome.layers(n_layers)]
+    known = [ratio for ratio in read if ratio is not None]
+    if len(known) < len(read):
+        return float("nan")
+    return known[0] if outcome.name == "pr" else known[1] / known[0]

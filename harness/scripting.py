@@ -1,0 +1,69 @@
+"""The engine for a script of one's own: arms by name in, a table of trials out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.models.load import LoadedModel
+from harness.outcome import Outcome
+from harness.run.arms import BASE, SOURCE, Arm, patched
+from harness.run.forced import ForcedRuns
+from harness.run.ledger import Ledger
+from harness.run.runner import Runner
+from harness.run.sampling_settings import Sampling
+from harness.run.scores import scored
+from harness.run.table import trials_frame
+from harness.spec import Patch
+from harness.study import by_arm
+from harness.tasks.task import Task
+
+
+def run_study(
+    model: LoadedModel,
+    task: Task,
+    arms: Mapping[str, Patch | Sequence[Patch] | Arm],
+    *,
+    outcome: str = "behavior",
+    pairs: int | None = None,
+    seeds: int = 1,
+    max_new_tokens: int = 50,
+    temperature: float = 0.7,
+    batch_size: int | None = None,
+    ledger: Path | None = None,
+) -> pd.DataFrame:
+    """Run arms by name, with base and source beside them: one row a trial.
+
+    arms: a name (such as 'patched') to a Patch of the source, to several, or to an Arm.
+    outcome: what `score` is, such as 'behavior', 'loglik' or 'pr@27/32'; NaN where a trial has
+    none.
+    pairs: how many, from the first; None for all of the task. ledger: a folder that keeps the
+    trials and lets a killed study go on; None keeps nothing.
+    Columns: `pair, arm, seed, score`, the trial's record and its other outcomes.
+    Raises UsageError for whatever does not fit, before the model runs.
+    """
+    if seeds < 1:
+        raise UsageError(f"seeds {seeds}: expected at least 1")
+    wanted = Outcome.parse(outcome)
+    wanted.layers(model.n_layers)
+    chosen = task.first_pairs(len(task.pairs) if pairs is None else pairs)
+    named = {
+        "base": BASE,
+        "source": SOURCE,
+        **{name: arm if isinstance(arm, Arm) else patched(arm) for name, arm in arms.items()},
+    }
+    runner = Runner(model, task, Sampling(max_new_tokens, temperature), Ledger(ledger), batch_size)
+    trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
+    likelihoods = {}
+    if wanted.is_likelihood:
+        found = ForcedRuns(runner).measure(named.values(), chosen, range(seeds))
+        likelihoods = {(one.arm, one.pair, one.seed): one for one in found}
+    frames = []
+    for name, arm in named.items():
+        some = trials[runner.canonical(arm).id]
+        frame = scored(trials_frame(some, task), some, wanted, model.n_layers, likelihoods)
+        frames.append(frame.assign(arm=name))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,147 @@
+"""The table against the models themselves: what it names is what their caches hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, DynamicCache, Gemma3Config
+
+from harness.errors import UsageError
+from harness.models.architectures import (
+    TABLE,
+    Anatomy,
+    anatomy_of,
+    decoder_layers,
+    output_of,
+    with_output,
+)
+from harness.models.rotary import rotation_of
+from harness.spec import Tensor
+from tests.models.architectures import CONFIGS, prompt, tiny
+
+TOKENS = 12
+POSITIONS = torch.arange(TOKENS)
+
+
+def run(network: Any) -> tuple[Anatomy, DynamicCache, dict[tuple[int, Tensor], torch.Tensor]]:
+    """One pass: the cache, and each tensor as the table finds it, `pos head d_head`."""
+    anatomy, cache = anatomy_of(network), DynamicCache()
+    found: dict[tuple[int, Tensor], torch.Tensor] = {}
+
+    def keep(layer: int, tensor: Tensor) -> Any:
+        def hook(_module: nn.Module, _given: Any, result: Any) -> None:
+            found[layer, tensor] = anatomy.part(output_of(result), tensor)[0].clone()
+
+        return hook
+
+    tensors: tuple[Tensor, ...] = ("k", "v", "residual")
+    for layer in range(len(anatomy.layers)):
+        for tensor in tensors:
+            anatomy.module(layer, tensor).register_forward_hook(keep(layer, tensor))
+    with torch.no_grad():
+        network(input_ids=torch.tensor([prompt(TOKENS, 1)]), past_key_values=cache)
+    return anatomy, cache, found
+
+
+def wrapped_gemma3() -> Any:
+    """A multimodal model around Gemma 3, asked for text only."""
+    config = Gemma3Config(
+        text_config=tiny("gemma3").network.config.to_dict(),
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        mm_tokens_per_image=4,
+    )
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).double().eval()
+
+
+def network_of(name: str) -> Any:
+    return wrapped_gemma3() if name == "gemma3-multimodal" else tiny(name).network
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "gemma3-multimodal"])
+def test_values_of_the_table_are_the_values_of_the_cache(name: str) -> None:
+    anatomy, cache, found = run(network_of(name))
+    for layer, kept in enumerate(cache.layers):
+        assert found[layer, "v"].shape == (TOKENS, anatomy.n_kv_heads, anatomy.d_head)
+        assert torch.equal(found[layer, "v"].transpose(0, 1), kept.values[0])
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "gemma3-multimodal"])
+def test_keys_of_the_table_normed_and_rotated_are_the_keys_of_the_cache(name: str) -> None:
+    network = network_of(name)
+    anatomy, cache, found = run(network)
+    for layer, kept in enumerate(cache.layers):
+        keys = found[layer, "k"]
+        norm = getattr(getattr(anatomy.layers[layer], "self_attn", None), "k_norm", None)
+        with torch.no_grad():
+            keys = norm(keys) if norm is not None else keys
+        if anatomy.rotary is not None:
+            # yarn and longrope scale what they rotate.
+            scale = getattr(anatomy.rotary, "attention_scaling", 1.0)
+            keys = rotation_of(network)(layer, keys, POSITIONS) * scale
+        torch.testing.assert_close(keys.transpose(0, 1), kept.keys[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_output_of_a_layer_is_the_input_of_the_next(name: str) -> None:
+    network = tiny(name).network
+    layers = decoder_layers(network)
+    assert len(layers) == network.config.num_hidden_layers
+    given: list[torch.Tensor] = []
+
+    def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        given.append(args[0] if args else kwargs["hidden_states"])
+
+    for layer in layers:
+        layer.register_forward_pre_hook(note, with_kwargs=True)
+    _, _, found = run(network)
+    for layer_index in range(len(layers) - 1):
+        assert torch.equal(found[layer_index, "residual"][:, 0], given[layer_index + 1][0])
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3", "gpt_neox", "gpt2"])
+def test_writing_to_a_part_writes_the_output_and_nothing_else(name: str) -> None:
+    anatomy = anatomy_of(tiny(name).network)
+    width = {"llama": 2 * 8, "phi3": (4 + 2 + 2) * 8, "gpt_neox": 96, "gpt2": 96}[name]
+    output = torch.zeros(1, 3, width)
+    anatomy.part(output, "k")[0, 1] = 1.0
+    assert output.sum() == output[0, 1].sum() == anatomy.n_kv_heads * anatomy.d_head
+    if name != "llama":
+        assert anatomy.part(output, "v").sum() == 0
+
+
+def test_every_row_of_the_table_has_a_tiny_model() -> None:
+    assert set(TABLE) == {kind for kind, _ in CONFIGS.values()}
+
+
+def test_an_unknown_architecture_is_refused_with_what_is_missing_and_what_is_known() -> None:
+    network = tiny("llama").network
+    network.config.model_type = "novel"
+    with pytest.raises(UsageError, match=r"'novel': it is not known.*layers.*gemma2.*qwen3"):
+        anatomy_of(network)
+    with pytest.raises(UsageError, match="architecture 'novel'"):
+        decoder_layers(network)
+
+
+def test_a_module_that_is_not_where_the_table_says_is_named() -> None:
+    network = tiny("llama").network
+    network.config.model_type = "gpt_neox"
+    with pytest.raises(UsageError, match=r"'gpt_neox': no module 'attention\.query_key_value'"):
+        anatomy_of(network)
+
+
+def test_what_a_layer_returns_may_be_a_tensor_or_a_tuple() -> None:
+    old, new = torch.zeros(2), torch.ones(2)
+    assert output_of(old) is output_of((old, "weights")) is old
+    assert with_output(old, new) is new
+    assert with_output((old, "weights"), new) == (new, "weights")
