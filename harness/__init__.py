@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from harness.judging.verdict import Verdict, judge
     from harness.measure.geometry import participation_ratio
     from harness.models.load import load_model
-    from harness.spec import Patch
     from harness.scripting import run_study
+    from harness.spec import Patch
     from harness.tasks.load import load_task
 
 __version__ = "0.1.0"

@@ -193,7 +193,8 @@ def _worded(value: float, part: Part, controls: dict[str, float], margin: float)
         raise UnknownTruth(f"{part}: no value")
     if value not in part.region:
         return _Truth("refuted", f"{value:.4f} is outside {part.region}", value, controls)
-    off = [name for name, found in controls.items() if abs(found) > margin]
+    # A control also must not do what the patch does, however little that is.
+    off = [name for name, found in controls.items() if abs(found) > margin or found >= value > 0]
     if off and part.region.claims_effect:
         return _Truth("invalid", "not specific", value, controls)
     return _Truth("supported", f"{value:.4f} is inside {part.region}", value, controls)

@@ -41,6 +41,7 @@ def provenance(runner: Runner) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "dtype": model.dtype_name,
+        "n_layers": model.n_layers,
         "revision": model.revision,
         "weights_sha": model.weights_sha,
         "task_sha": runner.task.sha,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.cell import Cell
 from harness.claim import Part
@@ -16,21 +16,39 @@ from harness.judging.instrument import near_ties
 from harness.judging.parts import Combined
 from harness.judging.result import Verdict
 from harness.measure.behavior import behavior
-from harness.outcome import EARLY, LATE, Outcome
+from harness.models.load import LoadedModel
+from harness.outcome import LATE, Outcome
 from harness.reach import classify
 from harness.run.arms import Arm
 from harness.run.likelihood import Likelihood
+from harness.run.runner import Runner
 from harness.run.sampling import NEAR_TIE
 from harness.run.scores import geometry_score
 from harness.run.trial import Trial
 from harness.spec import Patch, resolve_heads, resolve_layers
-
-if TYPE_CHECKING:
-    from harness.study import ModelStudy
+from harness.tasks.task import Pair, Task
 
 SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
 """Geometry that is reported beside every verdict, as in the seed's table."""
 SHOWN_ROLES = ("base", "source", "patched", "versus")
+
+
+class Setting(NamedTuple):
+    """What every cell of a study shares. planned: how many trials of an arm a cell has."""
+
+    runner: Runner
+    pairs: Sequence[Pair]
+    n_seeds: int
+    provenance: dict[str, Any]
+    planned: Callable[[Arm], int]
+
+    @property
+    def model(self) -> LoadedModel:
+        return self.runner.model
+
+    @property
+    def task(self) -> Task:
+        return self.runner.task
 
 
 class Found(NamedTuple):
@@ -64,7 +82,7 @@ def not_judged(
 
 
 def evidence_of(
-    study: ModelStudy,
+    study: Setting,
     found: Found,
     trials: Mapping[str, Sequence[Trial]],
     roles: Mapping[str, Arm],
@@ -127,8 +145,8 @@ def evidence_of(
     )
 
 
-def _patches(study: ModelStudy, patches: Sequence[Patch]) -> dict[str, Any] | None:
-    """One patch as it was asked and as it is on this model; several: the first, and all in `all`."""
+def _patches(study: Setting, patches: Sequence[Patch]) -> dict[str, Any] | None:
+    """A patch as it was asked and as it is on this model; of several the first, all in `all`."""
     if not patches:
         return None
     described = [
@@ -141,14 +159,16 @@ def _patches(study: ModelStudy, patches: Sequence[Patch]) -> dict[str, Any] | No
             else None,
             "n_layers": study.model.n_layers,
             "semantics": "splice" if patch.is_splice else "in-prefill",
-            "positions_count": "the T-1 cached tokens" if patch.is_splice else "the T prompt tokens",
+            "positions_count": "the T-1 cached tokens"
+            if patch.is_splice
+            else "the T prompt tokens",
         }
         for patch in patches
     ]
     return {**described[0], "all": described}
 
 
-def _outcome(study: ModelStudy, outcome: Outcome) -> dict[str, Any]:
+def _outcome(study: Setting, outcome: Outcome) -> dict[str, Any]:
     said = dict(outcome.describe(study.model.n_layers))
     if outcome.name == "behavior":
         said |= {"scorer": study.task.scorer.name, "unit": study.task.scorer.unit}
@@ -156,7 +176,7 @@ def _outcome(study: ModelStudy, outcome: Outcome) -> dict[str, Any]:
 
 
 def _part(
-    study: ModelStudy,
+    study: Setting,
     cell: Cell,
     part: Part,
     verdict: Verdict,
@@ -210,7 +230,7 @@ def _fired(trials: Sequence[Trial]) -> dict[str, int]:
     return {name: sum(getattr(trial, name) for trial in trials) for name in (*names, *steps)}
 
 
-def _repetition(study: ModelStudy, trials: Sequence[Trial]) -> dict[str, float]:
+def _repetition(study: Setting, trials: Sequence[Trial]) -> dict[str, float]:
     seen = [behavior(trial.text, study.task) for trial in trials]
     return {
         "distinct_share": statistics.fmean(one.distinct_share for one in seen),
@@ -221,7 +241,7 @@ def _repetition(study: ModelStudy, trials: Sequence[Trial]) -> dict[str, float]:
 
 
 def _geometry(
-    study: ModelStudy, cell: Cell, outcome: Outcome, trials: Mapping[str, Sequence[Trial]]
+    study: Setting, cell: Cell, outcome: Outcome, trials: Mapping[str, Sequence[Trial]]
 ) -> dict[str, Any]:
     """Mean geometry of the arms, and whether it can say anything on the patch."""
     n_layers = study.model.n_layers
@@ -257,7 +277,7 @@ def _geometry(
     }
 
 
-def _texts(study: ModelStudy, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
+def _texts(study: Setting, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
     """Base, source and patched text of the pair whose patched score is the median."""
     if not trials.get("patched"):
         return {}

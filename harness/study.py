@@ -26,7 +26,7 @@ from harness.judging.result import Verdict
 from harness.models.load import LoadedModel
 from harness.outcome import Outcome
 from harness.provenance import provenance
-from harness.record import Found, evidence_of, not_judged
+from harness.record import Found, Setting, evidence_of, not_judged
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from harness.run.forced import ForcedRuns
 from harness.run.likelihood import Likelihood
@@ -94,7 +94,7 @@ class ModelStudy:
         untestable = self._untestable(cell, judged)
         if untestable:
             found = Found(asked, *not_judged(cell.parts, untestable, len(self.pairs)), expected)
-            return evidence_of(self, found, {}, {}, {}), expected
+            return evidence_of(self._setting, found, {}, {}, {}), expected
         arms = {**judged, **negative}
         if cell.patches:
             arms["self-patch"] = self_patch(cell.patches)
@@ -105,7 +105,7 @@ class ModelStudy:
         checks = self._instrument(cell, trials, roles, likelihoods)
         verdicts, combined = self._verdicts(cell, trials, likelihoods, checks)
         found = Found(asked, verdicts, combined, expected)
-        return evidence_of(self, found, trials, roles, likelihoods), expected
+        return evidence_of(self._setting, found, trials, roles, likelihoods), expected
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run base, source and the full swap on every pair: the oracle check of the instrument."""
@@ -136,6 +136,10 @@ class ModelStudy:
     def provenance(self) -> dict[str, Any]:
         """What it takes to run this again."""
         return provenance(self.runner)
+
+    @cached_property
+    def _setting(self) -> Setting:
+        return Setting(self.runner, self.pairs, self.n_seeds, self.provenance, self.planned)
 
     @cached_property
     def _lengths(self) -> list[tuple[int, int]]:
@@ -248,7 +252,7 @@ class ModelStudy:
         )
 
     def _missing_controls(self, cell: Cell, roles: Mapping[str, Arm]) -> list[Check]:
-        """A claim about layers whose wrong layers would meet the patched ones has no such control."""
+        """A claim about layers has no such control where wrong layers would meet the patched."""
         every = all(patch.layers == "all" for patch in cell.patches)
         if cell.claim.about != "layer" or every or "wrong-layer" in roles:
             return []
@@ -268,7 +272,9 @@ class ModelStudy:
         for part in cell.parts:
             outcome = Outcome.parse(part.outcome)
             needed = {*NEEDED[part.estimand], *(set(shown) - _JUDGED_ROLES)}
-            frame = self._frame({r: t for r, t in shown.items() if r in needed}, outcome, likelihoods)
+            frame = self._frame(
+                {r: t for r, t in shown.items() if r in needed}, outcome, likelihoods
+            )
             direction: Direction = "either" if outcome.is_geometry else "up"
             whole, lost = _without_holes(frame, outcome)
             is_claimed = part in cell.claim.parts
@@ -332,7 +338,7 @@ def _without_holes(frame: pd.DataFrame, outcome: Outcome) -> tuple[pd.DataFrame,
     if not missing.any():
         return frame, []
     detail = (
-        f"{int(missing.sum())} of {len(frame)} trials have no {outcome}: their window does not fit, "
-        "or its values are all zero"
+        f"{int(missing.sum())} of {len(frame)} trials have no {outcome}: their window does not "
+        "fit, or its values are all zero"
     )
     return frame.fillna({"score": 0.0}), [Check("short-window", False, detail)]

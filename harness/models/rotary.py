@@ -119,9 +119,9 @@ def _limit(network: Any, parameters: Mapping[str, Any], name: str) -> int:
 def _inv_freq(rotary: Any, kind: str, parameters: Mapping[str, Any]) -> torch.Tensor:
     """Frequencies of one type of layer, as they are below the limit.
 
-    A copy: where frequencies change with length, the module writes the new ones into its buffer.
+    Where they change with length, a longer text before may have left others in `inv_freq`.
     """
     changes = parameters.get("rope_type") in FIXED_WITHIN
     name = "original_inv_freq" if changes else "inv_freq"
     found: torch.Tensor = getattr(rotary, f"{kind}_{name}" if kind else name)
-    return found.detach().clone()
+    return found.detach()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from harness.models.architectures import decoder_layers
+from harness.models.architectures import decoder_layers, output_of, with_output
 from harness.models.load import LoadedModel
 from harness.spec import Tensor
 
@@ -64,9 +64,8 @@ def residual_edited(
 
 def _hook(layer: int, edit: Edit) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        # Decoder layers return a tensor, or in some releases a tuple that starts with it.
-        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden = output_of(output).clone()
         edit(layer, "residual", hidden[:, None])
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+        return with_output(output, hidden)
 
     return hook

@@ -6,7 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.report.terminal import interval_text, region_text
+from harness.reach import SEED_OUTCOMES, seed_table
+from harness.report.terminal import asserted_text, interval_text, part_text
 from harness.session import ClaimsSession
 
 
@@ -21,7 +22,16 @@ def render(run: dict[str, Any], state: ClaimsSession) -> str:
         autoescape=False,
     )
     environment.filters.update(
-        number=number, fence=fence, cell_text=cell_text, interval=interval_text, region=region_text
+        number=number,
+        fence=fence,
+        cell_text=cell_text,
+        interval=interval_text,
+        asserted=asserted_text,
+        part_text=part_text,
+        patch_text=patch_text,
+        geometry_text=geometry_text,
+        has_parts=lambda one: len(one["parts"]) > 1,
+        like_the_seed=_like_the_seed,
     )
     template = environment.get_template("report.md.j2")
     return template.render(run=run, models=[_model(state, name) for name in _models(state)])
@@ -47,6 +57,74 @@ def cell_text(text: str) -> str:
     return flat
 
 
+def patch_text(one: dict[str, Any]) -> str:
+    """The patches of a cell, and those that they are compared with."""
+    if one["patch"] is None:
+        return "none: source against base"
+    sides = [one["patch"], *([one["versus"]] if one["versus"] else [])]
+    return " versus ".join(" & ".join(p["text"] for p in side["all"]) for side in sides)
+
+
+def geometry_text(found: dict[str, Any]) -> str:
+    """`base, patched, source` means of a geometry, and what they can say on the patch."""
+    shown = _three(found["means"])
+    return shown if found["reach"] in (None, "informative") else f"{shown} (*{found['reach']}*)"
+
+
+def _three(means: dict[str, float | None], digits: int = 2) -> str:
+    return ", ".join(number(means.get(role), digits) for role in ("base", "patched", "source"))
+
+
+def _like_the_seed(cells: list[dict[str, Any]]) -> bool:
+    """Whether a claim's cells fit the seed's own table: one cache patch each, on behavior."""
+    return all(
+        one["patch"] is not None
+        and len(one["patch"]["all"]) == 1
+        and one["patch"]["site"] == "kv"
+        and one["patch"]["mode"] == "replace"
+        and one["versus"] is None
+        and one["outcome"]["name"] == "behavior"
+        for one in cells
+    )
+
+
+def _methods(evidence: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row an arm that was run, whichever claims it served."""
+    rows: dict[str, dict[str, Any]] = {}
+    for one in evidence:
+        if "patched" not in one["arms"]:
+            continue
+        row = rows.setdefault(
+            one["arms"]["patched"],
+            {
+                "patch": " & ".join(patch["text"] for patch in one["patch"]["all"]),
+                "geometry": one["geometry"],
+                "behavior": "-",
+                "repetition": _three(
+                    {role: seen["repeated_4grams"] for role, seen in one["repetition"].items()}
+                ),
+            },
+        )
+        for part in one["parts"]:
+            if part["outcome"]["name"] == "behavior" and "patched" in part["means"]:
+                row["behavior"] = _three(part["means"])
+    return list(rows.values())
+
+
+def _seed_rows(n_layers: int) -> list[dict[str, Any]]:
+    """The seed's method x outcome, each cell marked; the order of columns is that of the seed."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    if n_layers < 2:
+        return []
+    for cell in seed_table(n_layers=n_layers):
+        rows.setdefault((cell.method, str(cell.patch)), []).append(cell.kind)
+    assert all(len(kinds) == len(SEED_OUTCOMES) for kinds in rows.values())
+    return [
+        {"method": method, "patch": patch, "kinds": kinds}
+        for (method, patch), kinds in rows.items()
+    ]
+
+
 def _backtick_runs(text: str) -> list[str]:
     return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]
 
@@ -62,15 +140,15 @@ def _model(state: ClaimsSession, name: str) -> dict[str, Any]:
         [one for one in evidence if one["claim"] == claim]
         for claim in dict.fromkeys(one["claim"] for one in evidence)
     ]
-    estimated = [one for one in evidence if one["estimate"] is not None]
     shown = [one for one in evidence if one["texts"]]
     instrument = [one for one in state.instrument if one["model"] == name]
     return {
         "name": name,
         "claims": claims,
         "instrument": instrument,
-        "best": max(shown, key=lambda one: float(one["means"]["patched"]), default=None),
-        "lowest": min((one["estimate"] for one in estimated), default=None),
-        "highest": max((one["estimate"] for one in estimated), default=None),
+        "best": max(shown, key=lambda one: float(one["texts"]["scores"]["patched"]), default=None),
+        "methods": _methods(evidence),
+        "n_layers": (evidence or instrument)[0]["provenance"]["n_layers"],
+        "seed_table": _seed_rows((evidence or instrument)[0]["provenance"]["n_layers"]),
         "provenance": (evidence or instrument)[0]["provenance"],
     }

@@ -68,14 +68,14 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     """Lines of at most 80 columns, each with its color or None."""
 
     lines: list[tuple[str, str | None]] = []
-    head = f"  {'cell':<17} {'verdict':<13} {'transfer':>8} {'interval':<22} {'pairs':<7} checks"
+    head = f"  {'cell':<17} {'verdict':<13} {'estimate':>8} {'interval':<22} {'pairs':<7} checks"
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in evidence:
         groups.setdefault((one["model"], one["claim"]), []).append(one)
     for (model, claim), cells in groups.items():
         if lines:
             lines.append(("", None))
-        lines.append((f"{claim} {region_text(cells[0]['region'])} on {model}"[:80], None))
+        lines.append((f"{claim} {asserted_text(cells[0])} on {model}"[:80], None))
         lines.append((head, None))
         lines.extend((row(one), _COLORS[one["verdict"]]) for one in cells)
     return lines
@@ -110,3 +110,19 @@ def region_text(region: dict[str, Any]) -> str:
     if low is None:
         return f"<= {high:g}"
     return f">= {low:g}" if high is None else f"[{low:g}, {high:g}]"
+
+
+def part_text(part: dict[str, Any]) -> str:
+    """What a part says: `rv transfer >= 0.5`, with `given` before what is only a premise."""
+    given = "given " if part["given"] else ""
+    said = f"{part['outcome']['name']} {part['estimand']} {region_text(part['region'])}"
+    return given + said
+
+
+def asserted_text(one: dict[str, Any]) -> str:
+    """What a claim says, in short: its region alone where it is the usual one."""
+    parts = one["parts"]
+    usual = (parts[0]["outcome"]["name"], parts[0]["estimand"]) == ("behavior", "transfer")
+    if len(parts) == 1 and usual:
+        return region_text(parts[0]["region"])
+    return "; ".join(part_text(part) for part in parts)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.errors import UsageError
-from harness.spec import Patch, as_patches, canonical, resolve_layers, shifted_layers
+from harness.spec import Active, Patch, as_patches, canonical, resolve_layers, shifted_layers
 
 Donor = Literal["source", "base", "unrelated-base", "noise"]
 Patches = Patch | Sequence[Patch]
@@ -56,17 +56,18 @@ def patched(patches: Patches) -> Arm:
 def self_patch(patches: Patches) -> Arm:
     """The base with its own activations pasted: must change nothing.
 
-    Appending its own tail would change it, so an appended window is replaced instead: the same
-    gather, rotation and write.
+    Appending its own tail would change it, and so would holding its last position: the tail is
+    replaced instead, and every step gets its own activation. Gather, rotation, write and the
+    steps are the same.
     """
-    return Arm(
-        "base",
-        "base",
-        tuple(
-            replace(patch, mode="replace") if patch.mode == "append" else patch
-            for patch in as_patches(patches)
-        ),
-    )
+    return Arm("base", "base", tuple(map(_identity, as_patches(patches))))
+
+
+def _identity(patch: Patch) -> Patch:
+    """The patch that leaves a base as it is when it gets its own activations."""
+    mode = "replace" if patch.mode == "append" else patch.mode
+    active: Active = "every_step" if patch.active == "every_step(held)" else patch.active
+    return replace(patch, mode=mode, active=active)
 
 
 def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str, Arm]:

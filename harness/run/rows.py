@@ -127,12 +127,12 @@ class Rows:
         writes = self._writes(arm, pair, 0, lambda _: 0)
         appended = sum(len(write.window.base_slots) for write in writes if write.appended)
         self._check_length(pair, appended)
+        self._check_frequencies(pair, appended)
         for write in writes:
             if not write.is_splice or write.active != "prompt":
                 anatomy_of(self._model.network)
             if "k" in write.tensors and self._moves_keys(write, arm, pair):
                 self.rotation = self.rotation or rotation_of(self._model.network)
-                self._check_frequencies(pair, appended)
             if write.is_splice and write.active == "prompt" and arm != FULL_SWAP:
                 self._check_reached(write, pair)
         self._checked.add((arm, pair.id))
@@ -156,14 +156,17 @@ class Rows:
         )
 
     def _check_frequencies(self, pair: Pair, appended: int) -> None:
-        """Keys can be moved only as long as the rotary frequencies do not depend on length."""
+        """Refuse lengths at which transformers picks other rotary frequencies for a whole batch.
+
+        Keys that were cached before then no longer fit, and rows of a batch change each other.
+        """
         limit = longest_fixed(self._model.network)
         prompts = max(len(self.tokens(pair.source)), len(self.tokens(pair.base)) + appended)
         if limit is not None and prompts + self._max_new_tokens > limit:
             raise UsageError(
                 f"{_where(pair)}: {self._model.name} changes its rotary frequencies beyond {limit} "
-                f"positions, and this pair has up to {prompts + self._max_new_tokens}; keys that "
-                "move need fixed ones"
+                f"positions, and this pair has up to {prompts + self._max_new_tokens}; expected "
+                "shorter prompts or fewer new tokens"
             )
 
     def _check_length(self, pair: Pair, appended: int) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from harness.errors import UsageError
 from harness.models.load import LoadedModel
-from harness.run.arms import BASE, SOURCE, Arm, canonical_arm, controls, patched, self_patch
+from harness.run.arms import BASE, SOURCE, Arm, canonical_arm, controls, patched
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling

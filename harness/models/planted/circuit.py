@@ -46,7 +46,7 @@ class Circuit(NamedTuple):
     layers: tuple[Layer, ...]
     feedback: float
 
-    def index(self, dim: Dim) -> int:
+    def at(self, dim: Dim) -> int:
         """Which row of a block of features or states is this dimension."""
         return self.dims.index(dim)
 

@@ -161,9 +161,7 @@ def _features(circuit: Circuit, style: int, is_trigger: bool) -> list[float]:
     return list(found.values())
 
 
-def _of_word(
-    planted: Planted, circuit: Circuit, word: str, content: Floats | None
-) -> list[float]:
+def _of_word(planted: Planted, circuit: Circuit, word: str, content: Floats | None) -> list[float]:
     row = planted.words.index(word)
     return [
         float(content[row, int(dim.removeprefix("content."))])

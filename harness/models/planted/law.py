@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from harness.errors import UsageError
 from harness.models.planted.catalog import Planted
 from harness.models.planted.circuit import Circuit, Floats
 from harness.models.planted.features import Prompts
 from harness.models.planted.pasting import Row
 from harness.models.planted.simulate import Fill, Trace, run
+from harness.models.planted.unknown import UnknownTruth
 from harness.models.planted.words import MARKERS
 
 _SAME = 1e-12
@@ -68,7 +68,7 @@ def unpatched_law(
     planted: Planted, circuit: Circuit, prompts: Prompts, *, steps: int, temperature: float
 ) -> Law:
     """The law of prompts that go their own way."""
-    trigger, value = circuit.index("trigger"), circuit.feedback
+    trigger, value = circuit.at("trigger"), circuit.feedback
     silent = run(circuit, prompts)
     logits = _logits(planted, circuit, silent, prompts, steps, temperature)
     own = np.zeros(logits.shape[1:])
@@ -87,25 +87,29 @@ def patched_law(
     temperature: float,
     fill: Fill | None = None,
 ) -> Law:
-    """The law of patched rows.
+    """The law of patched rows. fill: what is written instead of the donor's vectors.
 
-    Raises UsageError for noise with the lengths of vectors that are themselves random.
+    Raises UnknownTruth for noise as long as vectors that follow what the donor generates: it has no
+    law of this form.
     """
 
-    def logits(own: float, donor: float) -> Floats:
+    def logits(own: float, donor: float, fill: Fill | None = None) -> Floats:
         trace = row.run(circuit, fill, own_feedback=own, donor_feedback=donor)
         return _logits(planted, circuit, trace, row.prompts, steps, temperature)
 
-    value = circuit.feedback
-    silent = logits(0.0, 0.0)
-    zero = np.zeros(silent.shape[1:])
-    if not value:
-        return Law(_classes(planted), silent, zero, zero, None)
-    if fill is not None:
-        raise UsageError("noise on a model with feedback takes the noise's own law, see `truth`")
-    own = _slope(logits(value, 0.0), silent)
-    of_donor = _slope(logits(0.0, value), silent) if row.follows_donor else zero
-    donor = None
+    value, silent = circuit.feedback, logits(0.0, 0.0, fill)
+    own, of_donor, donor = np.zeros(silent.shape[1:]), np.zeros(silent.shape[1:]), None
+    if value:
+        if fill is not None and row.follows_donor:
+            raise UnknownTruth(
+                f"model {planted.name!r}: the truth of noise at every step is not known, as its "
+                "length follows what the donor generates"
+            )
+        # Signals are linear, so that what a marker adds does not depend on what is pasted.
+        pasted = logits(0.0, 0.0)
+        own = _slope(logits(value, 0.0), pasted)
+        if row.follows_donor:
+            of_donor = _slope(logits(0.0, value), pasted)
     if of_donor.any():
         donor = unpatched_law(planted, circuit, row.donor, steps=steps, temperature=temperature)
     return Law(_classes(planted), silent, own, of_donor, donor)
@@ -132,12 +136,12 @@ def _logits(
     read = (prompts.tokens[:, None] - 1 + np.arange(steps))[None]
     final = trace.states[-1]
     seen = np.take_along_axis(final, np.broadcast_to(read, (len(final), *read.shape[1:])), -1)
-    common = planted.offset + planted.gain * seen[circuit.index("signal")]
+    common = planted.offset + planted.gain * seen[circuit.at("signal")]
     logits = [
         common
         + sum(
             (
-                one.gain * seen[circuit.index(one.of)]
+                one.gain * seen[circuit.at(one.of)]
                 for one in planted.raises
                 if words[0] in one.words
             ),

@@ -46,7 +46,7 @@ class Row(NamedTuple):
         donor_feedback: float = 0.0,
     ) -> Trace:
         """The row's run. The feedbacks are the triggers of all words that each generates."""
-        trigger = circuit.index("trigger")
+        trigger = circuit.at("trigger")
         donor = run(circuit, self.donor.going_on(trigger, donor_feedback))
         prompts = self.prompts.going_on(trigger, own_feedback)
         return run(circuit, prompts, donor, self.pastes, fill)
@@ -104,9 +104,7 @@ def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
     if is_source_run(patches, donor):
         return Row(cases.source, cases.source, ())
     prompts = {"base": cases.base, "unrelated-base": cases.unrelated}.get(donor, cases.source)
-    windows = [
-        [window_of(patch, *lengths) for lengths in _lengths(cases)] for patch in patches
-    ]
+    windows = [[window_of(patch, *lengths) for lengths in _lengths(cases)] for patch in patches]
     row = cases.base
     if patches[0].mode == "append":
         row = row.parted(len(windows[0][0].base_slots))

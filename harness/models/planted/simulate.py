@@ -82,8 +82,8 @@ def run(
         return trace
     over = _Writer(donor, spliced, fill)
     cached = Trace(
-        [over.write(circuit, l, "v", values) for l, values in enumerate(trace.values)],
-        [over.write(circuit, l, "k", keys[None])[0] for l, keys in enumerate(trace.keys)],
+        [over.write(circuit, layer, "v", values) for layer, values in enumerate(trace.values)],
+        [over.write(circuit, layer, "k", k[None])[0] for layer, k in enumerate(trace.keys)],
         [],
     )
     return _pass(circuit, prompts, writer, cached)
@@ -114,11 +114,9 @@ class _Writer:
         if found is None:
             assert self._donor is not None
             paste, of = self._pastes[index], self._donor
-            from_donor = {
-                "v": lambda: of.values[layer],
-                "k": lambda: of.keys[layer][None],
-                "residual": lambda: of.states[layer],
-            }[tensor]()
+            from_donor = of.states[layer] if tensor == "residual" else of.values[layer]
+            if tensor == "k":
+                from_donor = of.keys[layer][None]
             taken = np.broadcast_to(paste.taken, (len(from_donor), *paste.taken.shape))
             found = np.take_along_axis(from_donor, taken, axis=-1)
             if self._fill is not None:
@@ -142,7 +140,7 @@ def _pass(circuit: Circuit, prompts: Prompts, writer: _Writer, cached: Trace | N
         if not circuit.is_idle(index):
             scale = np.array(layer.scale)[:, None, None]
             values = writer.write(circuit, index, "v", scale * state[list(layer.of)])
-            keys = state[circuit.index("trigger")]
+            keys = state[circuit.at("trigger")]
             keys = writer.write(circuit, index, "k", keys[None])[0]
             if cached is not None:
                 values = np.where(slots, cached.values[index], values)

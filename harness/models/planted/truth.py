@@ -1,134 +1,280 @@
-"""What is true of a planted model: expected scores and transfer, in closed form.
+"""What is true of a planted model: expected outcomes and transfer, without running it.
 
-The signal at step t of a row with a prompt of T tokens is
+Behavior. The model is run as a circuit of linear maps (`simulate`), which gives the probability of
+every word at every step (`law`), so the expected lexicon score is an average of probabilities:
+exact over the sampling, no simulation, and within about 1e-6 of the network (its RMSNorm is linear
+to 1e-7). It is known for every patch, several at once, and every donor.
 
-    m_t = sum over layers of share[layer] * triggers[layer] / (T + t),
+Noise as the donor is averaged over as well. Where the signal is linear in what is pasted and all
+that matters, it is taken as normal with its exact variance (Gauss-Hermite), which is right to the
+fourth cumulant. Elsewhere it is the mean over about 5000 draws of the noise with a fixed seed; the
+standard error is below 0.7% of the whole scale, and mostly below 0.1%. It is not known, and refused
+with UnknownTruth, for the residual (whose noise is so long that nothing is linear any more), and at
+every step of a model with feedback.
 
-because attention averages uniformly over the T + t positions and generated words carry no
-trigger. A marker word follows with probability sigmoid((offset + gain * m_t) / temperature)
-(both classes have as many words), so the expected lexicon score is an average of sigmoids: exact
-over the sampling, no simulation. It agrees with the network to about 1e-6, the linearity of
-RMSNorm.
-
-For the noise control the average is over the noise as well. The pasted values' trigger component
-is then a sum of independent components of uniform directions; it is taken as normal with its
-exact variance (Gauss-Hermite), which is right to the fourth cumulant.
+Geometry (`pr@LAYER`, `rv`) follows from the tokens and the patch; see `geometry`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cache
-from itertools import product
+from math import ceil
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import expit
 
 from harness.errors import UsageError
-from harness.models.planted.catalog import (
-    CONTENT,
-    D_HEAD,
-    LONGEST_PROMPT,
-    N_LAYERS,
-    SHORTEST_PROMPT,
-    Planted,
+from harness.models.planted import geometry
+from harness.models.planted.catalog import D_HEAD, LONGEST_PROMPT, Planted
+from harness.models.planted.circuit import Circuit, Floats, circuit_of
+from harness.models.planted.features import Cases, of_pairs, population
+from harness.models.planted.law import Law, class_probabilities, patched_law, unpatched_law
+from harness.models.planted.pasting import (
+    DONORS,
+    Donor,
+    Row,
+    check,
+    extra_positions,
+    row_of,
+    tokens_needed,
 )
-from harness.models.planted.words import MARKERS, PLAIN, TRIGGERS
-from harness.spec import Patch, resolve_layers, resolve_window
+from harness.models.planted.simulate import Noise, no_vectors, run, squared_length
+from harness.models.planted.unknown import UnknownTruth
+from harness.models.planted.words import PLAIN
+from harness.outcome import Outcome
+from harness.spec import Patch, as_patches
 from harness.tasks.task import Task
 
-Floats = npt.NDArray[np.float64]
-Donor = Literal["source", "unrelated-base", "noise"]
+__all__ = [
+    "DONORS",
+    "Donor",
+    "Means",
+    "Over",
+    "UnknownTruth",
+    "expected_means",
+    "laws",
+    "true_transfer",
+]
+
+Over = Literal["population", "pairs"]
 _QUADRATURE_POINTS = 40
-_TRIGGER_SET = frozenset(TRIGGERS)
-
-
-class Shape(NamedTuple):
-    """What the truth needs to know of a pair: where its triggers are.
-
-    source, base: 1 where the token is a trigger word, shape `[pos]`.
-    source_norms: squared norm of each source value, for the noise control; shape `[pos]`.
-    """
-
-    source: Floats
-    base: Floats
-    source_norms: Floats
-
-
-class Row(NamedTuple):
-    """A row as the model sees it: prompt length, triggers and their variance, `[layer]`."""
-
-    tokens: int
-    triggers: Floats
-    variance: Floats
+_NOISE_ROWS = 5000
+_NOISE_SEED = 0
 
 
 class Means(NamedTuple):
-    """Expected scores of the three arms, in the task's unit."""
+    """Expected outcomes of the three arms, in the outcome's unit."""
 
     base: float
     source: float
     patched: float
 
 
+class Laws(NamedTuple):
+    """The laws of the three arms; the variance of the patched logits over noise, if it is normal.
+
+    variance: `[row, step]`; None where the law is that of each row.
+    """
+
+    base: Law
+    source: Law
+    patched: Law
+    variance: Floats | None
+
+
 def expected_means(
     planted: Planted,
-    patch: Patch,
+    patches: Patch | Sequence[Patch],
     task: Task,
     *,
     donor: Donor = "source",
     max_new_tokens: int = 50,
     temperature: float = 0.7,
-    over: Literal["population", "pairs"] = "population",
+    over: Over = "population",
+    outcome: str | Outcome = "behavior",
 ) -> Means:
-    """Expected lexicon scores of base, source and patched (or control) arm.
+    """Expected outcome of the base, the source and the patched (or control) arm.
 
-    over: 'population', the law that the planted task's pairs are drawn from, or 'pairs', the
+    patches: one, or several of one arm.
+    over: 'population', the law that the planted task's pairs are drawn from (for geometry, which
+        depends on the very words, all 300 pairs of the planted task stand for it), or 'pairs', the
         pairs that `task` holds.
-    Raises UsageError for another scorer than the lexicon, a temperature of 0, or a population
-    asked of a task that is not this model's own.
+    outcome: 'behavior' (or 'score_lexicon'), 'pr@LAYER' or 'rv' over the prompt, uncentred.
+    Raises UsageError for a population asked of a task that is not this model's own and for windows
+    that do not fit; UnknownTruth, a UsageError too, wherever the truth is not known: another
+    outcome, another scorer than the lexicon, a temperature of 0, and noise as said above.
     """
-    if task.scorer.name != "lexicon":
-        raise UsageError(f"task {task.name!r}: the truth is known for the scorer 'lexicon' only")
-    if temperature <= 0:
-        raise UsageError(f"temperature {temperature}: the truth is known above 0 only")
+    patches = as_patches(patches)
+    check(patches, donor)
+    outcome = Outcome.parse(outcome) if isinstance(outcome, str) else outcome
     if over == "population" and task.name != f"planted:{planted.name}":
         raise UsageError(f"task {task.name!r} is not drawn from the population of {planted.name}")
-    shapes = list(_population(planted) if over == "population" else _shapes_of(task))
-    rows = [_rows(shape, patch, donor) for shape in shapes]
-    scores = (
-        np.array(
-            [_expected_score(planted, row[arm], task, max_new_tokens, temperature) for row in rows]
-        )
-        for arm in range(3)
-    )
-    return Means(*(float(np.mean(score)) for score in scores))
-
-
-def true_transfer(
-    planted: Planted,
-    patch: Patch,
-    task: Task,
-    *,
-    donor: Donor = "source",
-    max_new_tokens: int = 50,
-    temperature: float = 0.7,
-    over: Literal["population", "pairs"] = "population",
-) -> float:
-    """The exact transfer (patched - base) / (source - base); NaN where source equals base."""
-    base, source, patched = expected_means(
+    if outcome.is_geometry:
+        if over == "population":
+            task = planted.task()
+        return Means(*geometry.expected(planted, patches, task, donor, outcome))
+    if str(outcome) not in ("behavior", "score_lexicon"):
+        raise UnknownTruth(f"outcome {outcome}: the truth is known for behavior and geometry only")
+    if task.scorer.name != "lexicon":
+        raise UnknownTruth(f"task {task.name!r}: the truth is known for the scorer 'lexicon' only")
+    found = laws(
         planted,
-        patch,
+        patches,
         task,
         donor=donor,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         over=over,
     )
+    patched = _score(found.patched, task)
+    if found.variance is not None:
+        patched = _score_over_noise(found.patched, found.variance, task)
+    return Means(_score(found.base, task), _score(found.source, task), patched)
+
+
+def true_transfer(
+    planted: Planted,
+    patches: Patch | Sequence[Patch],
+    task: Task,
+    *,
+    donor: Donor = "source",
+    max_new_tokens: int = 50,
+    temperature: float = 0.7,
+    over: Over = "population",
+    outcome: str | Outcome = "behavior",
+) -> float:
+    """The exact transfer (patched - base) / (source - base); NaN where source equals base."""
+    base, source, patched = expected_means(
+        planted,
+        patches,
+        task,
+        donor=donor,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        over=over,
+        outcome=outcome,
+    )
     gap = source - base
     return (patched - base) / gap if abs(gap) > 1e-9 else float("nan")
+
+
+def laws(
+    planted: Planted,
+    patches: Sequence[Patch],
+    task: Task,
+    *,
+    donor: Donor,
+    max_new_tokens: int,
+    temperature: float,
+    over: Over,
+) -> Laws:
+    """The laws of what the arms generate, a row for each pair (for noise, for each draw).
+
+    Raises UsageError as `expected_means` does.
+    """
+    if temperature <= 0:
+        raise UnknownTruth(f"temperature {temperature}: the truth is known above 0 only")
+    circuit = circuit_of(planted)
+    cases = _cases(planted, circuit, patches, task, donor, max_new_tokens, over)
+    steps, heat = max_new_tokens, temperature
+    base = unpatched_law(planted, circuit, cases.base, steps=steps, temperature=heat)
+    source = unpatched_law(planted, circuit, cases.source, steps=steps, temperature=heat)
+    if donor != "noise":
+        row = row_of(cases, patches, donor)
+        patched = patched_law(planted, circuit, row, steps=steps, temperature=heat)
+        return Laws(base, source, patched, None)
+    if any(patch.site == "residual" for patch in patches):
+        raise UnknownTruth(
+            "donor 'noise' on the residual: the truth is not known; expected keys or values"
+        )
+    if _is_normal(planted, patches):
+        row = row_of(cases, patches, donor)
+        patched = patched_law(planted, circuit, row, steps=steps, temperature=heat, fill=no_vectors)
+        variance = _variance(circuit, row, steps) * (planted.gain / heat) ** 2
+        return Laws(base, source, patched, variance)
+    row = row_of(cases.repeated(ceil(_NOISE_ROWS / len(cases.base.tokens))), patches, donor)
+    noise = Noise(_NOISE_SEED)
+    patched = patched_law(planted, circuit, row, steps=steps, temperature=heat, fill=noise)
+    return Laws(base, source, patched, None)
+
+
+def _cases(
+    planted: Planted,
+    circuit: Circuit,
+    patches: Sequence[Patch],
+    task: Task,
+    donor: Donor,
+    steps: int,
+    over: Over,
+) -> Cases:
+    if over == "population":
+        room = steps + extra_positions(patches, LONGEST_PROMPT)
+        return population(planted, circuit, room)
+    longest = max(len(prompt.text.split()) for prompt in (*task.sources, *task.bases))
+    needed = None
+    if donor == "unrelated-base":
+
+        def needed(n_source: int, n_base: int) -> int:
+            return tokens_needed(patches, n_source, n_base)
+
+    return of_pairs(planted, circuit, task, steps + extra_positions(patches, longest), needed)
+
+
+def _is_normal(planted: Planted, patches: Sequence[Patch]) -> bool:
+    """Whether noise moves every logit alike, and by a sum over positions and layers."""
+    channels = [channel for reading in planted.readings for channel in reading.channels]
+    return (
+        not planted.raises
+        and not planted.marker_trigger
+        and not any(reading.match for reading in planted.readings)
+        and all(channel.to in (None, "signal") for channel in channels)
+        and all(patch.active == "prompt" for patch in patches)
+    )
+
+
+def _variance(circuit: Circuit, row: Row, steps: int) -> Floats:
+    """Variance of the signal over noise, `[row, step]`.
+
+    A component of a direction that is uniform on the sphere has mean square 1 / D_HEAD.
+    """
+    donor = run(circuit, row.donor)
+    pos = row.prompts.positions
+    total = np.zeros(row.prompts.features.shape[1:])
+    for paste in row.pastes:
+        for index in paste.layers if "v" in paste.tensors else ():
+            layer = circuit.layers[index]
+            if not layer.writes:
+                continue
+            square = squared_length(donor.values[index], layer.unseen)
+            taken = np.take_along_axis(square, paste.taken, axis=-1) * paste.written
+            weight = paste.alpha * layer.writes[0][2]
+            total += weight**2 / D_HEAD * np.cumsum(taken, -1) / (pos + 1) ** 2
+    read = row.prompts.tokens[:, None] - 1 + np.arange(steps)
+    variance: Floats = np.take_along_axis(total, read, axis=-1)
+    return variance
+
+
+def _score(law: Law, task: Task) -> float:
+    """100 * the expected share of lexicon words among the generated words."""
+    return _lexicon_words(law.probabilities(), law, task)
+
+
+def _score_over_noise(law: Law, variance: Floats, task: Task) -> float:
+    nodes, weights = _quadrature()
+    spread = np.sqrt(variance)
+    mean = sum(
+        weight * class_probabilities(law.classes, law.logits + node * spread)
+        for node, weight in zip(nodes, weights, strict=True)
+    )
+    return _lexicon_words(np.asarray(mean), law, task)
+
+
+def _lexicon_words(probabilities: Floats, law: Law, task: Task) -> float:
+    in_class = np.array(
+        [len(task.lexicon.intersection(words)) / len(words) for words in (*law.classes, PLAIN)]
+    )
+    return float(100 * np.mean(np.tensordot(in_class, probabilities, 1)))
 
 
 @cache
@@ -136,71 +282,3 @@ def _quadrature() -> tuple[Floats, Floats]:
     """Nodes and weights with which a sum is a mean over a standard normal."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_POINTS)
     return nodes, weights / weights.sum()
-
-
-def _population(planted: Planted) -> Iterator[Shape]:
-    """Every (source length, base length), equally likely; triggers depend on lengths only."""
-    lengths = range(SHORTEST_PROMPT, LONGEST_PROMPT + 1)
-    norms = _mean_value_norms()
-    for n_source, n_base in product(lengths, lengths):
-        source = (np.arange(n_source) < planted.n_triggers(n_source)).astype(float)
-        yield Shape(source, np.zeros(n_base), np.where(source > 0, *norms))
-
-
-def _shapes_of(task: Task) -> Iterator[Shape]:
-    norms = _mean_value_norms()
-    for pair in task.pairs:
-        source, base = (
-            np.array([word in _TRIGGER_SET for word in prompt.text.split()], dtype=float)
-            for prompt in (pair.source, pair.base)
-        )
-        yield Shape(source, base, np.where(source > 0, *norms))
-
-
-def _mean_value_norms() -> tuple[float, float]:
-    """Mean squared norm of V for a trigger and for any other word.
-
-    The content components are uniform on [-c, c], with mean square c**2 / 3.
-    """
-    content = (D_HEAD - 1) * CONTENT**2 / 3
-    return 1.0 + content, content
-
-
-def _rows(shape: Shape, patch: Patch, donor: Donor) -> tuple[Row, Row, Row]:
-    n_source, n_base = len(shape.source), len(shape.base)
-    zero = np.zeros(N_LAYERS)
-    base = Row(n_base, np.full(N_LAYERS, shape.base.sum()), zero)
-    source = Row(n_source, np.full(N_LAYERS, shape.source.sum()), zero)
-    if donor == "source" and patch.is_full_swap(N_LAYERS):
-        return base, source, source
-    layers = list(resolve_layers(patch.layers, N_LAYERS))
-    window = resolve_window(patch.positions, n_source, n_base)
-    if patch.site == "k":
-        return base, source, base
-    taken = slice(window.source_slots.start, window.source_slots.stop)
-    given = slice(window.base_slots.start, window.base_slots.stop)
-    triggers, variance = base.triggers.copy(), zero.copy()
-    triggers[layers] -= shape.base[given].sum()
-    if donor == "source":
-        triggers[layers] += shape.source[taken].sum()
-    if donor == "noise":
-        variance[layers] = shape.source_norms[taken].sum() / D_HEAD
-    return base, source, Row(n_base, triggers, variance)
-
-
-def _expected_score(
-    planted: Planted, row: Row, task: Task, max_new_tokens: int, temperature: float
-) -> float:
-    """100 * the expected share of lexicon words among the generated words."""
-    shares = np.array(planted.shares)
-    positions = row.tokens + np.arange(max_new_tokens)
-    scale = planted.gain / temperature / positions
-    mean = planted.offset / temperature + scale * (shares @ row.triggers)
-    deviation = scale * np.sqrt(shares**2 @ row.variance)
-    marker = expit(mean)
-    if deviation.any():
-        nodes, weights = _quadrature()
-        marker = expit(mean[:, None] + deviation[:, None] * nodes) @ weights
-    in_markers = len(task.lexicon.intersection(MARKERS)) / len(MARKERS)
-    in_plain = len(task.lexicon.intersection(PLAIN)) / len(PLAIN)
-    return float(100 * np.mean(marker * in_markers + (1 - marker) * in_plain))

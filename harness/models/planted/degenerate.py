@@ -1,0 +1,103 @@
+"""How much of what a planted model generates is degenerate text, by its own law.
+
+Monte Carlo of the law of words (`truth.laws`), with a fixed seed: the network is not run. What is
+degenerate is decided by the same rule as for generated text, `harness.measure.behavior`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Literal
+
+import numpy as np
+
+from harness.measure.behavior import behavior
+from harness.models.planted.catalog import Planted
+from harness.models.planted.circuit import Floats
+from harness.models.planted.features import Ints
+from harness.models.planted.law import Law, class_probabilities
+from harness.models.planted.pasting import Donor, check
+from harness.models.planted.truth import Over, laws
+from harness.models.planted.words import MARKERS, PLAIN
+from harness.spec import Patch, as_patches
+from harness.tasks.task import Task
+
+_SEED = 0
+_WORDS = (*MARKERS, *PLAIN)
+"""In token-id order, as the uniforms choose them."""
+_ANY = Patch("kv", "all", "all")
+
+
+def expected_degenerate_share(
+    planted: Planted,
+    patches: Patch | Sequence[Patch],
+    task: Task,
+    *,
+    arm: Literal["base", "source", "patched"] = "patched",
+    donor: Donor = "source",
+    max_new_tokens: int = 50,
+    temperature: float = 0.7,
+    over: Over = "population",
+    texts: int = 400,
+) -> float:
+    """The probability that a generated text is degenerate, from at least `texts` texts.
+
+    patches, donor: of the arm 'patched'; the other arms do not read them, and `patches` may then
+        be empty. The standard error of the share is at most 0.5 / sqrt(texts).
+    Raises UsageError as `truth.expected_means` does.
+    """
+    is_patched = arm == "patched"
+    asked = as_patches(patches) if is_patched else (_ANY,)
+    check(asked, donor)
+    found = laws(
+        planted,
+        asked,
+        task,
+        donor=donor if is_patched else "source",
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        over=over,
+    )
+    law: Law = getattr(found, arm)
+    spread = np.sqrt(found.variance) if is_patched and found.variance is not None else None
+    draw = np.random.default_rng(_SEED)
+    judged: list[bool] = []
+    for _ in range(ceil(texts / law.logits.shape[1])):
+        words = _texts(law, draw, spread)
+        written = [" ".join(_WORDS[i] for i in row) for row in words.tolist()]
+        judged += [behavior(text, task).degenerate for text in written]
+    return float(np.mean(judged))
+
+
+def _texts(law: Law, draw: np.random.Generator, spread: Floats | None) -> Ints:
+    """One text for each row: numbers of words, `[row, step]`.
+
+    spread: of the logits over noise; one draw of the noise holds for a whole text.
+    """
+    _, n_rows, steps = law.logits.shape
+    logits = law.logits
+    if spread is not None:
+        logits = logits + draw.standard_normal((n_rows, 1)) * spread
+    uniform = draw.random((n_rows, steps))
+    own, of_donor = np.zeros(n_rows), np.zeros(n_rows)
+    words = np.zeros((n_rows, steps), dtype=np.int64)
+    for t in range(steps):
+        fed = law.own[:, t] * own + law.of_donor[:, t] * of_donor
+        words[:, t] = _choose(law, logits[:, :, t] + fed, uniform[:, t])
+        own += words[:, t] < len(MARKERS)
+        if law.donor is not None:
+            theirs = law.donor.logits[:, :, t] + law.donor.own[:, t] * of_donor
+            of_donor += _choose(law.donor, theirs, uniform[:, t]) < len(MARKERS)
+    return words
+
+
+def _choose(law: Law, logits: Floats, uniform: Floats) -> Ints:
+    """The word under each uniform, `[row]`, by the inverse CDF in token-id order."""
+    of_class = class_probabilities(law.classes, logits)
+    chance = np.empty((len(uniform), len(_WORDS)))
+    for words, whole in zip((*law.classes, PLAIN), of_class, strict=True):
+        chance[:, [_WORDS.index(word) for word in words]] = whole[:, None] / len(words)
+    below = np.cumsum(chance, axis=1) <= uniform[:, None]
+    chosen: Ints = np.minimum(below.sum(1), len(_WORDS) - 1)
+    return chosen
