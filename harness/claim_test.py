@@ -1,4 +1,4 @@
-"""What a claim's test holds in its hands: `study.judge(...)` and `study.check_full_swap()`.
+"""What a claim's test holds in its hands: `study.judge(...)`, or one of the two that judge nothing.
 
 Turns evidence into a test result; how a verdict counts is decided in `harness.expectation`.
 """
@@ -8,16 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from harness.cell import Cell
 from harness.claim import Claim
 from harness.errors import UsageError
-from harness.evidence import EVIDENCE, INSTRUMENT, Evidence, InstrumentEvidence, to_json
+from harness.evidence import (
+    EVIDENCE,
+    INSTRUMENT,
+    PROTOCOL,
+    Evidence,
+    InstrumentEvidence,
+    ProtocolEvidence,
+    to_json,
+)
 from harness.expectation import outcome
+from harness.published.replay import replay_published
 from harness.run.arms import Patches
 from harness.study import ModelStudy
+from harness.tasks.load import load_task
 
 
 @dataclass
@@ -61,6 +72,19 @@ class ClaimTest:
         if failed:
             lines = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
             pytest.fail(f"the instrument fails: {lines}", pytrace=False)
+        return evidence
+
+    def replay_published(self, prose: Path) -> ProtocolEvidence:
+        """Replay the seed's procedure with its defects, and record what each does; no verdict.
+
+        prose: the task file whose lexicon is held against the seed's own best cell.
+        """
+        study = self.study
+        with _one_line_errors():
+            evidence = replay_published(
+                study.runner, study.pairs, load_task(prose), study.show_progress
+            )
+        self.record(PROTOCOL, to_json(evidence.__dict__))
         return evidence
 
 

@@ -10,6 +10,7 @@ from typing import Any
 SCHEMA = 1
 EVIDENCE = "claim_evidence"
 INSTRUMENT = "instrument_evidence"
+PROTOCOL = "protocol_evidence"
 """Names under which evidence travels in a test report's properties, as one JSON string."""
 
 
@@ -87,6 +88,31 @@ class InstrumentEvidence:
     trials: dict[str, int]
     arms: dict[str, str]
     study: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProtocolEvidence:
+    """The published protocol replayed on one model: a demonstration, no claim, no verdict word.
+
+    pair: the one of the single trials; drawn: the number that their luck was made from.
+    rows: the table, all defects first and none last. engines: the engine's defects, each alone.
+    best: the best cell's text here, sample: the seed's own; each with why it scores.
+    trials: counts planned, run, failed; none of them is in the ledger or in `trials.csv`.
+    """
+
+    name: str
+    model: str
+    task: str
+    pairs: int
+    pair: str
+    drawn: int
+    defects: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    engines: list[dict[str, Any]]
+    best: dict[str, Any]
+    sample: dict[str, Any]
+    trials: dict[str, int]
     provenance: dict[str, Any]
 
 

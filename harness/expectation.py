@@ -26,6 +26,9 @@ from harness.tasks.task import Task
 _SURELY_DEGENERATE, _SURELY_NOT = 3.0, 0.2
 """Expected shares of degenerate texts, in multiples of the task's limit, that leave no doubt."""
 
+_ANY = (Patch("v", "0", "last(1)"),)
+"""Stands for a patch where only base and source are asked for."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -137,7 +140,7 @@ class _Study(NamedTuple):
     def means(self, patches: Sequence[Patch], donor: Donor, outcome: Outcome) -> Means:
         return expected_means(
             self.planted,
-            tuple(patches),
+            tuple(patches) or _ANY,
             self.task,
             donor=donor,
             outcome=str(outcome),
@@ -159,7 +162,7 @@ class _Study(NamedTuple):
         for arm, patches in arms:
             share = expected_degenerate_share(
                 self.planted,
-                tuple(patches),
+                tuple(patches) or _ANY,
                 self.task,
                 arm=arm,
                 max_new_tokens=self.sampling.max_new_tokens,

@@ -19,12 +19,13 @@ import pytest
 
 from harness.claim import claim_of
 from harness.errors import UsageError
-from harness.evidence import EVIDENCE, INSTRUMENT
+from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
 from harness.report import terminal
-from harness.session import EMBEDDED, PROFILES, ClaimsSession, Settings, describe
+from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
 
 COLLECTED = "claims_collected"
 MODEL_FIXTURE = "_claims_model"
+REPLAY_MARK = "published_protocol"
 _SESSION = pytest.StashKey[ClaimsSession]()
 _COLLECTED = pytest.StashKey[list[str]]()
 
@@ -49,6 +50,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--temperature", dest="claims_temperature", type=float, metavar="X", help="0.7; 0: greedy")
     add("--batch-size", dest="claims_batch_size", metavar="N|auto", help="rows decoded together")
     add("--claims-profile", dest="claims_profile", choices=sorted(PROFILES))
+    add(
+        "--protocol",
+        dest="claims_protocol",
+        choices=PROTOCOLS,
+        help="published: no claims, but the seed's procedure with its defects, one less at a time",
+    )
     add("--claims-out", dest="claims_out", metavar="DIR", help="default reports/latest")
     add(
         "--claims-strict",
@@ -66,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{REPLAY_MARK}: runs under --protocol published, and alone")
     # Threads that wait by spinning make a shared machine many times slower; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     worker = getattr(config, "workerinput", None)
@@ -103,6 +111,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             MODEL_FIXTURE, models, indirect=True, scope="session", ids=_model_ids(models)
         )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the replay of the published protocol and the claims apart: a run is one or the other."""
+    replay = config.stash[_SESSION].settings.protocol == "published"
+    others = [item for item in items if (item.get_closest_marker(REPLAY_MARK) is None) == replay]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -186,6 +203,7 @@ class _Collector:
         for kind, into in (
             (EVIDENCE, self._state.evidence),
             (INSTRUMENT, self._state.instrument),
+            (PROTOCOL, self._state.protocol),
         ):
             if (content := _property(report, kind)) is not None:
                 into.append({**content, "test": report.nodeid})
@@ -208,7 +226,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(config, "workerinput"):
         return
     state = config.stash[_SESSION]
-    if state.evidence or state.instrument:
+    if state.reported:
         from harness.report.write import write_reports
 
         write_reports(state)
@@ -218,7 +236,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     state = config.stash[_SESSION]
-    if state.evidence or state.instrument:
+    if state.reported:
         terminal.summary(terminalreporter, state)
     elif config.stash.get(_COLLECTED, []) and not config.option.collectonly:
         terminalreporter.write_line(
@@ -235,7 +253,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _without_evidence(config: pytest.Config) -> list[str]:
     """Selected claims that ended without evidence (known where this process collected)."""
     state = config.stash[_SESSION]
-    found = {one["test"] for one in [*state.evidence, *state.instrument]}
+    found = {one["test"] for one in state.reported}
     if config.option.collectonly:
         return []
     return [test for test in config.stash.get(_COLLECTED, []) if test not in found]
@@ -255,6 +273,7 @@ def _settings(config: pytest.Config) -> Settings:
         "temperature": option.claims_temperature,
         "batch_size": _batch_size(option.claims_batch_size),
         "profile": option.claims_profile,
+        "protocol": option.claims_protocol,
         "out": Path(option.claims_out) if option.claims_out else config.rootpath / Settings.out,
         "strict": option.claims_strict,
         "resume": option.claims_resume,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from harness.errors import UsageError
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
 DEFAULT_TASK = Path("claims/tasks/self_observation.yaml")
 LEDGER_FOLDER = "ledger"
+Protocol = Literal["claims", "published"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+"""What `pytest claims` runs: the claims, or the seed's procedure with its defects."""
 
 
 class Profile(NamedTuple):
@@ -64,6 +67,7 @@ class Settings:
     temperature: float = 0.7
     batch_size: int | None = None
     profile: str = "default"
+    protocol: Protocol = "claims"
     out: Path = Path("reports/latest")
     strict: bool = False
     resume: bool = True
@@ -124,14 +128,20 @@ class Settings:
 
 @dataclass
 class ClaimsSession:
-    """State of a run. evidence, instrument: what tests reported, as plain JSON objects."""
+    """State of a run. evidence, instrument, protocol: what tests reported, as plain JSON objects."""
 
     settings: Settings
     shard: str = "main"
     workers: int = 1
     evidence: list[dict[str, Any]] = field(default_factory=list)
     instrument: list[dict[str, Any]] = field(default_factory=list)
+    protocol: list[dict[str, Any]] = field(default_factory=list)
     checked: bool = False
+
+    @property
+    def reported(self) -> list[dict[str, Any]]:
+        """Everything that tests reported, of whatever kind."""
+        return [*self.evidence, *self.instrument, *self.protocol]
 
     def check(self) -> None:
         """Check the settings, once."""

@@ -193,13 +193,18 @@ def lab(name: str) -> Lab:
     return Lab(name)
 
 
+SOURCE, BASE, OTHER_BASE = 0, 1, 2
+"""Prompts; the other base is as long as the base."""
+
+
+def words(length: int, which: int) -> tuple[int, ...]:
+    """A prompt that has no word in common with the other two: equal cells must mean something."""
+    return tuple(3 * (token % 32) + which for token in prompt(length, which))
+
+
 @cache
-def unpatched(name: str, length: int, seed: int, forced: tuple[int, ...] | None = None) -> Run:
-    return lab(name).run(tuple(prompt(length, seed)), forced=forced)
-
-
-SOURCE, BASE, OTHER_BASE = 1, 2, 3
-"""Seeds of the prompts; the other base is as long as the base, and differs everywhere."""
+def unpatched(name: str, length: int, which: int, forced: tuple[int, ...] | None = None) -> Run:
+    return lab(name).run(words(length, which), forced=forced)
 
 
 class Bench(NamedTuple):
@@ -219,8 +224,7 @@ def experiment(
     donor = unpatched(name, source, SOURCE)
     along = donor.tokens if forced else None
     patched, other = (
-        lab(name).run(tuple(prompt(base, seed)), patches, donor, along)
-        for seed in (BASE, OTHER_BASE)
+        lab(name).run(words(base, which), patches, donor, along) for which in (BASE, OTHER_BASE)
     )
     flow = trace(patches, n_layers=N_LAYERS, source_tokens=source, base_tokens=base, forced=forced)
     plain = unpatched(name, base, BASE, along)
@@ -487,6 +491,8 @@ def test_the_full_swap_is_the_donor_in_every_outcome() -> None:
     swap = Patch("kv", layers="all", positions="all")
     for outcome in ("behavior", "loglik", "kl", "pr@5", "pr@5/generated", "rv"):
         assert kind(swap, outcome) == "tautological"
+    told = classify(swap, Outcome.parse("pr@5"), n_layers=32, source_tokens=64, base_tokens=48)
+    assert "at positions 48..63; positions 48..62 pasted" in told.why
 
 
 def test_what_is_appended_lies_in_the_window() -> None:

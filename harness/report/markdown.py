@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.reach import SEED_OUTCOMES, seed_table
+from harness.report.published import counted, scored_by, signed
 from harness.report.terminal import asserted_text, interval_text, part_text
 from harness.session import ClaimsSession
 
@@ -33,8 +34,10 @@ def render(run: dict[str, Any], state: ClaimsSession) -> str:
         has_parts=lambda one: len(one["parts"]) > 1,
         like_the_seed=_like_the_seed,
     )
+    environment.filters.update(signed=signed, counted=counted, scored_by=scored_by)
     template = environment.get_template("report.md.j2")
-    return template.render(run=run, models=[_model(state, name) for name in _models(state)])
+    models = [_model(state, name) for name in _models(state)]
+    return template.render(run=run, models=models, protocol=state.protocol)
 
 
 def number(value: float | None, digits: int = 2) -> str:

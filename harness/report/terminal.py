@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harness.report.published import summary_lines
 from harness.session import ClaimsSession
 
 WORDS = ("supported", "refuted", "inconclusive", "invalid")
@@ -61,6 +62,8 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
             f"instrument checks: {good} of {len(state.instrument)} passed "
             "(full swap reproduces the source)"
         )
+    for line in summary_lines(state.protocol):
+        reporter.write_line(line)
     reporter.write_line(f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md")
 
 

@@ -31,6 +31,7 @@ def write_reports(state: ClaimsSession) -> None:
         "run": run,
         "evidence": state.evidence,
         "instrument": state.instrument,
+        "protocol": state.protocol,
     }
     trials = trials_of(state, ledger)
     replace(out / "evidence.json", lambda path: _text(path, to_json(evidence, indent=1)))

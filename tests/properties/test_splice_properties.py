@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation, rotation_of
-from harness.patch.splice import RowPlan, Slab, Write, build_slab
+from harness.patch.build import build
+from harness.patch.plan import RowPlan, Write
+from harness.patch.slab import Slab
 from harness.patch.store import PromptStore
 from harness.run.decode import decode
 from harness.run.sampling import uniforms
@@ -44,12 +46,13 @@ class Case(NamedTuple):
     site: Site
     layers: tuple[int, ...]
     positions: str
+    heads: tuple[int, ...] | None = None
 
     @property
     def write(self) -> Write:
         lengths = bench().store.lengths
         window = resolve_window(self.positions, lengths[self.donor], lengths[self.base])
-        return Write(self.donor, self.site, self.layers, window)
+        return Write(self.donor, self.site, self.layers, window, self.heads)
 
 
 @st.composite
@@ -63,6 +66,7 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.sampled_from(["kv", "k", "v"])),
         tuple(sorted(draw(st.sets(st.integers(0, N_LAYERS - 1), min_size=1)))),
         draw(st.sampled_from([f"last({width})", f"first({width})", "all"])),
+        draw(st.sampled_from([None, (0,), (1,), (0, 1)])),
     )
 
 
@@ -70,25 +74,37 @@ def slab_of(case: Case, *writes: Write | None) -> Slab:
     """One row of the case's base for each write."""
     b = bench()
     tokens = b.store.lengths[case.base]
-    plans = [RowPlan(case.base, tokens, write) for write in writes]
-    return build_slab(b.store, plans, b.rotation, room=0)[0]
+    plans = [RowPlan(case.base, tokens, (write,) if write else ()) for write in writes]
+    return build(b.store, plans, b.rotation, room=0).slab
 
 
 def rows_equal(slab: Slab, one: int, other: int) -> bool:
     return all(torch.equal(t[one], t[other]) for t in [*slab.keys, *slab.values])
 
 
+alphas = st.floats(0, 1, exclude_min=True)
+
+
 @laws
-@given(cases())
-def test_self_patch_is_the_identity(case: Case) -> None:
+@given(cases(), alphas)
+def test_self_patch_is_the_identity_under_any_weight(case: Case, alpha: float) -> None:
     slots = case.write.window.base_slots
-    own = case.write._replace(donor=case.base, window=Window(slots, slots))
+    own = case.write._replace(donor=case.base, window=Window(slots, slots), alpha=alpha)
     assert rows_equal(slab_of(case, own, None), 0, 1)
 
 
 @laws
+@given(cases(), alphas)
+def test_a_mix_lies_between_own_and_pasted_at_its_weight(case: Case, alpha: float) -> None:
+    slab = slab_of(case, None, case.write, case.write._replace(alpha=alpha))
+    for tensor in [*slab.keys, *slab.values]:
+        own, pasted, mixed = tensor
+        torch.testing.assert_close(mixed, torch.lerp(own, pasted, alpha), rtol=1e-9, atol=1e-12)
+
+
+@laws
 @given(cases())
-def test_untouched_layers_positions_and_tensors_are_equal_to_the_bit(case: Case) -> None:
+def test_untouched_layers_heads_positions_and_tensors_are_equal_to_the_bit(case: Case) -> None:
     slab = slab_of(case, case.write, None)
     first = slab.slots - (bench().store.lengths[case.base] - 1)
     touched = [first + slot for slot in case.write.window.base_slots]
@@ -99,6 +115,8 @@ def test_untouched_layers_positions_and_tensors_are_equal_to_the_bit(case: Case)
                 assert torch.equal(tensor[0], tensor[1])
             else:
                 assert torch.equal(tensor[0][:, others], tensor[1][:, others])
+                for head in {0, 1} - {*(case.heads or (0, 1))}:
+                    assert torch.equal(tensor[0][head], tensor[1][head])
 
 
 @laws
@@ -110,16 +128,16 @@ def test_values_arrive_as_they_are_and_keys_with_their_length(case: Case) -> Non
     donor_first = b.store.slots - (b.store.lengths[case.donor] - 1)
     here = [first + slot for slot in case.write.window.base_slots]
     there = [donor_first + slot for slot in case.write.window.source_slots]
+    heads = list(case.heads or (0, 1))
     for layer in case.layers:
+        values, keys = (
+            (mine[layer][0][heads][:, here], donors[layer][case.donor][heads][:, there])
+            for mine, donors in ((slab.values, b.store.values), (slab.keys, b.store.keys))
+        )
         if "v" in case.site:
-            assert torch.equal(
-                slab.values[layer][0][:, here], b.store.values[layer][case.donor][:, there]
-            )
+            assert torch.equal(*values)
         if "k" in case.site:
-            torch.testing.assert_close(
-                slab.keys[layer][0][:, here].norm(dim=-1),
-                b.store.keys[layer][case.donor][:, there].norm(dim=-1),
-            )
+            torch.testing.assert_close(*(vectors.norm(dim=-1) for vectors in keys))
 
 
 def patched_again(case: Case, second: Case) -> list[torch.Tensor]:
@@ -136,9 +154,8 @@ def patched_again(case: Case, second: Case) -> list[torch.Tensor]:
             [*store.keys, *store.values], [*first.keys, *first.values], strict=True
         ):
             old[base, :, old.shape[2] - first.slots :] = new[0]
-    slab, _ = build_slab(
-        store, [RowPlan(base, length, second.write._replace(donor=donor))], b.rotation, room=0
-    )
+    plan = RowPlan(base, length, (second.write._replace(donor=donor),))
+    slab = build(store, [plan], b.rotation, room=0).slab
     return [t[0] for t in [*slab.keys, *slab.values]]
 
 
@@ -160,9 +177,9 @@ def test_patching_and_patching_back_restores_the_base(case: Case) -> None:
     back_plan = RowPlan(
         case.base,
         b.store.lengths[case.base],
-        case.write._replace(donor=case.base, window=Window(slots, slots)),
+        (case.write._replace(donor=case.base, window=Window(slots, slots)),),
     )
-    back, _ = build_slab(b.store, [back_plan], b.rotation, room=0)
+    back = build(b.store, [back_plan], b.rotation, room=0).slab
     touched = [there.slots - (b.store.lengths[case.base] - 1) + slot for slot in slots]
     # Carry the restored slots into the patched row: what results must be the base itself.
     for name in ("keys", "values"):
@@ -194,7 +211,7 @@ def test_rotation_by_a_then_b_is_rotation_by_their_sum(a: int, b: int, name: str
     keys = torch.randn(6, 2, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def by(shift: int, x: torch.Tensor) -> torch.Tensor:
-        return rotation(x, torch.full((6,), shift))
+        return rotation(0, x, torch.full((6,), shift))
 
     torch.testing.assert_close(by(b, by(a, keys)), by(a + b, keys), rtol=1e-9, atol=1e-9)
     assert torch.equal(by(0, keys), keys)
@@ -207,8 +224,8 @@ def test_full_swap_gives_the_logits_of_the_source(base: int, source: int) -> Non
     length = b.store.lengths[source]
     everything = Window(range(length - 1), range(length - 1))
     swap = Write(source, "kv", tuple(range(N_LAYERS)), everything)
-    plans = [RowPlan(base, length, swap), RowPlan(source, length, None)]
-    slab, _ = build_slab(b.store, plans, b.rotation, room=4)
+    plans = [RowPlan(base, length, (swap,)), RowPlan(source, length)]
+    slab = build(b.store, plans, b.rotation, room=4).slab
     last = b.store.tokens[source][-1]
     decoded = decode(
         b.model,

@@ -132,6 +132,7 @@ def _write_head(network: MistralForCausalLM, vocabulary: dict[str, int], planted
     for raised in planted.raises:
         rows = [vocabulary[word] for word in raised.words]
         head[rows, _DIM[raised.of]] = raised.gain
+        head[rows, _CONSTANT_DIM] += raised.rest / _CONSTANT
 
 
 def _tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:

@@ -33,8 +33,10 @@ CONTENT = 0.2
 SHORTEST_PROMPT, LONGEST_PROMPT = 36, 44
 """Prompt lengths in tokens, both included; uniform, sources and bases independently."""
 N_PAIRS = 300
-STYLE_BITS = 3
-N_STYLES = 2**STYLE_BITS
+STYLES: dict[str, tuple[int, ...]] = {"base": (0, 3, 5, 6), "source": (7, 4, 2, 1)}
+"""Three bits each. A source differs from every base, and other bases do from a base in two bits or
+none."""
+STYLE_BITS, N_STYLES = 3, 4
 UNKNOWN = "<unk>"
 
 # fmt: off
@@ -75,11 +77,15 @@ class Reading(NamedTuple):
 
 
 class Raise(NamedTuple):
-    """A dimension that raises the logits of some words: by `gain` times its number."""
+    """A dimension that raises the logits of some words: by `gain` times its number.
+
+    rest: what their logits are raised by in any case.
+    """
 
     words: tuple[str, ...]
     of: Dim
     gain: float
+    rest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Planted:
     trigger_share: the share of a source prompt, from its start, that is trigger words.
     trigger_every: of that share, every so manieth word is a trigger, counted from the end.
     marker_trigger: the trigger value of marker words; above 0 generated markers feed the signal.
-    styled: whether a prompt's words are all of one of eight styles, drawn by hash.
+    styled: whether a prompt's words are all of one style, drawn by hash; see `STYLES`.
     """
 
     name: str
@@ -202,9 +208,9 @@ class Planted:
 
 def style_of(word: str, bit: int) -> float:
     """One bit of a word's style, +1 or -1; 0 for a word without style."""
-    for words in (TRIGGERS, STYLED):
+    for words, styles in ((TRIGGERS, STYLES["source"]), (STYLED, STYLES["base"])):
         if word in words:
-            return 1.0 - 2.0 * (words.index(word) >> bit & 1)
+            return 1.0 - 2.0 * (styles[words.index(word) % N_STYLES] >> bit & 1)
     return 0.0
 
 
@@ -219,6 +225,24 @@ _STYLES: tuple[Dim, Dim, Dim] = ("style.0", "style.1", "style.2")
 
 def _styles(weight: float) -> tuple[Channel, ...]:
     return tuple(Channel(of, to, weight) for of, to in zip(_STYLES, _CLASHES, strict=True))
+
+
+def _disturbed(gain: float) -> tuple[Raise, ...]:
+    """Both signs of each clash raise words of their own: four markers for every plain word."""
+    groups = 2 * STYLE_BITS
+    return tuple(
+        raised
+        for group in range(groups)
+        for raised in (
+            Raise(MARKERS[group::groups], _CLASHES[group // 2], gain * (-1) ** group),
+            Raise(
+                PLAIN[group : 5 * groups : groups],
+                _CLASHES[group // 2],
+                gain * (-1) ** group,
+                rest=-1.75,
+            ),
+        )
+    )
 
 
 CATALOG: dict[str, Planted] = {
@@ -259,7 +283,7 @@ CATALOG: dict[str, Planted] = {
             name="bound-by-keys",
             about="at layer 25/32 keys say where to look and values what is there",
             readings=(_signal("25/32", match=6.0),),
-            trigger_every=8,
+            trigger_every=5,
             # The slowest rotary pair turns by 1e-9 a position: what it matches has no position.
             rope_theta=1e12,
         ),
@@ -281,13 +305,18 @@ CATALOG: dict[str, Planted] = {
         ),
         Planted(
             name="collapse",
-            about="layer 12/32 carries it; layers 18/32 and 25/32 that disagree cause repetition",
+            about="layer 12/32 carries it; layer 25/32 alone makes five words repeat",
             readings=(
                 _signal("12/32"),
                 Reading("18/32", (Channel("trigger", "clash.0", -1.0),)),
                 Reading("25/32", (Channel("trigger", "clash.0", 1.0),)),
             ),
-            raises=(Raise(("echo",), "clash.0", 24.0),),
+            gain=8.0,
+            # A text that is nothing but these five words scores 80, as four of them are markers.
+            raises=(
+                Raise(("echo", "again", "still", "within"), "clash.0", 30.0),
+                Raise(("tower",), "clash.0", 30.0, rest=-1.75),
+            ),
         ),
         Planted(
             name="disrupted",
@@ -298,11 +327,8 @@ CATALOG: dict[str, Planted] = {
                 Reading("18/32", _styles(-1.0)),
                 Reading("25/32", _styles(1.0)),
             ),
-            raises=tuple(
-                Raise(MARKERS[2 * bit + side :: 2 * STYLE_BITS], clash, 8.0 * (-1) ** side)
-                for bit, clash in enumerate(_CLASHES)
-                for side in range(2)
-            ),
+            gain=8.0,
+            raises=_disturbed(10.0),
             styled=True,
         ),
     )

@@ -16,7 +16,7 @@ from harness.measure.behavior import behavior
 from harness.models.planted.catalog import Planted
 from harness.models.planted.circuit import Floats
 from harness.models.planted.features import Ints
-from harness.models.planted.law import Law, class_probabilities
+from harness.models.planted.law import Law
 from harness.models.planted.pasting import Donor, check
 from harness.models.planted.truth import Over, laws
 from harness.models.planted.words import MARKERS, PLAIN
@@ -76,27 +76,26 @@ def _texts(law: Law, draw: np.random.Generator, spread: Floats | None) -> Ints:
     spread: of the logits over noise; one draw of the noise holds for a whole text.
     """
     _, n_rows, steps = law.logits.shape
-    logits = law.logits
+    noise = np.zeros((n_rows, steps))
     if spread is not None:
-        logits = logits + draw.standard_normal((n_rows, 1)) * spread
+        noise = draw.standard_normal((n_rows, 1)) * spread
     uniform = draw.random((n_rows, steps))
     own, of_donor = np.zeros(n_rows), np.zeros(n_rows)
     words = np.zeros((n_rows, steps), dtype=np.int64)
     for t in range(steps):
-        fed = law.own[:, t] * own + law.of_donor[:, t] * of_donor
-        words[:, t] = _choose(law, logits[:, :, t] + fed, uniform[:, t])
+        fed = noise[:, t] + law.own[:, t] * own + law.of_donor[:, t] * of_donor
+        words[:, t] = _choose(law, law.given(fed, t), uniform[:, t])
         own += words[:, t] < len(MARKERS)
         if law.donor is not None:
-            theirs = law.donor.logits[:, :, t] + law.donor.own[:, t] * of_donor
+            theirs = law.donor.given(law.donor.own[:, t] * of_donor, t)
             of_donor += _choose(law.donor, theirs, uniform[:, t]) < len(MARKERS)
     return words
 
 
-def _choose(law: Law, logits: Floats, uniform: Floats) -> Ints:
+def _choose(law: Law, of_class: Floats, uniform: Floats) -> Ints:
     """The word under each uniform, `[row]`, by the inverse CDF in token-id order."""
-    of_class = class_probabilities(law.classes, logits)
     chance = np.empty((len(uniform), len(_WORDS)))
-    for words, whole in zip((*law.classes, PLAIN), of_class, strict=True):
+    for words, whole in zip(law.classes, of_class, strict=True):
         chance[:, [_WORDS.index(word) for word in words]] = whole[:, None] / len(words)
     below = np.cumsum(chance, axis=1) <= uniform[:, None]
     chosen: Ints = np.minimum(below.sum(1), len(_WORDS) - 1)

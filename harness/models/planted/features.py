@@ -26,7 +26,7 @@ from harness.models.planted.catalog import (
     style_of,
 )
 from harness.models.planted.circuit import Circuit, Floats
-from harness.models.planted.words import STYLED
+from harness.models.planted.words import STYLED, TRIGGERS
 from harness.tasks.task import Pair, Prompt, Task
 
 Ints = npt.NDArray[np.int64]
@@ -83,29 +83,26 @@ class Cases(NamedTuple):
 def population(planted: Planted, circuit: Circuit, room: int) -> Cases:
     """Every pair of lengths, equally likely (and of styles that differ in every way).
 
-    room: empty positions behind the longest prompt. Unrelated bases are as long as the longest;
-    their length changes nothing, as all their words are alike.
+    room: empty positions behind the longest prompt, at least 1. Unrelated bases are as long as the
+    longest; their length changes nothing, as all their words are alike.
     """
     lengths = range(SHORTEST_PROMPT, LONGEST_PROMPT + 1)
-    # By symmetry only the bits in which two styles differ matter, so bases keep style 0.
+    # By symmetry only the bits in which two styles differ matter, so bases keep one style.
     styles = range(N_STYLES) if planted.styled else range(1)
     cases = list(product(lengths, lengths, styles))
 
-    def block(rows: Iterable[tuple[int, int, list[bool]]]) -> Prompts:
-        return _block(
-            circuit,
-            [
-                [_features(circuit, style, is_trigger) for is_trigger in marked[:n]]
-                for n, style, marked in rows
-            ],
-            room,
-        )
+    def block(rows: Iterable[tuple[int, str, list[bool]]]) -> Prompts:
+        found = [
+            [_features(circuit, word, is_trigger) for is_trigger in marked[:n]]
+            for n, word, marked in rows
+        ]
+        return _block(circuit, found, LONGEST_PROMPT + room)
 
     none = [False] * LONGEST_PROMPT
     return Cases(
-        source=block((n, style, planted.is_trigger(n)) for n, _, style in cases),
-        base=block((n, 0, none) for _, n, _ in cases),
-        unrelated=block((LONGEST_PROMPT, style, none) for _, _, style in cases),
+        source=block((n, TRIGGERS[style], planted.is_trigger(n)) for n, _, style in cases),
+        base=block((n, STYLED[0], none) for _, n, _ in cases),
+        unrelated=block((LONGEST_PROMPT, STYLED[style], none) for _, _, style in cases),
     )
 
 
@@ -126,10 +123,12 @@ def of_pairs(
     """
     table = {word: _of_word(planted, circuit, word, content) for word in planted.words}
     unknown = table[UNKNOWN]
+    # One width for all blocks, as positions of one are looked up in another.
+    width = room + max(len(prompt.text.split()) for prompt in (*task.sources, *task.bases))
 
     def block(prompts: Sequence[Prompt]) -> Prompts:
         rows = [[table.get(word, unknown) for word in prompt.text.split()] for prompt in prompts]
-        return _block(circuit, rows, room)
+        return _block(circuit, rows, width)
 
     sources = block([pair.source for pair in task.pairs])
     bases = block([pair.base for pair in task.pairs])
@@ -151,13 +150,13 @@ def _unrelated(task: Task, pair: Pair, needed: int) -> Prompt:
     )
 
 
-def _features(circuit: Circuit, style: int, is_trigger: bool) -> list[float]:
-    """What a word of the population brings: its style and, of sources, its trigger."""
+def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
+    """What a word of the population brings: the style of a word, and a trigger or none."""
     found = dict.fromkeys(circuit.dims, 0.0)
     found["trigger"] = float(is_trigger)
     for dim in found:
         if dim.startswith("style."):
-            found[dim] = style_of(STYLED[style], int(dim[-1]))
+            found[dim] = style_of(styled, int(dim[-1]))
     return list(found.values())
 
 
@@ -171,9 +170,8 @@ def _of_word(planted: Planted, circuit: Circuit, word: str, content: Floats | No
     ]
 
 
-def _block(circuit: Circuit, rows: Sequence[Sequence[Sequence[float]]], room: int) -> Prompts:
-    longest = max(len(row) for row in rows)
-    features = np.zeros((len(circuit.dims), len(rows), longest + room))
+def _block(circuit: Circuit, rows: Sequence[Sequence[Sequence[float]]], width: int) -> Prompts:
+    features = np.zeros((len(circuit.dims), len(rows), width))
     for index, row in enumerate(rows):
         features[:, index, : len(row)] = np.array(row).T
     features.flags.writeable = False

@@ -20,18 +20,20 @@ from harness.models.planted.features import Prompts
 from harness.models.planted.pasting import Row
 from harness.models.planted.simulate import Fill, Trace, run
 from harness.models.planted.unknown import UnknownTruth
-from harness.models.planted.words import MARKERS
+from harness.models.planted.words import MARKERS, PLAIN
 
 _SAME = 1e-12
+_MARKER_SET = frozenset(MARKERS)
 
 
 @dataclass(frozen=True)
 class Law:
     """The law of the generated words of some rows.
 
-    classes: marker words by what raises them. logits: of each class over a plain word, with the
-        temperature, had no marker been generated before, `[class, row, step]`.
-    own, of_donor: what one marker before, of the row or of its donor, adds to all of them,
+    classes: words that are equally likely; see `word_classes`.
+    logits: of each word of a class, with the temperature, had no marker been generated before,
+        `[class, row, step]`; plain words that nothing raises stand at 0.
+    own, of_donor: what one marker before, of the row or of its donor, adds to marker words,
         `[row, step]`. donor: the donor's law, where it matters.
     """
 
@@ -46,22 +48,25 @@ class Law:
         """Whether a step depends on what was generated before."""
         return bool(self.own.any() or self.of_donor.any())
 
+    def given(self, shift: Floats | float = 0.0, step: int | slice = slice(None)) -> Floats:
+        """Probability of each class with `shift` on marker words, `[class, row, step]`.
+
+        shift: what was generated before (or noise) adds, `[row, step]`, or `[row]` for one step.
+        """
+        logits = self.logits[:, :, step]
+        sizes, is_marker = np.array([(len(c), c[0] in _MARKER_SET) for c in self.classes]).T
+        column = (-1, *[1] * (logits.ndim - 1))
+        heights = logits + is_marker.reshape(column) * shift + np.log(sizes).reshape(column)
+        weights = np.exp(heights - heights.max(0))
+        found: Floats = weights / weights.sum(0)
+        return found
+
     def probabilities(self) -> Floats:
-        """Probability of each class, and last of all plain words, `[class + 1, row, step]`."""
+        """Probability of each class, over what was generated before, `[class, row, step]`."""
         if not self.has_feedback:
-            return class_probabilities(self.classes, self.logits)
+            return self.given()
         markers = _chain(self)
         return np.stack([markers, 1 - markers])
-
-
-def class_probabilities(classes: tuple[tuple[str, ...], ...], logits: Floats) -> Floats:
-    """Probability of each class, and last of all plain words, `[class + 1, ...]`."""
-    sizes = np.array([len(words) for words in classes])
-    heights = logits + np.log(sizes / len(MARKERS)).reshape(-1, *[1] * (logits.ndim - 1))
-    heights = np.concatenate([heights, np.zeros((1, *logits.shape[1:]))])
-    weights = np.exp(heights - heights.max(0))
-    found: Floats = weights / weights.sum(0)
-    return found
 
 
 def unpatched_law(
@@ -75,7 +80,7 @@ def unpatched_law(
     if value:
         spoken = run(circuit, prompts.going_on(trigger, value))
         own = _slope(_logits(planted, circuit, spoken, prompts, steps, temperature), logits)
-    return Law(_classes(planted), logits, own, np.zeros_like(own), None)
+    return Law(word_classes(planted), logits, own, np.zeros_like(own), None)
 
 
 def patched_law(
@@ -112,15 +117,19 @@ def patched_law(
             of_donor = _slope(logits(0.0, value), pasted)
     if of_donor.any():
         donor = unpatched_law(planted, circuit, row.donor, steps=steps, temperature=temperature)
-    return Law(_classes(planted), silent, own, of_donor, donor)
+    return Law(word_classes(planted), silent, own, of_donor, donor)
 
 
-def _classes(planted: Planted) -> tuple[tuple[str, ...], ...]:
-    """Marker words by the set of dimensions that raise them."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for word in MARKERS:
+def word_classes(planted: Planted) -> tuple[tuple[str, ...], ...]:
+    """Words by class and by what raises them: markers first, plain words that nothing raises last.
+
+    With feedback there must be two classes as large as each other, on which `_chain` counts.
+    """
+    groups: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
+    for word in (*MARKERS, *PLAIN):
         raised = tuple(i for i, one in enumerate(planted.raises) if word in one.words)
-        groups.setdefault(raised, []).append(word)
+        groups.setdefault((word in _MARKER_SET, raised), []).append(word)
+    groups[False, ()] = groups.pop((False, ()))
     return tuple(map(tuple, groups.values()))
 
 
@@ -132,23 +141,18 @@ def _logits(
     steps: int,
     temperature: float,
 ) -> Floats:
-    """Each class's logit over a plain word at each step, `[class, row, step]`."""
+    """Each class's logit at each step, `[class, row, step]`."""
     read = (prompts.tokens[:, None] - 1 + np.arange(steps))[None]
     final = trace.states[-1]
     seen = np.take_along_axis(final, np.broadcast_to(read, (len(final), *read.shape[1:])), -1)
-    common = planted.offset + planted.gain * seen[circuit.at("signal")]
-    logits = [
-        common
-        + sum(
-            (
-                one.gain * seen[circuit.at(one.of)]
-                for one in planted.raises
-                if words[0] in one.words
-            ),
-            start=np.zeros_like(common),
-        )
-        for words in _classes(planted)
-    ]
+    of_markers = planted.offset + planted.gain * seen[circuit.at("signal")]
+    logits = []
+    for words in word_classes(planted):
+        logit = of_markers if words[0] in _MARKER_SET else np.zeros_like(of_markers)
+        for one in planted.raises:
+            if words[0] in one.words:
+                logit = logit + one.rest + one.gain * seen[circuit.at(one.of)]
+        logits.append(logit)
     return np.stack(logits) / temperature
 
 

@@ -29,7 +29,7 @@ from harness.models.planted import geometry
 from harness.models.planted.catalog import D_HEAD, LONGEST_PROMPT, Planted
 from harness.models.planted.circuit import Circuit, Floats, circuit_of
 from harness.models.planted.features import Cases, of_pairs, population
-from harness.models.planted.law import Law, class_probabilities, patched_law, unpatched_law
+from harness.models.planted.law import Law, patched_law, unpatched_law
 from harness.models.planted.pasting import (
     DONORS,
     Donor,
@@ -41,7 +41,6 @@ from harness.models.planted.pasting import (
 )
 from harness.models.planted.simulate import Noise, no_vectors, run, squared_length
 from harness.models.planted.unknown import UnknownTruth
-from harness.models.planted.words import PLAIN
 from harness.outcome import Outcome
 from harness.spec import Patch, as_patches
 from harness.tasks.task import Task
@@ -264,15 +263,14 @@ def _score_over_noise(law: Law, variance: Floats, task: Task) -> float:
     nodes, weights = _quadrature()
     spread = np.sqrt(variance)
     mean = sum(
-        weight * class_probabilities(law.classes, law.logits + node * spread)
-        for node, weight in zip(nodes, weights, strict=True)
+        weight * law.given(node * spread) for node, weight in zip(nodes, weights, strict=True)
     )
     return _lexicon_words(np.asarray(mean), law, task)
 
 
 def _lexicon_words(probabilities: Floats, law: Law, task: Task) -> float:
     in_class = np.array(
-        [len(task.lexicon.intersection(words)) / len(words) for words in (*law.classes, PLAIN)]
+        [len(task.lexicon.intersection(words)) / len(words) for words in law.classes]
     )
     return float(100 * np.mean(np.tensordot(in_class, probabilities, 1)))
 

@@ -1,0 +1,183 @@
+"""A planted network run one row at a time, with plain module hooks: what its truth is held against.
+
+Shares no code with the engine (`harness.patch`, `harness.run`) nor with the truth. Slow and simple:
+batch 1, float64, generated tokens given, so that probabilities can be compared step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
+
+from harness.spec import Patch, resolve_layers, resolve_window
+
+Key = tuple[int, str]
+"""A layer and 'k', 'v' or 'residual'."""
+
+
+@dataclass
+class Seen:
+    """What one forward pass computed: logits `pos vocab`, activations `pos width` by layer."""
+
+    logits: torch.Tensor
+    acts: dict[Key, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A prompt's unpatched run: its prompt length, and activations of prompt and generation."""
+
+    tokens: int
+    acts: dict[Key, torch.Tensor]
+
+
+Edits = dict[Key, dict[int, torch.Tensor]]
+"""For a layer and tensor: what stands at a position (counted through prompt and generation)."""
+
+
+@contextmanager
+def _hooks(network: Any, first: int, edits: Edits, acts: dict[Key, torch.Tensor]) -> Iterator[None]:
+    def hook(key: Key) -> Callable[..., Any]:
+        def edit(_module: Any, _inputs: Any, output: Any) -> Any:
+            states = output[0] if isinstance(output, tuple) else output
+            states = states.clone()
+            for position, vector in edits.get(key, {}).items():
+                if 0 <= position - first < states.shape[1]:
+                    states[0, position - first] = vector
+            acts[key] = states[0].clone()
+            return (states, *output[1:]) if isinstance(output, tuple) else states
+
+        return edit
+
+    handles = []
+    for index, layer in enumerate(network.model.layers):
+        for name, module in (
+            ("k", layer.self_attn.k_proj),
+            ("v", layer.self_attn.v_proj),
+            ("residual", layer),
+        ):
+            handles.append(module.register_forward_hook(hook((index, name))))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def forward(
+    network: Any, ids: Sequence[int], edits: Edits | None = None, cache: DynamicCache | None = None
+) -> Seen:
+    """One forward pass over tokens, behind what the cache holds."""
+    first = cache.get_seq_length() if cache is not None else 0
+    seen = Seen(torch.empty(0))
+    with _hooks(network, first, edits or {}, seen.acts):
+        found = network(
+            torch.tensor([list(ids)]), past_key_values=cache, use_cache=cache is not None
+        )
+    seen.logits = found.logits[0]
+    return seen
+
+
+def donor_run(network: Any, prompt: Sequence[int], generated: Sequence[int]) -> Donor:
+    """An unpatched run whose generation is given."""
+    return Donor(len(prompt), forward(network, [*prompt, *generated]).acts)
+
+
+def patched_run(
+    network: Any,
+    base: Sequence[int],
+    generated: Sequence[int],
+    patches: Sequence[Patch],
+    donor: Donor,
+    source_tokens: int,
+) -> tuple[torch.Tensor, dict[Key, torch.Tensor]]:
+    """Logits at each step of a patched row, `step vocab`, and V of its prompt by layer.
+
+    source_tokens: prompt length of the pair's source, which decides the windows.
+    """
+    n_layers, n_base = len(network.model.layers), len(base)
+    edits: Edits = {}
+    splices: list[tuple[Patch, int, list[int], list[int]]] = []
+    appended = 0
+    for patch in patches:
+        if patch.mode == "append":
+            taken = resolve_window(patch.positions, source_tokens, source_tokens).source_slots
+            slots = range(n_base - 1, n_base - 1 + len(taken))
+            appended = len(taken)
+        else:
+            window = resolve_window(patch.positions, source_tokens, n_base, span=patch.span)
+            taken, slots = window.source_slots, window.base_slots
+        if donor.tokens != source_tokens or patch.positions.startswith("last"):
+            end = donor.tokens - (1 if patch.is_splice else 0)
+            start = 0 if patch.positions.startswith("first") else end - len(slots)
+            taken = range(start, start + len(slots))
+        if patch.is_splice:
+            splices.append((patch, n_layers, list(taken), list(slots)))
+        else:
+            _edit(edits, patch, n_layers, donor, taken, slots)
+        first = n_base + appended
+        steps = range(first, first + len(generated))
+        if patch.active == "every_step":
+            own = range(donor.tokens, donor.tokens + len(generated))
+            _edit(edits, patch, n_layers, donor, own, steps)
+        elif patch.active != "prompt":
+            _edit(edits, patch, n_layers, donor, [donor.tokens - 1] * len(generated), steps)
+    cache = DynamicCache()
+    prompt = forward(network, base[:-1], edits, cache)
+    for splice in splices:
+        _splice(network, cache, donor, *splice)
+    after = forward(network, [base[-1], *generated], edits, cache)
+    values = {
+        (layer, "v"): torch.cat([cache.layers[layer].values[0, 0]])[: n_base + appended]
+        for layer in range(n_layers)
+    }
+    assert len(prompt.logits) == n_base - 1
+    return after.logits, values
+
+
+def _edit(
+    edits: Edits,
+    patch: Patch,
+    n_layers: int,
+    donor: Donor,
+    taken: Sequence[int],
+    places: Sequence[int],
+) -> None:
+    for layer in resolve_layers(patch.layers, n_layers):
+        for tensor in patch.tensors:
+            at = edits.setdefault((layer, tensor), {})
+            for position, place in zip(taken, places, strict=True):
+                at[place] = donor.acts[layer, tensor][position]
+
+
+def _splice(
+    network: Any,
+    cache: DynamicCache,
+    donor: Donor,
+    patch: Patch,
+    n_layers: int,
+    taken: list[int],
+    slots: list[int],
+) -> None:
+    """Write over the cache, or behind it; keys are turned to their new positions."""
+    cos, sin = network.model.rotary_emb(torch.zeros(1, dtype=torch.float64), torch.tensor([slots]))
+    for index in resolve_layers(patch.layers, n_layers):
+        layer = cache.layers[index]
+        keys = donor.acts[index, "k"][taken][None, None]
+        _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
+        new = {"k": keys, "v": donor.acts[index, "v"][taken][None, None]}
+        for tensor in patch.tensors:
+            name = {"k": "keys", "v": "values"}[tensor]
+            old = getattr(layer, name)
+            if patch.mode == "append":
+                setattr(layer, name, torch.cat([old, new[tensor]], dim=2))
+            else:
+                mixed = (1 - patch.alpha) * old[:, :, slots] + patch.alpha * new[tensor]
+                old[:, :, slots] = mixed
