@@ -9,6 +9,8 @@ import pytest
 from harness.claim import Part, Region, claim
 from harness.spec import Patch
 
+pytestmark = pytest.mark.embedded("stored-at-layer", "geometry-only")
+
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 
 GEOMETRY_MOVES = Part.transfer("rv", Region(low=0.50))
@@ -21,7 +23,7 @@ late = pytest.mark.parametrize("layers", LATE.values(), ids=LATE.keys())
 @claim(
     "rv-is-lower-for-sources",
     says="R_V is lower for self-observing prompts than for factual ones (0.96 against 1.15).",
-    cites="FACTS, published numbers, 9",
+    cites="docs/claims.md, 9",
     outcome="rv",
     gap=Region(high=0.0),
 )

@@ -8,7 +8,9 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
-LOCALISATION = "FACTS, published numbers, 6 (n=50)"
+pytestmark = pytest.mark.embedded("stored-at-layer", "distributed", "relay")
+
+LOCALISATION = "docs/claims.md, 6 (n=50)"
 
 nothing = {"L0-8": "0:8/32", "L8-16": "8/32:16/32", "L16-24": "16/32:24/32"}
 
@@ -59,7 +61,7 @@ def test_all_layers_carry_90(study, positions):
 @claim(
     "whole-cache-moves-behavior",
     says="Replacing the whole cache raises the score (0.76 to 2.62, d=0.63, n=300 pairs).",
-    cites="FACTS, published numbers, 5",
+    cites="docs/claims.md, 5",
     transfer=Region(low=0.10),
 )
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_whole_cache_moves_behavior(study, layers, positions):
 @claim(
     "wrong-layer-equals-right-layer",
     says="Patching a wrong layer does what patching the right one does (p=0.94).",
-    cites="FACTS, published numbers, 5 and 11",
+    cites="docs/claims.md, 5 and 11",
     difference=Region(-0.10, 0.10),
 )
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
+pytestmark = pytest.mark.embedded("distributed", "early-tokens")
+
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 
 

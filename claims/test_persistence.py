@@ -9,6 +9,8 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
+pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "self-sustaining")
+
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 
 sites = pytest.mark.parametrize("site", ["k_proj", "v_proj", "kv_proj"], ids=["K", "V", "both"])

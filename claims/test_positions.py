@@ -5,13 +5,15 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
+pytestmark = pytest.mark.embedded("stored-at-layer", "early-tokens")
+
 POSITIONS = {"w16": "last(16)", "w32": "last(32)", "first25": "first(25%)", "first10": "first(10%)"}
 
 
 @claim(
     "first-tenth-carries-99",
     says="The first 10% of the tokens carry 99% of the signal.",
-    cites='FACTS, published numbers, 8 (retracted by its authors; the seed cites it as "Dec 4")',
+    cites='docs/claims.md, 8 (retracted by its authors; the seed cites it as "Dec 4")',
     transfer=Region(low=0.90),
 )
 @pytest.mark.parametrize("positions", ["first(10%)", "first(25%)"], ids=["first10", "first25"])
@@ -33,7 +35,7 @@ def test_early_tokens_carry_more_than_late(study):
 @claim(
     "tail-behind-the-base-transfers",
     says="The source's tail appended to the base's cache brings the behavior.",
-    cites="FACTS, The patch methods (also in circulation)",
+    cites="docs/claims.md, also judged",
     transfer=Region(low=0.10),
 )
 @pytest.mark.parametrize("positions", ["last(16)", "last(32)"], ids=["w16", "w32"])

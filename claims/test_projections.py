@@ -10,6 +10,8 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
+pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "bound-by-keys")
+
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 
 sites = pytest.mark.parametrize("site", ["v_proj", "kv_proj"])
@@ -44,7 +46,7 @@ def test_projections_transfer_no_behavior(study, site, layers):
 @claim(
     "v-alone-carries-10",
     says="Patching V alone carries about 10% of the behavior.",
-    cites="FACTS, published numbers, 7",
+    cites="docs/claims.md, 7",
     transfer=Region(0.05, 0.15),
     margin=0.05,
 )
@@ -56,7 +58,7 @@ def test_v_alone_carries_10(study, layers):
 @claim(
     "both-carry-more-than-v",
     says="K and V together carry more of the behavior than V alone (14/20 against 5/20).",
-    cites="FACTS, published numbers, 7",
+    cites="docs/claims.md, 7",
     difference=Region(low=0.10),
 )
 @pytest.mark.parametrize("layers", ["25/32", "16/32:32/32"], ids=["L25", "L16-32"])
@@ -68,7 +70,7 @@ def test_both_carry_more_than_v(study, layers):
 @claim(
     "both-carry-more-than-k",
     says="K and V together carry more of the behavior than K alone (14/20 against 4/20).",
-    cites="FACTS, published numbers, 7",
+    cites="docs/claims.md, 7",
     difference=Region(low=0.10),
 )
 @pytest.mark.parametrize("layers", ["25/32", "16/32:32/32"], ids=["L25", "L16-32"])

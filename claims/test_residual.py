@@ -5,6 +5,8 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
+pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "geometry-only")
+
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 
 layers = pytest.mark.parametrize("layers", ["18/32", "25/32", "27/32"], ids=["L18", "L25", "L27"])

@@ -2,7 +2,7 @@
 
 For: naming an outcome in a claim (`outcome="pr@27/32"`), and saying in the evidence what the name
 stands for. Promises: one spelling per outcome (`str`), every bad name an error that says what is
-expected, a window that does not fit an error (FACTS.md names that failure *short-window*).
+expected, a window that does not fit an error (docs/failures.md names it *short-window*).
 Does not: measure anything (`harness.measure`), nor decide whether a patch can move it
 (`harness.reach`).
 """

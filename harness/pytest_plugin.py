@@ -20,11 +20,13 @@ import pytest
 from harness.claim import claim_of
 from harness.errors import UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
+from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.report import terminal
 from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
 
 COLLECTED = "claims_collected"
 MODEL_FIXTURE = "_claims_model"
+EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
 _SESSION = pytest.StashKey[ClaimsSession]()
 _COLLECTED = pytest.StashKey[list[str]]()
@@ -74,6 +76,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{REPLAY_MARK}: runs under --protocol published, and alone")
+    config.addinivalue_line(
+        "markers", f"{EMBEDDED_MARK}(*names): the planted models that it runs on without --model"
+    )
     # Threads that wait by spinning make a shared machine many times slower; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     worker = getattr(config, "workerinput", None)
@@ -108,18 +113,38 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if MODEL_FIXTURE in metafunc.fixturenames:
         models = metafunc.config.stash[_SESSION].settings.models
+        marker = metafunc.definition.get_closest_marker(EMBEDDED_MARK)
+        if marker is not None and not metafunc.config.option.claims_models:
+            models = tuple(PLANTED_PREFIX + name for name in marker.args)
+            if unknown := sorted(set(models) - set(EMBEDDED)):
+                raise pytest.UsageError(
+                    f"{metafunc.definition.nodeid}: embedded({', '.join(marker.args)}): "
+                    f"{', '.join(unknown)} is not among {', '.join(EMBEDDED)}"
+                )
         metafunc.parametrize(
             MODEL_FIXTURE, models, indirect=True, scope="session", ids=_model_ids(models)
         )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the replay of the published protocol and the claims apart: a run is one or the other."""
+    """Choose the tests of the protocol, model by model: what a model's cells share runs once.
+
+    The replay of the published protocol and the claims are kept apart: a run is one or the other.
+    """
     replay = config.stash[_SESSION].settings.protocol == "published"
-    others = [item for item in items if (item.get_closest_marker(REPLAY_MARK) is None) == replay]
+    wanted: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        is_replay = item.get_closest_marker(REPLAY_MARK) is not None
+        (wanted if is_replay == replay else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+    models = config.stash[_SESSION].settings.models
+    items[:] = sorted(wanted, key=lambda item: _place(item, models))
+    if getattr(config.option, "dist", "no") == "loadgroup":
+        for item in items:
+            if (model := _model_of(item)) is not None:
+                item.add_marker(pytest.mark.xdist_group(model))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -321,6 +346,18 @@ def _check_claim_ids(items: list[pytest.Item]) -> None:
                     f"claim {found.id!r}: the id of both {owner[found.id]} and {test}, "
                     "expected an id of its own for each"
                 )
+
+
+def _model_of(item: pytest.Item) -> str | None:
+    """The model that a test runs on; None for tests of anything else."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return params.get(MODEL_FIXTURE)
+
+
+def _place(item: pytest.Item, models: tuple[str, ...]) -> int:
+    """Where a test stands among models; what is no claim stays in front."""
+    model = _model_of(item)
+    return models.index(model) if model in models else -1
 
 
 def _is_claim(item: pytest.Item) -> bool:

@@ -128,7 +128,7 @@ class Settings:
 
 @dataclass
 class ClaimsSession:
-    """State of a run. evidence, instrument, protocol: what tests reported, as plain JSON objects."""
+    """State of a run. evidence, instrument, protocol: what tests reported, as JSON objects."""
 
     settings: Settings
     shard: str = "main"

@@ -1,7 +1,7 @@
 """What is patched: site, layers, positions, and their resolution to indices. No torch here.
 
 Promises: exact rational arithmetic for depths; a window that does not fit is an error, never
-shortened (FACTS.md names that failure *short-window*); two layer parts that meet are an error.
+shortened (docs/failures.md names it *short-window*); two layer parts that meet are an error.
 Does not: touch tensors, know architectures, or know what a source and a base are.
 
 Two experiments share the name "KV patch" and are kept apart by their site. A *splice* (`kv`, `k`,

@@ -1,6 +1,6 @@
 """Checks: what was compared, whether it passed. A check that was not run says so (passed=None).
 
-Names are those of the failures they exclude (FACTS of the seed experiment), where one has a name.
+Names are those of the failures they exclude (docs/failures.md), where one has a name.
 """
 
 from __future__ import annotations

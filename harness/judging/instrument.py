@@ -23,11 +23,12 @@ from harness.tasks.task import Pair, Task
 _UNPATCHED = ("base", "source", "full-swap")
 _JUDGED = ("patched", "versus", "self-patch")
 
-REPEAT_TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+REPEAT_TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest |logit difference| / largest |logit| of two rows of one batch that should be the same.
 
 Most are equal to the bit; where a row falls on the tail of a vector loop its last bits differ
-(measured on a CPU in float32: 1 row in 100 to 500, by 9e-7)."""
+(measured on a CPU in float32: 1 row in 100 to 500, by 9e-7). In float64 too, transformers' RMSNorm
+works in float32: a last bit can be rounded to another float32 (measured: 1e-7, 1 arm in 1000)."""
 
 
 @dataclass(frozen=True)

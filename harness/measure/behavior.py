@@ -1,7 +1,7 @@
 """What is seen in a generated text: both scores, its length in words, and its repetition.
 
 Repetition is kept beside the score and never inside it: behavior gained through collapse is
-not transfer (FACTS.md names that failure *degenerate-text*).
+not transfer (docs/failures.md names it *degenerate-text*).
 """
 
 from __future__ import annotations

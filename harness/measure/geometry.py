@@ -1,7 +1,7 @@
 """Participation ratios: over how many directions the rows of a window spread.
 
-For: the PR and R_V of v_proj windows, as published (FACTS.md: uncentred, from singular values) and
-in two variants that are in circulation and give other numbers. Promises: float64 whatever comes
+For: the PR and R_V of v_proj windows, as published (docs/methods.md: uncentred, from singular
+values) and in two variants that are in circulation and give other numbers. Promises: float64 whatever comes
 in; 1 <= PR <= min(rows, width); an undefined ratio is an error, never NaN.
 Does not: choose the window (`harness.outcome`), nor read a model. Tensors are converted by their
 own methods, so that this module needs no torch.
@@ -29,7 +29,7 @@ def participation_ratio(x: Any, variant: Variant = "uncentred") -> float:
 
     x: `[rows, width]`, at least one row: a numpy array, a torch tensor of any real dtype, or
         nested lists.
-    variant, with singular values s (as in FACTS.md; the first is the published one):
+    variant, with singular values s (as in docs/methods.md; the first is the published one):
         'uncentred' (sum s^2)^2 / sum s^4 of x;
         'centred' the same of x less its column means (so of its covariance);
         'unsquared' (sum s)^2 / sum s^2 of x.

@@ -1,7 +1,7 @@
 """How a model's cached keys turn with position.
 
 Cached keys already carry the rotation of their old positions; moved by d positions they must be
-turned by d more (FACTS.md names the failure *unrotated-keys*). Where the frequencies lie is data
+turned by d more (docs/failures.md names it *unrotated-keys*). Where the frequencies lie is data
 (`harness.models.architectures`): an architecture that is not there is refused when keys would
 move, never guessed.
 

@@ -1,9 +1,9 @@
 """What the seed did and what was wrong with it, as data. No torch here.
 
-Names are those of FACTS.md where it has one. The order is the one in which a replay turns them
-off: first those that leave nothing to compare (one trial, no source), so that what every later
-defect does to the score is read from all pairs and as a share of source - base; then the engine;
-then the scorer, whose last step alone changes the unit.
+Names are those of docs/failures.md where it has one. The order is the one in which a replay turns
+them off: first those that leave nothing to compare (one trial, no source), so that what every
+later defect does to the score is read from all pairs and as a share of source - base; then the
+engine; then the scorer, whose last step alone changes the unit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ DEFECTS = (
     Defect(UNROTATED, "Keys were pasted as they were, turned for the positions they came from."),
     Defect(
         DEGENERATE,
-        "Text of more than 10 words of which under 60% are distinct scores 5 points.",
+        "Text of more than 10 words of which under 60% are distinct scores 5 points more; turned "
+        "off, a cell whose texts collapse is invalid.",
     ),
     Defect(SUBSTRINGS, "A marker counts wherever its letters stand, also inside another word."),
     Defect(

@@ -19,8 +19,10 @@ from typing import Any
 import pandas as pd
 
 from harness.evidence import ProtocolEvidence
+from harness.judging.checks import Check
 from harness.judging.result import Verdict
 from harness.judging.verdict import judge
+from harness.measure.behavior import behavior
 from harness.models.load import LoadedModel
 from harness.provenance import provenance
 from harness.published.defects import (
@@ -28,6 +30,7 @@ from harness.published.defects import (
     CELLS,
     CLAIMED,
     DEFECTS,
+    DEGENERATE,
     DUPLICATE,
     ENGINE,
     EXPECTED_POINTS,
@@ -77,6 +80,7 @@ class Replay:
     def __post_init__(self) -> None:
         self._runners: dict[frozenset[str], DefectiveRunner] = {}
         self._trials: dict[tuple[frozenset[str], Arm, bool], list[Trial]] = {}
+        self._degenerate: dict[str, bool] = {}
 
     def rows(self) -> list[dict[str, Any]]:
         """The table: all defects first, then one less in each row, none in the last."""
@@ -93,15 +97,20 @@ class Replay:
         """What the eight cells show under some defects.
 
         base, source, patched: mean scores, patched over all cells; transfer None where it is not
-        identifiable. words: how often the rule gives which verdict to which claim.
+        identifiable. words: how often the rule gives which verdict to which claim. Without
+        degenerate-text among the defects, a cell whose texts collapse is invalid.
         """
         frame = self.scores(defects)
         means = frame.groupby("arm")["score"].mean().to_dict()
         cells = {cell: float(means[cell]) for cell in CELLS}
         best = max(cells, key=lambda cell: cells[cell])
         base, source = float(means["base"]), means.get("source")
+        collapsed = [] if DEGENERATE in defects else self._collapsed(frame)
         verdicts = {
-            claim: {cell: judge(_of_cell(frame, cell), region) for cell in CELLS}
+            claim: {
+                cell: judge(_of_cell(frame, cell), region, checks=_failed(cell in collapsed))
+                for cell in CELLS
+            }
             for claim, region in CLAIMED.items()
         }
         first = next(iter(verdicts.values()))
@@ -127,6 +136,7 @@ class Replay:
                 for claim, by_cell in verdicts.items()
             },
             "cells": cells,
+            "degenerate_cells": collapsed,
         }
         return {**found, "reads": reading(found, first[best], points=UNCALIBRATED in defects)}
 
@@ -156,6 +166,20 @@ class Replay:
             for name, (defective, arm) in arms.items()
             for trial in self._run(defective, arm, one=one)
         )
+
+    def _collapsed(self, frame: pd.DataFrame) -> list[str]:
+        """The cells of which more texts are degenerate than the task allows."""
+        limit = self.task.max_degenerate_share
+        shares = {
+            cell: frame["text"][frame["arm"] == cell].map(self._is_degenerate).mean()
+            for cell in CELLS
+        }
+        return [cell for cell, share in shares.items() if share > limit]
+
+    def _is_degenerate(self, text: str) -> bool:
+        if text not in self._degenerate:
+            self._degenerate[text] = behavior(text, self.task).degenerate
+        return self._degenerate[text]
 
     def engines(self) -> list[dict[str, Any]]:
         """The defects of the engine, each alone, held against no patch and against the oracle.
@@ -293,9 +317,15 @@ def reading(row: dict[str, Any], best: Verdict, *, points: bool) -> str:
         of = f" of '{few}-{many} expected' ({up / many:.0%} to {up / few:.0%})" if points else ""
         return f"best cell {up:+.2f}{of}; transfer not identifiable: no source arm"
     if row["transfer"] is None or best.estimate is None:
-        gap = row["source"] - row["base"]
-        return f"transfer not identifiable: source - base is {gap:+.2f}, not clearly positive"
-    return f"transfer {row['transfer']:.2f} on average, {best.estimate:.2f} in the best cell"
+        return f"transfer not identifiable: {best.reason}"
+    collapsed = len(row["degenerate_cells"])
+    but = f"; the text of {collapsed} cells is degenerate" if collapsed else ""
+    return f"transfer {row['transfer']:.2f} on average, {best.estimate:.2f} in the best cell{but}"
+
+
+def _failed(collapsed: bool) -> list[Check]:
+    """The check that fails where texts collapse; none where they do not, as no other is made."""
+    return [Check("degenerate-text", False, "too many texts repeat")] if collapsed else []
 
 
 def _of_cell(frame: pd.DataFrame, cell: str) -> pd.DataFrame:

@@ -46,6 +46,7 @@ def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
     return {
         "kv_claims": __version__,
         "command": settings.command,
+        "protocol": settings.protocol,
         "profile": settings.profile,
         "models": list(settings.models),
         "task_file": str(settings.task) if settings.task else None,

@@ -1,7 +1,7 @@
 """Task files: YAML in, `Task` out. Every defect of a file is one error that names the place.
 
 Unknown keys are errors: a threshold that nothing reads must not look as if it were in force
-(FACTS.md names that failure *unread-thresholds*).
+(docs/failures.md names it *unread-thresholds*).
 """
 
 from __future__ import annotations

@@ -15,7 +15,10 @@ import torch
 from transformers import DynamicCache
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
+from harness.models.planted.build import build_planted
+from harness.models.planted.catalog import Planted
 from harness.spec import Patch, resolve_layers, resolve_window
+from harness.tasks.task import Pair, Prompt, Task
 
 Key = tuple[int, str]
 """A layer and 'k', 'v' or 'residual'."""
@@ -97,7 +100,7 @@ def patched_run(
     patches: Sequence[Patch],
     donor: Donor,
     source_tokens: int,
-) -> tuple[torch.Tensor, dict[Key, torch.Tensor]]:
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Logits at each step of a patched row, `step vocab`, and V of its prompt by layer.
 
     source_tokens: prompt length of the pair's source, which decides the windows.
@@ -130,15 +133,11 @@ def patched_run(
         elif patch.active != "prompt":
             _edit(edits, patch, n_layers, donor, [donor.tokens - 1] * len(generated), steps)
     cache = DynamicCache()
-    prompt = forward(network, base[:-1], edits, cache)
+    forward(network, base[:-1], edits, cache)
     for splice in splices:
         _splice(network, cache, donor, *splice)
     after = forward(network, [base[-1], *generated], edits, cache)
-    values = {
-        (layer, "v"): torch.cat([cache.layers[layer].values[0, 0]])[: n_base + appended]
-        for layer in range(n_layers)
-    }
-    assert len(prompt.logits) == n_base - 1
+    values = [layer.values[0, 0, : n_base + appended] for layer in cache.layers]
     return after.logits, values
 
 
@@ -181,3 +180,48 @@ def _splice(
             else:
                 mixed = (1 - patch.alpha) * old[:, :, slots] + patch.alpha * new[tensor]
                 old[:, :, slots] = mixed
+
+
+def noisy(donor: Donor, seed: int) -> Donor:
+    """The same run with every vector of K and V replaced by one of its length in any direction."""
+    draw = torch.Generator().manual_seed(seed)
+    acts = {}
+    for (layer, tensor), vectors in donor.acts.items():
+        noise = torch.randn(vectors.shape, generator=draw, dtype=vectors.dtype)
+        noise *= vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        acts[layer, tensor] = noise
+    return Donor(donor.tokens, acts)
+
+
+@dataclass
+class Bench:
+    """A planted network with its task, and donors' runs that are already done."""
+
+    planted: Planted
+    network: Any
+    tokenizer: Any
+    task: Task
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        return list(self.tokenizer(prompt.text)["input_ids"])
+
+    def donor(
+        self, pair: Pair, donor: str, patches: Sequence[Patch], generated: list[int]
+    ) -> Donor:
+        """The run of the prompt that is pasted from; the rules of `unrelated` written out again."""
+        if donor != "unrelated-base":
+            prompt = pair.source if donor == "source" else pair.base
+            return donor_run(self.network, self.ids(prompt), generated)
+        n_source, n_base = len(self.ids(pair.source)), len(self.ids(pair.base))
+        needed = 0
+        for patch in patches:
+            longest = n_source if patch.mode == "append" else n_base
+            window = resolve_window(patch.positions, n_source, longest, span=patch.span)
+            needed = max(needed, len(window.base_slots) + patch.is_splice)
+        ids = next(i for i in map(self.ids, self.task.unrelated(pair)) if len(i) >= needed)
+        return donor_run(self.network, ids, generated)
+
+
+def bench(planted: Planted, n_pairs: int = 40) -> Bench:
+    network, tokenizer = build_planted(planted)
+    return Bench(planted, network, tokenizer, planted.task(n_pairs))

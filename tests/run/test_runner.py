@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,22 @@ from tests.models.architectures import prompt, tiny
 PATCH = Patch("kv", layers="1+2", positions="last(6)")
 NEGATIVE = controls(PATCH, 4, about_layer=False)
 ARMS: list[Arm] = [BASE, SOURCE, FULL_SWAP, patched(PATCH), self_patch(PATCH), *NEGATIVE.values()]
+LIVE = (
+    Patch("residual", "1", "last(4)", active="every_step"),
+    Patch("kv_proj", "2", "first(3)", active="every_step(held)"),
+)
+RECOMPUTED: list[Arm] = [
+    patched(Patch("residual", "1", "last(4)")),
+    patched(Patch("v_proj", "all", "all", heads="1")),
+    patched((Patch("kv", "3", "last(5)"), Patch("k_proj", "1", "last(5)"))),
+    patched(Patch("kv", "all", "last(4)", mode="append")),
+    patched(Patch("v", "1+2", "last(4)", mode="mix(0.5)")),
+    patched(Patch("kv", "1+2", "last(4)", active="every_step")),
+    patched(LIVE),
+    self_patch(LIVE),
+    *controls(LIVE, 4, about_layer=True).values(),
+]
+"""Arms whose prompts are computed anew, or that read other rows while they generate."""
 
 
 def number_task(lengths: Sequence[tuple[int, int]] = ((9, 14), (20, 8), (11, 11), (7, 25))) -> Task:
@@ -53,12 +70,14 @@ def run(
     ledger: Ledger | None = None,
     arms: Sequence[Arm] = ARMS,
     tokens: int = 8,
+    seeds: int = 2,
+    pairs: int = 12,
 ) -> dict[tuple[str, str, int], Trial]:
     task = number_task()
     runner = Runner(
         model, task, Sampling(tokens), Ledger() if ledger is None else ledger, batch_size
     )
-    trials = runner.run(arms, task.pairs, range(2))
+    trials = runner.run(arms, task.first_pairs(pairs), range(seeds))
     return {(t.pair, t.arm, t.seed): t for t in trials}
 
 
@@ -72,6 +91,37 @@ def test_tokens_do_not_depend_on_the_batch_in_float64(name: str) -> None:
         assert trial.changed == seven[key].changed == many[key].changed
 
 
+def assert_same_geometry(one: Trial, other: Trial) -> None:
+    """None in the same places, and the same numbers in all others."""
+    assert one.geometry.keys() == other.geometry.keys()
+    for name, ratios in one.geometry.items():
+        beside = other.geometry[name]
+        assert (ratios is None) is (beside is None)
+        if ratios is not None:
+            # None of one layer, as of held values that are all alike, becomes nan.
+            found, wanted = (np.array(some, dtype=float) for some in (ratios, beside))
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_nor_do_those_of_arms_that_are_computed_anew(name: str) -> None:
+    """In-prefill and every-step arms: donors share a forward pass with the rows that read them."""
+    model = tiny(name)
+    alone, seven, many = (
+        run(model, batch_size=size, arms=RECOMPUTED, tokens=18, seeds=1, pairs=5)
+        for size in (1, 7, 64)
+    )
+    assert len(alone) == len(RECOMPUTED) * 5
+    for key, trial in alone.items():
+        for other in (seven[key], many[key]):
+            assert trial.tokens == other.tokens
+            assert (trial.changed, trial.least_changed) == (other.changed, other.least_changed)
+            assert (trial.fired_steps, trial.differs) == (other.fired_steps, other.differs)
+            assert_same_geometry(trial, other)
+    assert any(ratios is None for t in alone.values() for ratios in t.geometry.values())
+    assert all(trial.geometry["uncentred/generated"] for trial in alone.values())
+
+
 def test_in_float32_tokens_part_at_near_ties_only() -> None:
     model = tiny("llama", dtype=torch.float32)
     alone, many = run(model, batch_size=1, tokens=20), run(model, batch_size=64, tokens=20)
@@ -80,10 +130,11 @@ def test_in_float32_tokens_part_at_near_ties_only() -> None:
     assert len(parted) <= len(alone) / 20
 
 
-def test_order_and_company_of_arms_do_not_matter() -> None:
+@pytest.mark.parametrize("arms", [ARMS, RECOMPUTED], ids=["spliced", "computed-anew"])
+def test_order_and_company_of_arms_do_not_matter(arms: list[Arm]) -> None:
     model = tiny("llama")
-    together, reverse = run(model), run(model, arms=ARMS[::-1])
-    one = run(model, arms=[patched(PATCH)])
+    together, reverse = run(model, arms=arms), run(model, arms=arms[::-1])
+    one = run(model, arms=[arms[3]])
     assert {key: t.tokens for key, t in together.items()} == {
         key: t.tokens for key, t in reverse.items()
     }
@@ -134,11 +185,12 @@ def test_a_finished_trial_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     assert run(model, ledger=Ledger(tmp_path)) == first
 
 
+@pytest.mark.parametrize("arms", [ARMS, RECOMPUTED], ids=["spliced", "computed-anew"])
 def test_a_run_that_breaks_off_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arms: list[Arm]
 ) -> None:
     model = tiny("llama")
-    whole = run(model, batch_size=16)
+    whole = run(model, batch_size=16, arms=arms)
     real, calls = runner_module.decode, []
 
     def breaks(*args: object, **options: object) -> object:
@@ -149,12 +201,15 @@ def test_a_run_that_breaks_off_goes_on_where_it_was(
 
     monkeypatch.setattr(runner_module, "decode", breaks)
     with pytest.raises(KeyboardInterrupt):
-        run(model, batch_size=16, ledger=Ledger(tmp_path))
+        run(model, batch_size=16, ledger=Ledger(tmp_path), arms=arms)
     monkeypatch.setattr(runner_module, "decode", real)
     kept = Ledger(tmp_path)
     assert 0 < len(kept) < len(whole)
-    resumed = run(model, batch_size=16, ledger=kept)
+    resumed = run(model, batch_size=16, ledger=kept, arms=arms)
     assert {k: t.tokens for k, t in resumed.items()} == {k: t.tokens for k, t in whole.items()}
+    # What only a half was left of is counted as in one piece.
+    for key, trial in resumed.items():
+        assert (trial.fired_steps, trial.changed) == (whole[key].fired_steps, whole[key].changed)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +274,33 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.Mo
         (Patch("kv", "7", "last(2)"), "out of range, expected layers 0 to 3"),
         (Patch("kv", "1", "last(8)"), r"need 8 cached positions, but in pair 1 .*'s1'.*'b1'"),
         (Patch("kv", "8/32+9/32", "last(2)"), "meet in layer 1"),
+        (
+            # All 8 tokens of the shorter prompt may be patched, and 9 may not.
+            [Patch("v_proj", "0", "last(8)"), Patch("v_proj", "1", "last(9)")],
+            r"need 9 positions, but in pair 1 .* has 20 \(of 20 tokens\) and the base 8 \(of 8\)",
+        ),
+        (Patch("k_proj", "1", "last(2)", heads="2"), "expected KV heads 0 to 1"),
+        (
+            [Patch("kv", "0:2", "last(2)"), Patch("v_proj", "1", "last(2)")],
+            "both write 'v' of layer 1",
+        ),
+        (
+            [Patch("residual", "1", "last(2)"), Patch("residual", "1+2", "last(1)")],
+            "both write 'residual' of layer 1",
+        ),
+        (
+            [Patch("kv", "all", "last(2)", mode="append"), Patch("residual", "1", "last(2)")],
+            "expected it alone in its arm",
+        ),
+        (Patch("kv", "all", "last(14)", mode="append"), "need 14 cached positions, but in pair 0"),
     ],
-    ids=["layer", "window", "meet"],
+    ids=[
+        *("layer", "window", "meet", "window-of-a-prompt", "head", "one-tensor-twice"),
+        *("one-residual-twice", "append-and-more", "append-more-than-there-is"),
+    ],
 )
 def test_a_patch_that_does_not_fit_is_refused_before_the_model_runs(
-    patch: Patch, message: str, monkeypatch: pytest.MonkeyPatch
+    patch: Patch | list[Patch], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, model = number_task(((9, 14), (20, 8))), tiny("llama")
     runner = Runner(model, task, Sampling(4), Ledger())
@@ -242,13 +319,127 @@ def test_a_patch_outside_a_sliding_window_is_refused() -> None:
     Runner(tiny("gemma2"), task, Sampling(4), Ledger()).check([first], task.pairs)
 
 
-def test_moving_keys_of_an_unknown_architecture_is_refused() -> None:
+MOVING = {
+    "spliced": Patch("kv", "1", "last(2)"),
+    "in-prefill": Patch("kv_proj", "1", "last(2)"),
+    "every-step": Patch("k", "1", "first(2)", active="every_step"),
+    "every-step-in-prefill": Patch("k_proj", "1", "first(2)", active="every_step"),
+    "held": Patch("k_proj", "1", "first(2)", active="every_step(held)"),
+    "appended": Patch("kv", "all", "last(2)", mode="append"),
+}
+"""Patches that move keys of pairs of unequal lengths."""
+
+
+@pytest.mark.parametrize("kind", MOVING)
+def test_moving_keys_that_learned_their_positions_is_refused(kind: str) -> None:
     task = number_task(((9, 14), (20, 8)))
     runner = Runner(tiny("gpt2"), task, Sampling(4), Ledger())
-    with pytest.raises(UsageError, match="architecture 'gpt2'"):
-        runner.run([patched(Patch("kv", "1", "last(2)"))], task.pairs, [0])
-    # Values carry no rotation, and equal lengths move nothing: both are fine.
-    runner.run([patched(Patch("v", "1", "first(2)"))], task.pairs, [0])
+    with pytest.raises(UsageError, match="architecture 'gpt2': it learns absolute positions"):
+        runner.run([patched(MOVING[kind])], task.pairs, [0])
+    assert not len(runner.ledger)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        Patch("v", "1", "last(2)"),
+        Patch("kv", "1", "first(2)"),
+        Patch("k_proj", "1", "first(2)"),
+        Patch("v_proj", "1", "last(2)", active="every_step"),
+        Patch("residual", "1", "last(2)", active="every_step(held)"),
+    ],
+    ids=str,
+)
+def test_what_moves_no_key_is_fine_where_keys_cannot_move(patch: Patch) -> None:
+    """Values carry no rotation, and windows at the start stay where they are."""
+    task = number_task(((9, 14), (20, 8)))
+    trials = Runner(tiny("gpt2"), task, Sampling(4), Ledger()).run(
+        [patched(patch)], task.pairs[:2], [0]
+    )
+    assert all(trial.oracle_error < 2e-5 for trial in trials)
+
+
+def test_held_and_appended_keys_move_even_between_equal_lengths() -> None:
+    task = number_task(((9, 9),))
+    runner = Runner(tiny("gpt2"), task, Sampling(4), Ledger())
+    for kind in ("held", "appended"):
+        with pytest.raises(UsageError, match="architecture 'gpt2'"):
+            runner.check([patched(MOVING[kind])], task.pairs)
+    for kind in ("spliced", "in-prefill", "every-step", "every-step-in-prefill"):
+        runner.check([patched(MOVING[kind])], task.pairs)
+
+
+def unknown(name: str = "llama") -> LoadedModel:
+    model = tiny(name)
+    model.network.config.model_type = "novel"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("patch", "needs"),
+    [
+        (Patch("v", "1", "last(2)"), False),
+        (Patch("kv", "1", "first(2)"), False),
+        (Patch("v", "1", "last(2)", mode="mix(0.5)", heads="1"), False),
+        (Patch("kv", "1", "last(2)"), True),
+        (Patch("v", "1", "last(2)", active="every_step"), True),
+        (Patch("v_proj", "1", "last(2)"), True),
+        (Patch("residual", "1", "last(2)"), True),
+        (Patch("kv_proj", "1", "first(2)", active="every_step(held)"), True),
+    ],
+    ids=str,
+)
+def test_an_unknown_architecture_has_patches_of_its_cache_that_move_no_key(
+    patch: Patch, needs: bool
+) -> None:
+    task = number_task(((9, 14), (20, 8)))
+    runner = Runner(unknown(), task, Sampling(4), Ledger())
+    if needs:
+        with pytest.raises(UsageError, match="architecture 'novel': it is not known where"):
+            runner.run([patched(patch)], task.pairs, [0])
+        assert not len(runner.ledger)
+    else:
+        trials = runner.run([BASE, patched(patch)], task.pairs[:2], [0])
+        assert all(trial.oracle_error < 2e-5 for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("llama-dynamic", 128), ("phi3-longrope", 96)], ids=["dynamic", "longrope"]
+)
+def test_prompts_beyond_fixed_frequencies_are_refused(name: str, limit: int) -> None:
+    """Cached keys would keep the frequencies of shorter texts, in every arm, patched or not."""
+    fits, over = (number_task(((9, n), (n, 8))) for n in (limit - 8, limit - 7))
+    model = tiny(name)
+    for arm in (BASE, patched(Patch("v_proj", "1", "last(2)")), patched(MOVING["spliced"])):
+        Runner(model, fits, Sampling(8), Ledger()).check([arm], fits.pairs)
+        with pytest.raises(UsageError, match=f"beyond {limit} positions|has {limit} positions"):
+            Runner(model, over, Sampling(8), Ledger()).check([arm], over.pairs)
+    # What is appended counts.
+    longer = patched(Patch("kv", "all", "last(2)", mode="append"))
+    with pytest.raises(UsageError, match=rf"after 2 are appended|beyond {limit} positions"):
+        Runner(model, fits, Sampling(8), Ledger()).check([longer], fits.pairs)
+
+
+def test_a_trial_at_the_last_fixed_position_equals_the_oracle() -> None:
+    task = number_task(((9, 88), (88, 8)))
+    model = tiny("phi3-longrope")
+    trials = Runner(model, task, Sampling(8), Ledger()).run(
+        [patched(Patch("kv_proj", "1", "last(4)", active="every_step"))], task.pairs[:2], [0]
+    )
+    assert all(trial.oracle_error < 2e-5 for trial in trials)
+
+
+def test_what_is_appended_counts_towards_the_models_positions() -> None:
+    appended = patched(Patch("kv", "all", "last(8)", mode="append"))
+    for base, fits in ((240, True), (241, False)):
+        task = number_task(((20, base),))
+        runner = Runner(tiny("llama"), task, Sampling(8), Ledger())
+        runner.check([BASE], task.pairs)
+        if fits:
+            runner.check([appended], task.pairs)
+        else:
+            with pytest.raises(UsageError, match=r"249 positions after 8 .* has 256"):
+                runner.check([appended], task.pairs)
 
 
 def test_a_prompt_longer_than_the_model_is_refused() -> None:

@@ -328,7 +328,7 @@ CATALOG: dict[str, Planted] = {
                 Reading("25/32", _styles(1.0)),
             ),
             gain=8.0,
-            raises=_disturbed(10.0),
+            raises=_disturbed(7.0),
             styled=True,
         ),
     )

@@ -38,17 +38,23 @@ class Layer(NamedTuple):
 class Circuit(NamedTuple):
     """The dimensions that are followed, and the layers.
 
-    dims: planted dimensions by name; then, for geometry, 'content.C' for component C of V.
-    feedback: the trigger value of generated marker words.
+    A state's dimensions are the planted ones, by name, and then, for geometry, the content of
+    components of V, by number. feedback: the trigger value of generated marker words.
     """
 
-    dims: tuple[str, ...]
+    planted_dims: tuple[Dim, ...]
+    content_dims: tuple[int, ...]
     layers: tuple[Layer, ...]
     feedback: float
 
     def at(self, dim: Dim) -> int:
         """Which row of a block of features or states is this dimension."""
-        return self.dims.index(dim)
+        return self.planted_dims.index(dim)
+
+    @property
+    def n_dims(self) -> int:
+        """How many dimensions a state has."""
+        return len(self.planted_dims) + len(self.content_dims)
 
     def is_idle(self, layer: int) -> bool:
         """Whether nothing reads the layer's keys and values, nor are they to be measured."""
@@ -67,32 +73,27 @@ def circuit_of(planted: Planted, *, with_content: bool = False) -> Circuit:
         dim for layer in channels for channel in layer for dim in (channel.of, channel.to) if dim
     }
     dims = tuple(dim for dim in DIMS if dim in used)
-    content = tuple(f"content.{component}" for component in range(1, D_HEAD))
-    all_dims: tuple[str, ...] = (*dims, *content) if with_content else dims
+    content = tuple(range(1, D_HEAD)) if with_content else ()
     return Circuit(
-        all_dims,
-        tuple(_layer(planted, layer, all_dims, with_content) for layer in range(N_LAYERS)),
+        dims,
+        content,
+        tuple(_layer(planted, layer, dims, content) for layer in range(N_LAYERS)),
         planted.marker_trigger,
     )
 
 
-def _layer(planted: Planted, layer: int, dims: tuple[str, ...], with_content: bool) -> Layer:
+def _layer(planted: Planted, layer: int, dims: tuple[Dim, ...], content: tuple[int, ...]) -> Layer:
     reading = planted.reading(layer)
     channels = reading.channels
-    of = [dims.index(channel.of) for channel in channels]
-    scale = [channel.scale for channel in channels]
-    if with_content:
-        rest = range(len(channels), D_HEAD)
-        of += [dims.index(f"content.{component}") for component in rest]
-        scale += [1.0] * len(rest)
+    rest = [len(dims) + i for i, component in enumerate(content) if component >= len(channels)]
     return Layer(
-        of=tuple(of),
-        scale=tuple(scale),
+        of=(*(dims.index(channel.of) for channel in channels), *rest),
+        scale=(*(channel.scale for channel in channels), *[1.0] * len(rest)),
         writes=tuple(
             (component, dims.index(channel.to), channel.weight)
             for component, channel in enumerate(channels)
             if channel.to is not None and channel.weight
         ),
         match=reading.match,
-        unseen=D_HEAD - len(of),
+        unseen=D_HEAD - len(channels) - len(rest),
     )

@@ -27,7 +27,7 @@ from harness.models.planted.catalog import (
 )
 from harness.models.planted.circuit import Circuit, Floats
 from harness.models.planted.words import STYLED, TRIGGERS
-from harness.tasks.task import Pair, Prompt, Task
+from harness.tasks.task import Prompt, Task
 
 Ints = npt.NDArray[np.int64]
 
@@ -112,47 +112,82 @@ def of_pairs(
     task: Task,
     room: int,
     needed: Callable[[int, int], int] | None = None,
-    content: Floats | None = None,
 ) -> Cases:
     """The task's own pairs, word by word.
 
     needed: tokens that an unrelated base must have, given those of source and base; None where
         no unrelated base is asked for (the source's prompt then stands in its place).
-    content: of each word of the vocabulary, `[word, component]`, where the circuit follows it.
     Raises UsageError where no other base is long enough.
     """
-    table = {word: _of_word(planted, circuit, word, content) for word in planted.words}
-    unknown = table[UNKNOWN]
-    # One width for all blocks, as positions of one are looked up in another.
-    width = room + max(len(prompt.text.split()) for prompt in (*task.sources, *task.bases))
-
-    def block(prompts: Sequence[Prompt]) -> Prompts:
-        rows = [[table.get(word, unknown) for word in prompt.text.split()] for prompt in prompts]
-        return _block(circuit, rows, width)
-
-    sources = block([pair.source for pair in task.pairs])
-    bases = block([pair.base for pair in task.pairs])
+    sources, bases = _sides(planted, circuit, task, room)
     if needed is None:
         return Cases(sources, bases, sources)
     lengths = zip(sources.tokens.tolist(), bases.tokens.tolist(), strict=True)
     asked = [needed(*both) for both in lengths]
-    others = [_unrelated(task, *both) for both in zip(task.pairs, asked, strict=True)]
-    return Cases(sources, bases, block(others))
+    others = [
+        _first_of(candidates, tokens, task)
+        for candidates, tokens in zip(_candidates(task), asked, strict=True)
+    ]
+    return Cases(sources, bases, _read(planted, circuit, task, room, others))
 
 
-def _unrelated(task: Task, pair: Pair, needed: int) -> Prompt:
-    for prompt in task.unrelated(pair):
+@lru_cache(maxsize=16)
+def _sides(planted: Planted, circuit: Circuit, task: Task, room: int) -> tuple[Prompts, Prompts]:
+    sources = [pair.source for pair in task.pairs]
+    bases = [pair.base for pair in task.pairs]
+    return (
+        _read(planted, circuit, task, room, sources),
+        _read(planted, circuit, task, room, bases),
+    )
+
+
+@lru_cache(maxsize=16)
+def _candidates(task: Task) -> list[list[Prompt]]:
+    """For each pair, the bases that may stand in as unrelated, best first."""
+    return [task.unrelated(pair) for pair in task.pairs]
+
+
+def _first_of(candidates: Sequence[Prompt], needed: int, task: Task) -> Prompt:
+    for prompt in candidates:
         if len(prompt.text.split()) >= needed:
             return prompt
     raise UsageError(
         f"task {task.name!r}: no other base has {needed} tokens, which the control "
-        f"'unrelated-base' needs for base {pair.base.id!r}"
+        "'unrelated-base' needs"
     )
+
+
+def _read(
+    planted: Planted, circuit: Circuit, task: Task, room: int, prompts: Sequence[Prompt]
+) -> Prompts:
+    # One width for all blocks, as positions of one are looked up in another.
+    width = room + max(len(prompt.text.split()) for prompt in (*task.sources, *task.bases))
+    table = _table(planted, circuit)
+    unknown = table[UNKNOWN]
+    rows = [[table.get(word, unknown) for word in prompt.text.split()] for prompt in prompts]
+    return _block(circuit, rows, width)
+
+
+@lru_cache(maxsize=32)
+def _table(planted: Planted, circuit: Circuit) -> dict[str, list[float]]:
+    """What each word of the vocabulary brings, in the order of the circuit's dimensions."""
+    table = {
+        word: [planted.word_value(word, dim) for dim in circuit.planted_dims]
+        for word in planted.words
+    }
+    if circuit.content_dims:
+        # The content comes from torch, which nothing else here needs.
+        from harness.models.planted.embedding import content_table
+
+        content = content_table(len(planted.words))
+        for row, values in enumerate(table.values()):
+            values += content[row, circuit.content_dims].tolist()
+    return table
 
 
 def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
     """What a word of the population brings: the style of a word, and a trigger or none."""
-    found = dict.fromkeys(circuit.dims, 0.0)
+    found = dict.fromkeys(circuit.planted_dims, 0.0)
     found["trigger"] = float(is_trigger)
     for dim in found:
         if dim.startswith("style."):
@@ -160,18 +195,8 @@ def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
     return list(found.values())
 
 
-def _of_word(planted: Planted, circuit: Circuit, word: str, content: Floats | None) -> list[float]:
-    row = planted.words.index(word)
-    return [
-        float(content[row, int(dim.removeprefix("content."))])
-        if content is not None and dim.startswith("content.")
-        else planted.word_value(word, dim)
-        for dim in circuit.dims
-    ]
-
-
 def _block(circuit: Circuit, rows: Sequence[Sequence[Sequence[float]]], width: int) -> Prompts:
-    features = np.zeros((len(circuit.dims), len(rows), width))
+    features = np.zeros((circuit.n_dims, len(rows), width))
     for index, row in enumerate(rows):
         features[:, index, : len(row)] = np.array(row).T
     features.flags.writeable = False

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.models.planted.catalog import D_HEAD, N_LAYERS, Planted
+from harness.models.planted.catalog import N_LAYERS, Planted
 from harness.models.planted.circuit import Circuit, Floats, circuit_of
 from harness.models.planted.features import Cases, Prompts, of_pairs
 from harness.models.planted.pasting import Donor, row_of, tokens_needed
@@ -84,15 +84,11 @@ def _participation(windows: Floats) -> Floats:
 def _cases(
     planted: Planted, patches: Sequence[Patch], task: Task, donor: Donor
 ) -> tuple[Circuit, Cases]:
-    # The embedding table comes from torch, which nothing else here needs.
-    from harness.models.planted.embedding import content_table
-
     circuit = circuit_of(planted, with_content=True)
-    content = content_table(len(planted.words))[:, :D_HEAD]
     needed = None
     if donor == "unrelated-base":
 
         def needed(n_source: int, n_base: int) -> int:
             return tokens_needed(patches, n_source, n_base)
 
-    return circuit, of_pairs(planted, circuit, task, 1, needed, content)
+    return circuit, of_pairs(planted, circuit, task, 1, needed)

@@ -147,9 +147,9 @@ def _pass(circuit: Circuit, prompts: Prompts, writer: _Writer, cached: Trace | N
                 keys = np.where(slots, cached.keys[index], keys)
         if layer.writes:
             state = state.copy()
-            attended = _attend(values, np.exp(layer.match * keys) if layer.match else None)
+            weights = np.exp(layer.match * keys) if layer.match else None
             for component, dim, weight in layer.writes:
-                state[dim] += weight * attended[component]
+                state[dim] += weight * _attend(values[component], weights)
         state = writer.write(circuit, index, "residual", state)
         trace.values.append(values)
         trace.keys.append(keys)
