@@ -9,7 +9,7 @@ from harness.claim import Region, claim
 from harness.spec import Patch
 
 pytestmark = pytest.mark.embedded(
-    "stored-at-layer", "distributed", "early-tokens", "inert", "collapse", "disrupted"
+    "stored-at-layer", "early-tokens", "inert", "collapse", "disrupted"
 )
 
 SEED = "True KV Cache Patching Results (December 12, 2024)"

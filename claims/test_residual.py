@@ -41,7 +41,8 @@ def test_residual_transfers_no_behavior(study, layers):
     cites=f"{SEED}, What we tested (relay chain layers)",
     difference=Region(low=0.10),
 )
-def test_two_phases_beat_one(study):
-    write = Patch("residual", layers="25/32", positions="last(16)")
+@pytest.mark.parametrize("written", ["18/32", "25/32"], ids=["L18-L27", "L25-L27"])
+def test_two_phases_beat_one(study, written):
+    write = Patch("residual", layers=written, positions="last(16)")
     read = Patch("v_proj", layers="27/32", positions="last(16)")
     study.judge([write, read], versus=read)

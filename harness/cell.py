@@ -16,7 +16,7 @@ from harness.judging.checks import Check
 from harness.outcome import Outcome
 from harness.reach import classify
 from harness.run.arms import Patches
-from harness.spec import Patch, as_patches, canonical
+from harness.spec import Patch, as_patches, canonical, resolve_layers
 
 REACH_CHECKS = {"tautological": "measured-where-patched", "null": "null-by-construction"}
 """What an outcome that is not informative fails."""
@@ -83,11 +83,16 @@ class Cell:
         )
 
     def unreached(self, n_layers: int, lengths: Sequence[tuple[int, int]]) -> list[Check]:
-        """Failed checks for outcomes that cannot say anything on the patch they are asked about.
+        """Failed checks of what cannot be tested: an outcome that cannot say anything on the patch
+        it is asked about, or a patch that writes only what another gives already.
 
         lengths: tokens of (source, base), of every pair.
         """
-        failed: dict[str, Check] = {}
+        failed: dict[str, Check] = {
+            check.detail: check
+            for patches in (self.patches, self.versus)
+            for check in idle(patches, n_layers)
+        }
         for part in self.parts:
             outcome = Outcome.parse(part.outcome)
             asked = {"transfer": [self.patches], "difference": [self.patches, self.versus]}
@@ -112,3 +117,26 @@ class Cell:
             if outcome.is_geometry:
                 for tokens in dict.fromkeys(tokens for pair in lengths for tokens in pair):
                     outcome.rows(tokens, max_new_tokens)
+
+
+def idle(patches: Sequence[Patch], n_layers: int, *, passes_on: bool = False) -> list[Check]:
+    """Failed checks for projections that follow from a residual pasted below, and change nothing.
+
+    One layer below they always do. passes_on: whether the model's layers pass on unchanged what
+        the projections read, so that they do from any layer below.
+    """
+    failed = []
+    for patch in patches:
+        layers = resolve_layers(patch.layers, n_layers)
+        for other in patches:
+            if other.site != "residual" or patch.positions != other.positions:
+                continue
+            below = resolve_layers(other.layers, n_layers)
+            given = all(
+                any(low < layer if passes_on else low == layer - 1 for low in below)
+                for layer in layers
+            )
+            if patch.site in ("kv_proj", "k_proj", "v_proj") and given:
+                detail = f"{patch} writes what {other} gives it already, and changes nothing"
+                failed.append(Check("hook-never-fired", False, detail))
+    return failed

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from harness.cell import Cell
+from harness.cell import Cell, idle
 from harness.claim import Part
 from harness.judging.result import Word
 from harness.models.planted.catalog import N_LAYERS, Planted
@@ -26,6 +26,8 @@ from harness.tasks.task import Task
 _SURELY_DEGENERATE, _SURELY_NOT = 3.0, 0.2
 """Expected shares of degenerate texts, in multiples of the task's limit, that leave no doubt."""
 
+_NO_GAP = 1e-9
+"""Source and base are the same, pair by pair, but for rounding."""
 _ANY = (Patch("v", "0", "last(1)"),)
 """Stands for a patch where only base and source are asked for."""
 
@@ -88,8 +90,12 @@ def expectation(
     for patches in (cell.patches, cell.versus):
         if any(patch.is_full_swap(N_LAYERS) for patch in patches):
             return Expectation("invalid", "full-swap-is-the-donor")
-    if unreached := cell.unreached(N_LAYERS, lengths):
-        return Expectation("invalid", unreached[0].name)
+    untestable = cell.unreached(N_LAYERS, lengths)
+    for patches in (cell.patches, cell.versus):
+        # The layers of a planted model pass on what a word brings, as it is.
+        untestable += idle(patches, N_LAYERS, passes_on=True)
+    if untestable:
+        return Expectation("invalid", untestable[0].name)
     study = _Study(planted, cell, negative, task, sampling)
     try:
         degenerate = study.is_degenerate()
@@ -109,7 +115,7 @@ def expectation(
         first.value,
         first.controls,
         tuple(truth.to_dict() for truth in truths),
-        next((truth.unless for truth in truths if truth.unless and word == "supported"), None),
+        next((truth.unless for truth in truths if truth.unless), None),
     )
 
 
@@ -187,8 +193,10 @@ class _Study(NamedTuple):
         base, source, patched = self.means(self.cell.patches, "source", outcome)
         gap = source - base
         if part.estimand == "gap":
+            if outcome.is_geometry and abs(gap) < _NO_GAP:
+                return _Truth("invalid", "degenerate", gap, {})
             return _worded(gap, part, {}, self.cell.claim.margin)
-        if abs(gap) < 1e-9 or (gap < 0 and not outcome.is_geometry):
+        if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
             return _Truth("invalid", "no-ceiling", None, {})
         against = base
         if part.estimand == "difference":

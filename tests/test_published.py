@@ -273,8 +273,8 @@ def test_every_planned_trial_is_run_once(
     assert evidence.pairs == len(stored_task.pairs) < MOST_PAIRS
     planned = evidence.trials["planned"]
     assert evidence.trials == {"planned": planned, "run": planned, "failed": 0}
-    # Nine single trials; base, source, three engines of eight cells; one cell and self-patches.
-    assert planned == 9 + evidence.pairs * (2 + 3 * 8 + 1 + 3)
+    # Nine single trials; base, source, three engines of eight cells; the probe and the self-patch.
+    assert planned == 9 + evidence.pairs * (2 + 3 * 8 + 3 * 2)
     # None of them in the study's own ledger.
     assert len(runner.ledger) == 0
 

@@ -1,8 +1,8 @@
 """Participation ratios: over how many directions the rows of a window spread.
 
 For: the PR and R_V of v_proj windows, as published (docs/methods.md: uncentred, from singular
-values) and in two variants that are in circulation and give other numbers. Promises: float64 whatever comes
-in; 1 <= PR <= min(rows, width); an undefined ratio is an error, never NaN.
+values) and in two variants that are in circulation and give other numbers. Promises: float64
+whatever comes in; 1 <= PR <= min(rows, width); an undefined ratio is an error, never NaN.
 Does not: choose the window (`harness.outcome`), nor read a model. Tensors are converted by their
 own methods, so that this module needs no torch.
 """

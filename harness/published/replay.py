@@ -47,14 +47,15 @@ from harness.run.ledger import Ledger
 from harness.run.runner import Progress, Runner
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
+from harness.spec import Patch
 from harness.tasks.task import Pair, Task
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
 MOST_PAIRS = 60
 """Pairs that a replay runs at most: enough to see what a defect does, in seconds."""
-PROBED_CELL = "L25+L27-w32"
-"""The cell on which the defects of the engine are compared directly: the most that is pasted."""
+PROBE = Patch("kv", layers="18/32+25/32+27/32", positions="last(32)")
+"""All that the eight cells paste, at once: on it the engine's defects are compared directly."""
 ENGINES = (frozenset[str](), frozenset({DUPLICATE}), frozenset({UNROTATED}))
 NONE: frozenset[str] = frozenset()
 _ORDER = (BASE, SOURCE, *map(patched, CELLS.values()))
@@ -188,16 +189,15 @@ class Replay:
         patched_changed: pairs whose patched generation is not that of the right engine.
         keys_error: largest relative error of pasted keys that moved, None where none did.
         """
-        patch = CELLS[PROBED_CELL]
-        base, right = self._run(NONE, BASE), self._run(NONE, patched(patch))
+        base, right = self._run(NONE, BASE), self._run(NONE, patched(PROBE))
         found = []
         for engine in ENGINES:
-            own, pasted = self._run(engine, self_patch(patch)), self._run(engine, patched(patch))
+            own, pasted = self._run(engine, self_patch(PROBE)), self._run(engine, patched(PROBE))
             errors = [trial.oracle_keys_error for trial in pasted if trial.oracle_shift]
             found.append(
                 {
                     "defect": next(iter(engine), None),
-                    "cell": PROBED_CELL,
+                    "patch": str(PROBE),
                     "pairs": len(self.pairs),
                     "self_patch_changed": _changed(own, base),
                     "patched_changed": _changed(pasted, right),
@@ -254,7 +254,7 @@ class Replay:
             cells = map(patched, CELLS.values())
             wanted.setdefault((ENGINE & left, one), {}).update(dict.fromkeys(cells))
         for engine in ENGINES:
-            arms = [patched(CELLS[PROBED_CELL]), self_patch(CELLS[PROBED_CELL])]
+            arms = [patched(PROBE), self_patch(PROBE)]
             wanted.setdefault((engine, False), {}).update(dict.fromkeys(arms))
         return {spot: list(arms) for spot, arms in wanted.items()}
 

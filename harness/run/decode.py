@@ -61,13 +61,14 @@ def decode(
     live: Live | None = None,
     compare: Sequence[tuple[int, int]] = (),
     keep: Sequence[int] = (),
+    past_stops: bool = False,
 ) -> Decoded:
     """Generate from every row of a slab; the slab's free room is used up.
 
     first: the last prompt token of each row. uniform: float64, `batch step`.
     live: what is written while the rows generate.
     compare: pairs of rows whose logits are compared at each step. keep: rows whose logits are
-    wanted back.
+    wanted back. past_stops: whether no token ends a row.
     """
     device = model.device
     n_rows, steps = len(first), sampling.max_new_tokens
@@ -75,7 +76,8 @@ def decode(
     mask = torch.ones(n_rows, slab.slots + steps, dtype=torch.long, device=device)
     positions = torch.arange(slab.slots, device=device)
     mask[:, : slab.slots] = positions >= (slab.slots - slab.lengths + 1)[:, None]
-    stop_ids = torch.tensor(sorted(model.stop_ids), dtype=torch.long, device=device)
+    ends_at = [] if past_stops else sorted(model.stop_ids)
+    stop_ids = torch.tensor(ends_at, dtype=torch.long, device=device)
     uniform = uniform.to(device)
     left = torch.tensor([a for a, _ in compare], dtype=torch.long, device=device)
     right = torch.tensor([b for _, b in compare], dtype=torch.long, device=device)

@@ -90,8 +90,8 @@ class ForcedRuns:
         missing = [want for want in wanted if records.get(want.key) is None]
         if missing:
             runner.prefill([(want.pair, want.arm) for want in missing])
-        for batch in self._batches(missing):
-            records.append(self._run(batch, said))
+            for batch in self._batches(missing):
+                records.append(self._run(batch, said))
         found = [records.get(want.key) for want in wanted]
         if None in found:
             raise RuntimeError(
@@ -245,7 +245,10 @@ class ForcedRuns:
         return logits
 
     def _own_generations(self, batch: Sequence[_Want]) -> dict[tuple[Luck, int], Tokens]:
-        """What the donors of every-step patches generate by themselves."""
+        """What the donors of every-step patches generate by themselves.
+
+        Past a stop token too: the row that reads a donor may be fed more than the donor said.
+        """
         runner = self.runner
         spots = sorted(
             {
@@ -267,12 +270,9 @@ class ForcedRuns:
             [tokens[-1] for tokens in prompts],
             torch.stack([uniforms(pair, seed, steps) for (pair, seed), _ in spots]),
             runner.sampling,
+            past_stops=True,
         )
-        # A batch ends when all its rows have stopped; what is never fed needs no token.
-        return {
-            spot: tuple(ids) + (0,) * (steps - len(ids))
-            for spot, ids in zip(spots, decoded.ids, strict=True)
-        }
+        return {spot: tuple(ids) for spot, ids in zip(spots, decoded.ids, strict=True)}
 
 
 def _log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:

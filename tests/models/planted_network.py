@@ -201,6 +201,7 @@ class Bench:
     network: Any
     tokenizer: Any
     task: Task
+    runs: dict[tuple[int, ...], Donor] = field(default_factory=dict)
 
     def ids(self, prompt: Prompt) -> list[int]:
         return list(self.tokenizer(prompt.text)["input_ids"])
@@ -211,7 +212,7 @@ class Bench:
         """The run of the prompt that is pasted from; the rules of `unrelated` written out again."""
         if donor != "unrelated-base":
             prompt = pair.source if donor == "source" else pair.base
-            return donor_run(self.network, self.ids(prompt), generated)
+            return self.run(self.ids(prompt), generated)
         n_source, n_base = len(self.ids(pair.source)), len(self.ids(pair.base))
         needed = 0
         for patch in patches:
@@ -219,7 +220,14 @@ class Bench:
             window = resolve_window(patch.positions, n_source, longest, span=patch.span)
             needed = max(needed, len(window.base_slots) + patch.is_splice)
         ids = next(i for i in map(self.ids, self.task.unrelated(pair)) if len(i) >= needed)
-        return donor_run(self.network, ids, generated)
+        return self.run(ids, generated)
+
+    def run(self, ids: list[int], generated: list[int]) -> Donor:
+        """A donor's run, done once."""
+        key = (len(ids), *ids, *generated)
+        if key not in self.runs:
+            self.runs[key] = donor_run(self.network, ids, generated)
+        return self.runs[key]
 
 
 def bench(planted: Planted, n_pairs: int = 40) -> Bench:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.run.ledger import SET_ASIDE, Ledger, archive, check_writable
+from harness.run.ledger import LIKELIHOODS, SET_ASIDE, Ledger, archive, check_writable
+from harness.run.likelihood import Likelihood
 from harness.run.trial import Trial
 
 TRIAL = Trial(
@@ -36,6 +37,9 @@ TRIAL = Trial(
     changed=0,
     least_changed=0,
     differs=None,
+    planned_steps=0,
+    fired_steps=0,
+    changed_steps=0,
     margin=0.1 + 0.2,
     reference=None,
     reference_same_tokens=None,
@@ -44,6 +48,21 @@ TRIAL = Trial(
     oracle_error=1e-300,
     oracle_keys_error=None,
     oracle_shift=None,
+    geometry={"uncentred/prompt": [1.5, None, 2 / 3], "uncentred/generated": None},
+)
+LIKELIHOOD = Likelihood(
+    key="l0",
+    study="study",
+    pair="pair",
+    pair_index=0,
+    arm="base",
+    seed=0,
+    of_source=-1.25,
+    of_base=-0.1 - 0.2,
+    kl=1e-300,
+    source_tokens=7,
+    base_tokens=9,
+    oracle_error=None,
 )
 TRIALS = [replace(TRIAL, key=f"k{i}", seed=i, tokens=(i, i + 1)) for i in range(5)]
 
@@ -63,6 +82,10 @@ def corrupt(shard: Path, number: int) -> str:
     return lines[number - 1].rstrip("\n")
 
 
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
 def named(ledger: Ledger) -> list[str]:
     return [str(bad) for bad in ledger.bad_lines]
 
@@ -74,7 +97,7 @@ def test_what_is_appended_is_read_again(tmp_path: Path, shard: Path) -> None:
     assert ledger.get("k3") == TRIALS[3]
     assert ledger.get("k9") is None
     assert not ledger.bad_lines
-    assert [path.name for path in tmp_path.iterdir()] == [shard.name]
+    assert files_in(tmp_path) == [shard.name]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +150,7 @@ def test_all_shards_are_read_and_one_is_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "gw1")
     assert len(ledger) == 5
     ledger.append([replace(TRIAL, key="more")])
-    lines = {path.name: len(path.read_text().splitlines()) for path in tmp_path.iterdir()}
+    lines = {name: len((tmp_path / name).read_text().splitlines()) for name in files_in(tmp_path)}
     assert lines == {"gw0.jsonl": 2, "gw1.jsonl": 4}
 
 
@@ -224,7 +247,7 @@ def test_a_trial_with_other_tokens_than_the_one_held_is_named(tmp_path: Path) ->
     Ledger(tmp_path, "gw0").append(TRIALS)
     Ledger(tmp_path, "gw1").append([replace(TRIALS[2], tokens=(9, 9))])
     ledger = Ledger(tmp_path)
-    assert named(ledger) == ["gw1.jsonl line 1: trial k2 has other tokens than one already held"]
+    assert named(ledger) == ["gw1.jsonl line 1: record k2 has other results than one already held"]
     assert ledger.get("k2") == TRIALS[2]
     assert '"tokens": [9, 9]' in (tmp_path / SET_ASIDE).read_text()
 
@@ -244,6 +267,74 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> 
     assert not list((tmp_path / "new" / "ledger").iterdir())
 
 
+# --- likelihoods ---------------------------------------------------------------------------
+
+
+def test_likelihoods_stand_beside_the_trials_and_come_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "gw0")
+    ledger.append(TRIALS[:1])
+    more = replace(LIKELIHOOD, key="l1", oracle_error=1e-7)
+    ledger.likelihoods.append([LIKELIHOOD, more])
+    again = Ledger(tmp_path)
+    assert list(again.trials()) == TRIALS[:1]
+    assert list(again.likelihoods.all()) == [LIKELIHOOD, more]
+    assert again.likelihoods.get("l1") == more
+    assert again.get("l1") is None
+    assert not again.bad_lines
+    assert (tmp_path / LIKELIHOODS / "gw0.jsonl").exists()
+
+
+def test_without_a_folder_likelihoods_are_in_memory_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger()
+    ledger.likelihoods.append([LIKELIHOOD])
+    assert ledger.likelihoods.get("l0") == LIKELIHOOD
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_of_likelihoods_that_cannot_be_read_is_named_with_those_of_trials(
+    tmp_path: Path, shard: Path
+) -> None:
+    Ledger(tmp_path).likelihoods.append([LIKELIHOOD])
+    path = tmp_path / LIKELIHOODS / "main.jsonl"
+    path.write_text(path.read_text().replace('"of_source": -1.25', '"of_source": -1.35'))
+    corrupt(shard, 2)
+    ledger = Ledger(tmp_path)
+    assert len(ledger.likelihoods) == 0
+    assert [bad.path for bad in ledger.bad_lines] == [shard, path]
+    assert '"of_source": -1.35' in (tmp_path / LIKELIHOODS / SET_ASIDE).read_text()
+
+
+def test_a_likelihood_over_other_tokens_than_the_one_held_is_named(tmp_path: Path) -> None:
+    Ledger(tmp_path, "gw0").likelihoods.append([LIKELIHOOD])
+    # Of another machine: the last digits may differ, how many tokens were fed may not.
+    for shard, other in (("gw1", {"of_source": -1.25000001}), ("gw2", {"source_tokens": 8})):
+        Ledger(tmp_path, shard).likelihoods.append([replace(LIKELIHOOD, **other)])
+    ledger = Ledger(tmp_path)
+    assert [bad.path.stem for bad in ledger.bad_lines] == ["gw2"]
+    assert ledger.likelihoods.get("l0") == LIKELIHOOD
+
+
+def test_archive_takes_likelihoods_along(tmp_path: Path, shard: Path) -> None:
+    Ledger(tmp_path).likelihoods.append([LIKELIHOOD])
+    aside = archive(tmp_path)
+    assert aside is not None
+    fresh, old = Ledger(tmp_path), Ledger(aside)
+    assert (len(fresh), len(fresh.likelihoods)) == (0, 0)
+    assert (list(old.trials()), list(old.likelihoods.all())) == (TRIALS, [LIKELIHOOD])
+    assert not shard.exists()
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"kl": ...}], ids=["unknown", "missing"])
+def test_a_record_of_another_shape_is_no_likelihood(change: dict[str, object]) -> None:
+    content = {**LIKELIHOOD.to_dict(), **change}
+    content = {name: value for name, value in content.items() if value is not ...}
+    with pytest.raises(ValueError, match="are missing or unknown"):
+        Likelihood.from_dict(content)
+
+
 def test_archive_moves_every_shard_and_loses_nothing(tmp_path: Path) -> None:
     for turn in (1, 2):
         Ledger(tmp_path, "gw0").append(TRIALS[:turn])
@@ -254,7 +345,8 @@ def test_archive_moves_every_shard_and_loses_nothing(tmp_path: Path) -> None:
         assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
         assert len(Ledger(tmp_path)) == 0
     assert archive(tmp_path) is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["before-1", "before-2"]
+    assert files_in(tmp_path) == []
+    assert sorted(path.name for path in tmp_path.glob("before-*")) == ["before-1", "before-2"]
 
 
 def test_after_a_fresh_start_a_bad_line_is_set_aside_again(tmp_path: Path, shard: Path) -> None:

@@ -7,6 +7,7 @@ degenerate is decided by the same rule as for generated text, `harness.measure.b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -16,7 +17,7 @@ from harness.measure.behavior import behavior
 from harness.models.planted.catalog import Planted
 from harness.models.planted.circuit import Floats
 from harness.models.planted.features import Ints
-from harness.models.planted.law import Law
+from harness.models.planted.law import Law, word_classes
 from harness.models.planted.pasting import Donor, check
 from harness.models.planted.truth import Over, laws
 from harness.models.planted.words import MARKERS, PLAIN
@@ -26,6 +27,8 @@ from harness.tasks.task import Task
 _SEED = 0
 _WORDS = (*MARKERS, *PLAIN)
 """In token-id order, as the uniforms choose them."""
+_MANY_WORDS = 20
+"""Words of a class, all equally likely, among which a text does not repeat itself."""
 _ANY = Patch("kv", "all", "all")
 
 
@@ -44,9 +47,12 @@ def expected_degenerate_share(
     """The probability that a generated text is degenerate, from at least `texts` texts.
 
     patches, donor: of the arm 'patched'; the other arms do not read them, and `patches` may then
-        be empty. The standard error of the share is at most 0.5 / sqrt(texts).
+        be empty. The standard error of the share is at most 0.5 / sqrt(texts). Where no word is
+        likelier than 1 in 20, whatever the logits, it is 0 to far beyond any use of it.
     Raises UsageError as `truth.expected_means` does.
     """
+    if min(map(len, word_classes(planted))) >= _MANY_WORDS:
+        return 0.0
     is_patched = arm == "patched"
     asked = as_patches(patches) if is_patched else (_ANY,)
     check(asked, donor)
@@ -94,9 +100,15 @@ def _texts(law: Law, draw: np.random.Generator, spread: Floats | None) -> Ints:
 
 def _choose(law: Law, of_class: Floats, uniform: Floats) -> Ints:
     """The word under each uniform, `[row]`, by the inverse CDF in token-id order."""
-    chance = np.empty((len(uniform), len(_WORDS)))
-    for words, whole in zip(law.classes, of_class, strict=True):
-        chance[:, [_WORDS.index(word) for word in words]] = whole[:, None] / len(words)
-    below = np.cumsum(chance, axis=1) <= uniform[:, None]
-    chosen: Ints = np.minimum(below.sum(1), len(_WORDS) - 1)
+    classes = _class_of_word(law.classes)
+    sizes = np.bincount(classes)
+    below = np.cumsum((of_class / sizes[:, None])[classes], axis=0) <= uniform
+    chosen: Ints = np.minimum(below.sum(0), len(_WORDS) - 1)
     return chosen
+
+
+@lru_cache(maxsize=8)
+def _class_of_word(classes: tuple[tuple[str, ...], ...]) -> Ints:
+    """The number of each word's class, in token-id order."""
+    number = {word: index for index, words in enumerate(classes) for word in words}
+    return np.array([number[word] for word in _WORDS])
