@@ -104,8 +104,7 @@ def expectation(
         return None
     if degenerate is None:
         return None
-    n_claimed = len(cell.claim.parts)
-    word, because = _combined(truths[:n_claimed], truths[n_claimed:])
+    word, because = _combined(cell, truths)
     if degenerate:
         word, because = "invalid", "degenerate-text"
     first = truths[0]
@@ -115,7 +114,7 @@ def expectation(
         first.value,
         first.controls,
         tuple(truth.to_dict() for truth in truths),
-        next((truth.unless for truth in truths if truth.unless), None),
+        _unless(cell, truths),
     )
 
 
@@ -134,8 +133,10 @@ def outcome(
         return "fail", f"invalid: {reason}"
     if expected is None:
         return ("pass" if word == "supported" else "fail"), f"{word}: {reason}"
-    same = word == expected.word and (word != "invalid" or expected.because in reason)
-    if same or (word == "invalid" and expected.unless and expected.unless in reason):
+    # The reason must start so: an instrument that fails as well is not what was expected.
+    same = word == expected.word and (word != "invalid" or reason.startswith(expected.because))
+    unknown = expected.unless is not None and reason.startswith(expected.unless)
+    if same or (word == "invalid" and unknown):
         return "pass", f"{word}, as expected: {reason}"
     return "fail", (
         f"{word} ({reason}), but the truth of the planted model makes it "
@@ -229,15 +230,32 @@ def _worded(value: float, part: Part, controls: dict[str, float], margin: float)
     return _Truth("supported", because, value, controls, "not specific" if unknown else None)
 
 
-def _combined(parts: Sequence[_Truth], given: Sequence[_Truth]) -> tuple[Word, str]:
-    """The word of all parts, in the order of `judging.parts.combine`."""
-    if any(truth.word != "supported" for truth in given):
-        return "invalid", "premise"
+def _combined(cell: Cell, truths: Sequence[_Truth]) -> tuple[Word, str]:
+    """The word of all parts, in the order of `judging.parts.combine`, and how its reason starts."""
+    n_claimed = len(cell.claim.parts)
+    if any(truth.word != "supported" for truth in truths[n_claimed:]):
+        return "invalid", "premise: "
     for word in ("refuted", "invalid"):
-        for truth in parts:
+        for number, truth in enumerate(truths[:n_claimed]):
             if truth.word == word:
-                return truth.word, truth.because
-    return "supported", "; ".join(truth.because for truth in parts)
+                return truth.word, _prefix(cell, number) + truth.because
+    return "supported", "; ".join(truth.because for truth in truths[:n_claimed])
+
+
+def _unless(cell: Cell, truths: Sequence[_Truth]) -> str | None:
+    """How the reason starts where a control whose truth is not known decides."""
+    for number, truth in enumerate(truths):
+        if truth.unless:
+            return _prefix(cell, number) + truth.unless
+    return None
+
+
+def _prefix(cell: Cell, number: int) -> str:
+    """What stands before the reason of a part in that of the claim."""
+    part = cell.parts[number]
+    if number >= len(cell.claim.parts):
+        return f"premise: {part}: "
+    return f"{part}: " if len(cell.claim.parts) > 1 else ""
 
 
 def _donor(arm: Arm) -> Donor:

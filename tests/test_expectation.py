@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.claim import Claim, Region
+from harness.cell import Cell
+from harness.claim import Claim, Part, Region
 from harness.errors import UsageError
 from harness.expectation import Expectation, expectation, outcome
 from harness.judging.verdict import judge
-from harness.models.planted.catalog import CATALOG, N_LAYERS
+from harness.models.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.truth import true_transfer
 from harness.run.arms import controls
@@ -50,7 +51,13 @@ def expected(
 ) -> Expectation | None:
     """The expectation of a cell, with the controls that a study would run."""
     arms = controls(patch, N_LAYERS, about_layer=claim.about == "layer")
-    return expectation(CATALOG[model], claim, patch, arms, task or task_of(model), sampling)
+    of = task or task_of(model)
+    cell = Cell.of(claim, "cell", patch).on(N_LAYERS, N_KV_HEADS)
+    return expectation(CATALOG[model], cell, arms, of, sampling, lengths_of(of))
+
+
+def lengths_of(task: Task) -> list[tuple[int, int]]:
+    return [(len(p.source.text.split()), len(p.base.text.split())) for p in task.pairs]
 
 
 # --- expectation ---------------------------------------------------------------------------
@@ -112,7 +119,8 @@ def test_keys_carry_nothing_and_values_everything(site: str) -> None:
 @pytest.mark.parametrize("region", [EIGHTY, AT_MOST_12], ids=["80", "at-most"])
 def test_an_inert_model_has_nothing_to_transfer(region: Region) -> None:
     found = expected("inert", Patch("kv", "12", "all"), claim_with(region))
-    assert found == Expectation("invalid", "no-ceiling", None, {})
+    assert found is not None
+    assert (found.word, found.because, found.transfer) == ("invalid", "no-ceiling", None)
     study = Study(0.5, gap=0.0)
     verdict = judge(study.frame(), region, checks=PASSED)
     assert outcome(verdict.word, verdict.reason, found, strict=False)[0] == "pass"
@@ -218,9 +226,94 @@ def test_an_expectation_as_evidence_says_what_it_rests_on() -> None:
     assert found.to_dict() == {
         "transfer": 0.0,
         "controls": found.controls,
-        "because": "0.0000 is outside the region",
-        "source": "closed form, over the population of pairs",
+        "because": "0.0000 is outside [0.7, 0.9]",
+        "unless": None,
+        "source": "computed from the planted weights, over the population of pairs",
     }
+
+
+# --- other estimands, conjunctions, premises -------------------------------------------------
+
+LATE = Patch("kv", "13", "last(16)")
+READ = Patch("kv", "12", "last(32)")
+
+
+def word_of(
+    claim: Claim, model: str, patches: object = None, versus: object = None
+) -> tuple[str, str]:
+    """Word of a claim's cell, and how its reason starts."""
+    cell = Cell.of(claim, "cell", patches, versus).on(N_LAYERS, N_KV_HEADS)  # type: ignore[arg-type]
+    arms = {}
+    if cell.patches:
+        arms = controls(cell.patches, N_LAYERS, about_layer=False)
+    task = task_of(model)
+    found = expectation(CATALOG[model], cell, arms, task, SAMPLING, lengths_of(task))
+    assert found is not None
+    return found.word, found.because
+
+
+def claims(**what: object) -> Claim:
+    return Claim("c", says="It is so.", cites="here", **what)  # type: ignore[arg-type]
+
+
+def test_an_order_is_expected_by_both_arms() -> None:
+    more = claims(difference=Region(low=0.10))
+    assert word_of(more, "stored-at-layer", READ, LATE)[0] == "supported"
+    assert word_of(more, "stored-at-layer", LATE, READ)[0] == "refuted"
+    same = claims(difference=Region(-0.10, 0.10))
+    assert word_of(same, "stored-at-layer", LATE, Patch("kv", "9", "last(16)"))[0] == "supported"
+
+
+def test_a_gap_in_geometry_is_expected_from_the_values() -> None:
+    lower = claims(gap=Region(high=0.0), outcome="rv")
+    assert word_of(lower, "geometry-only")[0] == "supported"
+    # Every layer of this one has the same values: R_V is 1 for sources and bases.
+    assert word_of(lower, "stored-at-layer") == ("invalid", "degenerate")
+
+
+def test_what_reads_the_pasted_rows_is_expected_invalid() -> None:
+    own = claims(transfer=Region(0.9, 1.1), outcome="pr@27/32")
+    found = word_of(own, "stored-at-layer", Patch("v_proj", "27/32", "last(16)"))
+    assert found[0] == "invalid"
+    assert found[1].startswith("measured-where-patched")
+
+
+def test_a_conjunction_and_a_premise_are_expected_by_their_parts() -> None:
+    moves, stays = Part.transfer("rv", Region(low=0.5)), Part.transfer("behavior", AT_MOST_12)
+    patch = Patch("residual", "9", "last(16)")
+    assert word_of(claims(all_of=(moves, stays)), "geometry-only", patch)[0] == "supported"
+    word, because = word_of(claims(all_of=(stays, moves)), "distributed", patch)
+    assert word == "invalid"
+    assert because == "rv transfer >= 0.5: no-ceiling"
+    premise = claims(transfer=AT_MOST_12, given=(Part.transfer("behavior", Region(low=0.5)),))
+    assert word_of(premise, "geometry-only", LATE) == ("invalid", "premise: ")
+
+
+def test_collapse_is_expected_where_a_patch_makes_the_text_repeat() -> None:
+    assert word_of(claims(transfer=EIGHTY), "collapse", READ) == ("invalid", "degenerate-text")
+    assert word_of(claims(transfer=EIGHTY), "collapse", LATE)[0] == "refuted"
+
+
+def test_a_foreign_cache_that_does_it_too_is_expected_not_specific() -> None:
+    assert word_of(claims(transfer=EIGHTY), "disrupted", READ) == ("invalid", "not specific")
+
+
+def test_a_projection_that_follows_from_a_residual_is_expected_idle() -> None:
+    both = [Patch("residual", "9", "last(16)"), Patch("v_proj", "13", "last(16)")]
+    assert word_of(claims(transfer=EIGHTY), "relay", both) == ("invalid", "hook-never-fired")
+
+
+def test_where_a_controls_truth_is_not_known_it_may_still_speak() -> None:
+    claim = claims(transfer=Region(low=0.02), margin=0.02)
+    cell = Cell.of(claim, "cell", Patch("residual", "9", "last(16)"))
+    arms = controls(cell.patches, N_LAYERS, about_layer=False)
+    task = task_of("relay")
+    found = expectation(CATALOG["relay"], cell, arms, task, SAMPLING, lengths_of(task))
+    assert found is not None
+    assert (found.word, found.unless) == ("supported", "not specific")
+    assert outcome("invalid", "not specific: noise", found, strict=False)[0] == "pass"
+    assert outcome("invalid", "self-patch: x; not specific", found, strict=False)[0] == "fail"
+    assert outcome("refuted", "transfer lies outside", found, strict=False)[0] == "fail"
 
 
 # --- outcome -------------------------------------------------------------------------------

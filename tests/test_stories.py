@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from harness import Patch, Region, judge, run_study
+from harness.cell import Cell
 from harness.claim import Claim
 from harness.models.load import LoadedModel
 from harness.run.ledger import Ledger
@@ -33,7 +34,7 @@ def study(stories: LoadedModel, stories_task: Task) -> ModelStudy:
     ids=["L18-w16", "L25+L27-w32", "all-first", "first-all"],
 )
 def test_every_instrument_check_passes(study: ModelStudy, layers: str, positions: str) -> None:
-    evidence, expected = study.judge(CLAIM, "cell", Patch("kv", layers, positions))
+    evidence, expected = study.judge(Cell.of(CLAIM, "cell", Patch("kv", layers, positions)))
     assert expected is None
     instrument = [c for c in evidence.checks if not c["name"].startswith(("control", "weak"))]
     failed = [c for c in instrument if c["passed"] is not True and c["name"] != "no-ceiling"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cell import Cell
 from harness.claim import Claim, Region
 from harness.evidence import Evidence
 from harness.models.load import LoadedModel
@@ -24,7 +25,7 @@ PATCH = Patch("kv", layers="9", positions="last(16)")
 
 def judged(model: LoadedModel, task: Task, ledger: Path, pairs: int) -> Evidence:
     runner = Runner(model, task, Sampling(4), Ledger(ledger))
-    return ModelStudy(runner, pairs, n_seeds=1).judge(CLAIM, "cell", PATCH)[0]
+    return ModelStudy(runner, pairs, n_seeds=1).judge(Cell.of(CLAIM, "cell", PATCH))[0]
 
 
 def test_more_pairs_than_the_ledger_holds_run_the_missing_ones(
@@ -79,7 +80,7 @@ def test_the_full_swap_is_no_finding_however_it_is_spelled(
     stored: LoadedModel, layers: str, positions: str
 ) -> None:
     study = ModelStudy(Runner(stored, alike(12), Sampling(4), Ledger()), 12, n_seeds=1)
-    evidence, _ = study.judge(CLAIM, "cell", Patch("kv", layers, positions))
+    evidence, _ = study.judge(Cell.of(CLAIM, "cell", Patch("kv", layers, positions)))
     assert evidence.verdict == "invalid"
     assert evidence.reason.startswith("full-swap-is-the-donor")
 
@@ -89,10 +90,10 @@ def test_keys_that_are_not_rotated_are_seen_even_where_nothing_reads_them(
 ) -> None:
     """Planted models have zero queries: their logits cannot tell, their keys can."""
     study = ModelStudy(Runner(stored, stored_task, Sampling(4), Ledger()), 12, n_seeds=1)
-    good, _ = study.judge(CLAIM, "cell", PATCH)
-    monkeypatch.setattr(Rotation, "__call__", lambda _self, keys, _shift: keys)
+    good, _ = study.judge(Cell.of(CLAIM, "cell", PATCH))
+    monkeypatch.setattr(Rotation, "__call__", lambda _self, _layer, keys, _shift: keys)
     study = ModelStudy(Runner(stored, stored_task, Sampling(4), Ledger()), 12, n_seeds=1)
-    bad, _ = study.judge(CLAIM, "cell", PATCH)
+    bad, _ = study.judge(Cell.of(CLAIM, "cell", PATCH))
 
     def check(evidence: Evidence) -> bool | None:
         return next(c["passed"] for c in evidence.checks if c["name"] == "unrotated-keys")
@@ -104,7 +105,7 @@ def test_keys_that_are_not_rotated_are_seen_even_where_nothing_reads_them(
 def test_a_wrong_layer_that_cannot_be_had_is_said(stored: LoadedModel, stored_task: Task) -> None:
     claim = Claim("c", says="s", cites="c", transfer=Region(0.7, 0.9), about="layer")
     study = ModelStudy(Runner(stored, stored_task, Sampling(8), Ledger()), 12, n_seeds=1)
-    evidence, _ = study.judge(claim, "cell", Patch("kv", "4:13", "last(32)"))
+    evidence, _ = study.judge(Cell.of(claim, "cell", Patch("kv", "4:13", "last(32)")))
     found = next(c for c in evidence.checks if c["name"] == "control wrong-layer")
     assert found["passed"] is None
     assert not evidence.verified
@@ -114,5 +115,5 @@ def test_evidence_has_the_layers_as_claimed_and_as_resolved(
     stored: LoadedModel, stored_task: Task
 ) -> None:
     study = ModelStudy(Runner(stored, stored_task, Sampling(4), Ledger()), 12, n_seeds=1)
-    evidence, _ = study.judge(CLAIM, "cell", Patch("kv", "25/32", "last(16)"))
+    evidence, _ = study.judge(Cell.of(CLAIM, "cell", Patch("kv", "25/32", "last(16)")))
     assert (evidence.patch["layers"], evidence.patch["resolved_layers"]) == ("25/32", [12])

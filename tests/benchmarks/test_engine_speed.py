@@ -11,7 +11,8 @@ import pandas as pd
 from harness import Region, judge
 from harness.models.load import LoadedModel
 from harness.models.rotary import rotation_of
-from harness.patch.splice import RowPlan, Write, build_slab
+from harness.patch.build import build
+from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, SOURCE, patched
 from harness.run.ledger import Ledger
@@ -46,10 +47,10 @@ def test_splice_of_400_rows(benchmark: Benchmark, stored: LoadedModel, stored_ta
         store.add([source, base])
         window = resolve_window("last(32)", len(source), len(base))
         write = Write(store.index(source), "kv", (9, 12), window)
-        plans.append(RowPlan(store.index(base), len(base), write))
+        plans.append(RowPlan(store.index(base), len(base), (write,)))
     rotation = rotation_of(stored.network)
-    _, footprints = benchmark(build_slab, store, plans * 10, rotation, room=50)
-    assert all(footprint.changed for footprint in footprints)
+    built = benchmark(build, store, plans * 10, rotation, room=50)
+    assert all(footprint.changed for footprint in built.footprints)
 
 
 def test_study_of_120_trials(benchmark: Benchmark, stored: LoadedModel, stored_task: Task) -> None:

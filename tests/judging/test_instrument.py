@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
+from harness.cell import Cell
 from harness.claim import Claim, Region
 from harness.evidence import Evidence
 from harness.judging.checks import INSTRUMENT_CHECKS
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation
-from harness.patch import splice, store
-from harness.run import runner
+from harness.patch import activations, overwrite, slab, splice, store
+from harness.patch.live import Live
+from harness.patch.plan import RowPlan
+from harness.run import forced, runner
 from harness.run.arms import FULL_SWAP, Arm
 from harness.run.ledger import Ledger
 from harness.run.rows import Rows
@@ -32,7 +35,22 @@ from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 
 CLAIM = Claim("c", says="s", cites="c", transfer=Region(0.7, 0.9), about="layer")
-PATCH = Patch("kv", "1", "last(6)")
+LOGLIK = replace(CLAIM, outcome="loglik")
+CHECKS = {*INSTRUMENT_CHECKS, "likelihood-oracle"}
+EVERY_STEP = Patch("v_proj", "1", "last(6)", active="every_step")
+STUDIES: dict[str, tuple[Claim, tuple[Patch, ...]]] = {
+    "splice": (CLAIM, (Patch("kv", "1", "last(6)"),)),
+    "heads": (CLAIM, (Patch("kv", "1", "last(6)", heads="1"),)),
+    "mix": (CLAIM, (Patch("kv", "1", "last(6)", mode="mix(0.4)"),)),
+    "append": (replace(CLAIM, about=None), (Patch("kv", "all", "last(6)", mode="append"),)),
+    "in-prefill": (CLAIM, (Patch("kv_proj", "1", "last(6)"),)),
+    "residual": (CLAIM, (Patch("residual", "1", "last(6)"),)),
+    "every-step": (CLAIM, (EVERY_STEP,)),
+    "held": (CLAIM, (Patch("k_proj", "1", "last(6)", active="every_step(held)"),)),
+    "several": (CLAIM, (EVERY_STEP, Patch("k", "0", "last(6)"))),
+    "likelihood": (LOGLIK, (EVERY_STEP,)),
+    "likelihood-of-a-splice": (LOGLIK, (Patch("kv", "1", "last(6)"),)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +58,40 @@ def model() -> LoadedModel:
     return tiny("llama")
 
 
-def judged(model: LoadedModel, task: Task | None = None) -> Evidence:
+def judged(model: LoadedModel, study: str = "splice", task: Task | None = None) -> Evidence:
     made = Runner(model, task or number_task(), Sampling(6), Ledger())
-    return ModelStudy(made, n_pairs=12, n_seeds=1).judge(CLAIM, "cell", PATCH)[0]
+    claim, patches = STUDIES[study]
+    return ModelStudy(made, n_pairs=12, n_seeds=1).judge(Cell.of(claim, "cell", patches))[0]
 
 
 def failed(evidence: Evidence) -> set[str]:
     """Names of the instrument checks that did not pass."""
-    names = {check["name"] for check in evidence.checks if check["passed"] is not True}
-    return names & set(INSTRUMENT_CHECKS)
+    return {check["name"] for check in evidence.checks if check["passed"] is not True} & CHECKS
 
 
-def test_without_a_defect_every_check_passes(model: LoadedModel) -> None:
-    evidence = judged(model)
+@pytest.mark.parametrize("study", STUDIES)
+def test_without_a_defect_every_check_passes(study: str, model: LoadedModel) -> None:
+    evidence = judged(model, study)
     assert failed(evidence) == set()
-    assert {check["name"] for check in evidence.checks} >= set(INSTRUMENT_CHECKS)
+    made = {check["name"] for check in evidence.checks}
+    assert made >= set(INSTRUMENT_CHECKS)
+    assert ("likelihood-oracle" in made) is study.startswith("likelihood")
+
+
+@pytest.mark.parametrize("study", ["splice", "several", "held", "likelihood"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nor_does_the_rounding_of_a_narrower_type_fail_one(study: str, dtype: torch.dtype) -> None:
+    assert failed(judged(tiny("llama", dtype=dtype), study)) == set()
 
 
 def self_patch_that_changes(patch: pytest.MonkeyPatch) -> None:
     """A rotation that is not exact at 0."""
     real = Rotation.__call__
 
-    def inexact(self: Rotation, keys: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        return real(self, keys, shift + 0.01)
+    def inexact(
+        self: Rotation, layer: int, keys: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        return real(self, layer, keys, shift + 0.01)
 
     patch.setattr(Rotation, "__call__", inexact)
 
@@ -80,39 +109,181 @@ def last_token_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def keys_not_rotated(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Rotation, "__call__", lambda _self, keys, _shift: keys)
+    patch.setattr(Rotation, "__call__", lambda _self, _layer, keys, _shift: keys)
 
 
 def hook_that_never_fires(patch: pytest.MonkeyPatch) -> None:
-    """A guard that no batch passes, like the seed's 'at least 16 rows': nothing is written."""
-    patch.setattr(splice, "_alike", lambda _plans: [])
+    """A guard that no batch passes: nothing is written."""
+    for module in (splice, activations):
+        patch.setattr(module, "group_writes", lambda *_, **__: [])
 
 
 def write_that_misses(patch: pytest.MonkeyPatch) -> None:
     """The write goes into a copy of the cache: the counts look right, the generation is not."""
     real = splice._write
 
-    def into_a_copy(slab: splice.Slab, *args: Any) -> Any:
-        keys, values = ([t.clone() for t in some] for some in (slab.keys, slab.values))
-        return real(splice.Slab(keys, values, slab.slots, slab.lengths), *args)
+    def into_a_copy(given: slab.Slab, *args: Any) -> None:
+        keys, values = ([t.clone() for t in some] for some in (given.keys, given.values))
+        real(slab.Slab(keys, values, given.slots, given.lengths), *args)
 
     patch.setattr(splice, "_write", into_a_copy)
 
 
+def prompt_pass_that_misses(patch: pytest.MonkeyPatch) -> None:
+    """The same of activations: what the model goes on with is not what was written."""
+    real = activations._Pass._edit
+
+    def into_a_copy(self: Any, layer: int, tensor: Any, states: torch.Tensor) -> None:
+        real(self, layer, tensor, states.clone())
+
+    patch.setattr(activations._Pass, "_edit", into_a_copy)
+
+
+def steps_that_miss(patch: pytest.MonkeyPatch) -> None:
+    """The same of what is written while rows generate."""
+    real = Live.edit
+
+    def into_a_copy(self: Live, layer: int, tensor: Any, states: torch.Tensor) -> None:
+        real(self, layer, tensor, states.clone())
+
+    patch.setattr(Live, "edit", into_a_copy)
+
+
+def guarded_against_single_tokens(patch: pytest.MonkeyPatch) -> None:
+    """The seed's 'persistent' patch: its hook wanted 16 rows, and decoding passes one."""
+    real = Live.edit
+
+    def guarded(self: Live, layer: int, tensor: Any, states: torch.Tensor) -> None:
+        if states.shape[2] >= 16:
+            real(self, layer, tensor, states)
+
+    patch.setattr(Live, "edit", guarded)
+
+
+def one_step_missed(patch: pytest.MonkeyPatch) -> None:
+    real = Live.edit
+
+    def forgets(self: Live, layer: int, tensor: Any, states: torch.Tensor) -> None:
+        if self._now.start != 3:
+            real(self, layer, tensor, states)
+
+    patch.setattr(Live, "edit", forgets)
+
+
+def one_layer_of_the_prompt_missed(patch: pytest.MonkeyPatch) -> None:
+    """V is written, K is not: half of what was planned."""
+    real = activations._Pass._edit
+
+    def forgets(self: Any, layer: int, tensor: Any, states: torch.Tensor) -> None:
+        if tensor != "k":
+            real(self, layer, tensor, states)
+
+    patch.setattr(activations._Pass, "_edit", forgets)
+
+
+def pasted_through_half_precision(patch: pytest.MonkeyPatch) -> None:
+    """A self-patch that loses digits changes the base."""
+    real = overwrite.gather
+
+    def rounded(donors: torch.Tensor, *args: Any) -> torch.Tensor:
+        return real(donors, *args).bfloat16().to(donors.dtype)
+
+    patch.setattr(overwrite, "gather", rounded)
+
+
+def donor_is_another_row(patch: pytest.MonkeyPatch) -> None:
+    """Every step reads the row before its donor's."""
+    real = Live._add
+
+    def shifted(self: Live, *args: Any) -> None:
+        kept = self._donor_rows
+        self._donor_rows = {spot: max(0, row - 1) for spot, row in kept.items()}
+        real(self, *args)
+        self._donor_rows = kept
+
+    patch.setattr(Live, "_add", shifted)
+
+
+def held_position_moves(patch: pytest.MonkeyPatch) -> None:
+    """What is held is the donor's last position but one."""
+    real = activations._Pass._catch
+
+    def earlier(self: Any, layer: int, tensor: Any, states: torch.Tensor) -> None:
+        real(self, layer, tensor, states.roll(1, dims=2))
+
+    patch.setattr(activations._Pass, "_catch", earlier)
+
+
+def every_head_written(patch: pytest.MonkeyPatch) -> None:
+    """Heads are counted, and not chosen."""
+    real = overwrite.overwrite
+
+    def all_heads(
+        target: torch.Tensor, place: Any, new: torch.Tensor, _heads: Any, *args: Any, **more: Any
+    ) -> Any:
+        return real(target, place, new, None, *args, **more)
+
+    patch.setattr(overwrite, "overwrite", all_heads)
+
+
+def mixed_the_wrong_way(patch: pytest.MonkeyPatch) -> None:
+    """(1 - alpha) of the source."""
+    real = overwrite.overwrite
+
+    def other_way(
+        target: torch.Tensor, place: Any, new: torch.Tensor, heads: Any, alpha: float, **more: Any
+    ) -> Any:
+        weight = 1 - alpha if alpha < 1 else alpha
+        return real(target, place, new, heads, weight, **more)
+
+    patch.setattr(overwrite, "overwrite", other_way)
+
+
+def appended_over_the_bases_own(patch: pytest.MonkeyPatch) -> None:
+    """No room is made: the base loses its last positions."""
+    patch.setattr(slab, "_make_room_behind", lambda *_: None)
+
+
+def likelihoods_of_the_base(patch: pytest.MonkeyPatch) -> None:
+    """The patch is off while tokens are fed."""
+    real = forced.build
+
+    def unpatched(given: Any, plans: list[RowPlan], *args: Any, **more: Any) -> Any:
+        return real(given, [plan._replace(writes=()) for plan in plans], *args, **more)
+
+    patch.setattr(forced, "build", unpatched)
+
+
+def likelihoods_without_the_steps(patch: pytest.MonkeyPatch) -> None:
+    """The prompt is patched, and what is on at every step is not on."""
+    real = forced.as_cache
+    patch.setattr(forced, "as_cache", lambda given, _live=None: real(given))
+
+
+def likelihoods_of_shifted_tokens(patch: pytest.MonkeyPatch) -> None:
+    """The last prompt token is left out: every logit is that of the token after."""
+    real = forced.ForcedRuns._forward
+
+    def late(self: forced.ForcedRuns, *args: Any) -> torch.Tensor:
+        return real(self, *args).roll(-1, dims=1)
+
+    patch.setattr(forced.ForcedRuns, "_forward", late)
+
+
 def write_into_the_store(patch: pytest.MonkeyPatch) -> None:
     """An arm that decodes on the prefilled tensors themselves."""
-    real = splice._copy
+    real = slab._copy
 
     def aliased(layer: torch.Tensor, *args: Any) -> torch.Tensor:
         layer[:, :, -1:].mul_(1.0)
         return real(layer, *args)
 
-    patch.setattr(splice, "_copy", aliased)
+    patch.setattr(slab, "_copy", aliased)
 
 
 def control_that_is_the_patch(patch: pytest.MonkeyPatch) -> None:
     """'Noise' that returns what it was given."""
-    patch.setattr(splice, "noise_like", lambda vectors, _stream: vectors)
+    patch.setattr(overwrite, "noise_like", lambda vectors, _stream: vectors)
 
 
 def other_token_in_the_full_swap(patch: pytest.MonkeyPatch) -> None:
@@ -139,42 +310,87 @@ def changed_trials(change: Callable[[Trial], Trial | None]) -> Callable[[pytest.
     return inject
 
 
-DEFECTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
-    "self-patch": ("self-patch", self_patch_that_changes),
-    "duplicate-last-token": ("duplicate-last-token", last_token_twice),
-    "unrotated-keys": ("unrotated-keys", keys_not_rotated),
-    "hook-never-fired": ("hook-never-fired", hook_that_never_fires),
-    "write-that-misses": ("unrotated-keys", write_that_misses),
-    "cache-aliasing": ("cache-aliasing", write_into_the_store),
-    "vacuous-control": ("vacuous-control", control_that_is_the_patch),
-    "full-swap": ("full-swap", other_token_in_the_full_swap),
-    "silent-n": (
+class Defect(NamedTuple):
+    """check: the one that must fail. study: the one that is run."""
+
+    check: str
+    study: str
+    inject: Callable[[pytest.MonkeyPatch], None]
+
+
+DEFECTS: dict[str, Defect] = {
+    "self-patch": Defect("self-patch", "splice", self_patch_that_changes),
+    "self-patch-in-prefill": Defect("self-patch", "in-prefill", self_patch_that_changes),
+    "self-patch-rounded": Defect("self-patch", "residual", pasted_through_half_precision),
+    "self-patch-of-another-row": Defect("self-patch", "every-step", donor_is_another_row),
+    "duplicate-last-token": Defect("duplicate-last-token", "splice", last_token_twice),
+    "unrotated-keys": Defect("unrotated-keys", "splice", keys_not_rotated),
+    "unrotated-keys-in-prefill": Defect("unrotated-keys", "in-prefill", keys_not_rotated),
+    "unrotated-keys-held": Defect("unrotated-keys", "held", keys_not_rotated),
+    "hook-never-fired": Defect("hook-never-fired", "splice", hook_that_never_fires),
+    "hook-never-fired-in-prefill": Defect("hook-never-fired", "in-prefill", hook_that_never_fires),
+    "hook-that-wants-16-rows": Defect(
+        "hook-never-fired", "every-step", guarded_against_single_tokens
+    ),
+    "hook-that-wants-16-rows-held": Defect(
+        "hook-never-fired", "held", guarded_against_single_tokens
+    ),
+    "hook-that-misses-a-step": Defect("hook-never-fired", "every-step", one_step_missed),
+    "hook-that-misses-a-tensor": Defect(
+        "hook-never-fired", "in-prefill", one_layer_of_the_prompt_missed
+    ),
+    "write-that-misses": Defect("unrotated-keys", "splice", write_that_misses),
+    "prompt-pass-that-misses": Defect("unrotated-keys", "in-prefill", prompt_pass_that_misses),
+    "residual-that-misses": Defect("unrotated-keys", "residual", prompt_pass_that_misses),
+    "steps-that-miss": Defect("unrotated-keys", "every-step", steps_that_miss),
+    "donor-is-another-row": Defect("unrotated-keys", "every-step", donor_is_another_row),
+    "held-position-moves": Defect("unrotated-keys", "held", held_position_moves),
+    "every-head-written": Defect("unrotated-keys", "heads", every_head_written),
+    "mixed-the-wrong-way": Defect("unrotated-keys", "mix", mixed_the_wrong_way),
+    "appended-over-its-own": Defect("unrotated-keys", "append", appended_over_the_bases_own),
+    "cache-aliasing": Defect("cache-aliasing", "splice", write_into_the_store),
+    "vacuous-control": Defect("vacuous-control", "splice", control_that_is_the_patch),
+    "vacuous-control-in-prefill": Defect("vacuous-control", "residual", control_that_is_the_patch),
+    "full-swap": Defect("full-swap", "splice", other_token_in_the_full_swap),
+    "likelihoods-of-the-base": Defect(
+        "likelihood-oracle", "likelihood-of-a-splice", likelihoods_of_the_base
+    ),
+    "likelihoods-without-the-steps": Defect(
+        "likelihood-oracle", "likelihood", likelihoods_without_the_steps
+    ),
+    "likelihoods-of-shifted-tokens": Defect(
+        "likelihood-oracle", "likelihood", likelihoods_of_shifted_tokens
+    ),
+    "silent-n": Defect(
         "silent-n",
+        "splice",
         changed_trials(lambda t: None if t.pair_index == 3 and t.arm.startswith("noise") else t),
     ),
-    "prompt-drift": ("prompt-drift", changed_trials(lambda t: replace(t, base_sha="0" * 64))),
-    "prompt-scored": (
+    "prompt-drift": Defect(
+        "prompt-drift", "splice", changed_trials(lambda t: replace(t, base_sha="0" * 64))
+    ),
+    "prompt-scored": Defect(
         "prompt-scored",
+        "splice",
         changed_trials(lambda t: replace(t, text="the prompt itself " + t.text)),
     ),
-    "degenerate-text": (
-        "degenerate-text",
-        changed_trials(lambda t: replace(t, text="and so on " * 20)),
+    "degenerate-text": Defect(
+        "degenerate-text", "splice", changed_trials(lambda t: replace(t, text="and so on " * 20))
     ),
 }
 
 
 def test_every_check_has_a_defect_here() -> None:
-    assert {name for name, _ in DEFECTS.values()} == set(INSTRUMENT_CHECKS)
+    assert {defect.check for defect in DEFECTS.values()} == CHECKS
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_makes_the_verdict_invalid_by_name(
     defect: str, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, inject = DEFECTS[defect]
+    check, study, inject = DEFECTS[defect]
     inject(monkeypatch)
-    evidence = judged(model)
-    assert name in failed(evidence)
+    evidence = judged(model, study)
+    assert check in failed(evidence)
     assert evidence.verdict == "invalid"
-    assert name in evidence.reason
+    assert check in evidence.reason

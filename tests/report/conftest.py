@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cell import Cell
 from harness.claim import Claim, Region
 from harness.evidence import Evidence, InstrumentEvidence, to_json
 from harness.models.load import LoadedModel
@@ -43,7 +44,9 @@ def finished(stored: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> C
 
     return ClaimsSession(
         settings,
-        evidence=[as_reported(study.judge(claim, "L25-w16", patch)[0]) for claim in CLAIMS],
+        evidence=[
+            as_reported(study.judge(Cell.of(claim, "L25-w16", patch))[0]) for claim in CLAIMS
+        ],
         instrument=[as_reported(study.check_full_swap())],
     )
 
