@@ -1,4 +1,5 @@
-# make verify   set up, then run the claims on the embedded models
+# make verify   set up, then run the claims on the embedded models (60 pairs, two workers)
+# make verify-full   the same on the default budget
 # make test     set up, then run the tests
 # make check    lint, types, import rules
 # make compat   the tests of the engine on the oldest transformers that is supported
@@ -11,12 +12,16 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: verify test check compat bench clean
+.PHONY: verify verify-full test check compat bench clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
 	@echo "== verify: pytest claims (planted models, evidence in reports/latest) =="
-	$(RUN) pytest claims
+	$(RUN) pytest claims --claims-profile smoke -n 2 --dist loadgroup
+
+verify-full: .venv/.runtime
+	@echo "== verify-full: the same with 200 pairs and 50 tokens, about 15 minutes =="
+	$(RUN) pytest claims -n 2 --dist loadgroup
 
 test: .venv/.test
 	@echo "== test: pytest tests =="

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import UsageError
-from harness.spec import SITES, Patch, Window, resolve_layers, resolve_window, shifted_layers
+from harness.spec import (
+    SITES,
+    Patch,
+    Window,
+    as_patches,
+    canonical,
+    check_apart,
+    resolve_heads,
+    resolve_layers,
+    resolve_window,
+    shifted_layers,
+)
 
 # --- layers --------------------------------------------------------------------------------
 
@@ -190,6 +201,34 @@ def test_a_window_that_does_not_fit_is_an_error_and_never_shortened(
     assert f"the base {base_tokens - 1} (of {base_tokens})" in message
 
 
+@pytest.mark.parametrize(
+    ("text", "source_tokens", "base_tokens", "source", "base"),
+    [
+        # All T tokens count: the last one is written as well.
+        pytest.param("last(16)", 40, 40, range(24, 40), range(24, 40), id="last"),
+        pytest.param("last(30)", 50, 30, range(20, 50), range(30), id="last-fills-the-base"),
+        pytest.param("last(1)", 50, 30, range(49, 50), range(29, 30), id="last-token"),
+        pytest.param("first(30)", 50, 30, range(30), range(30), id="first-fills-the-base"),
+        pytest.param("first(25%)", 50, 41, range(11), range(11), id="percent-of-the-shorter"),
+        pytest.param("first(100%)", 9, 20, range(9), range(9), id="percent-all"),
+        pytest.param("all", 30, 50, range(30), range(20, 50), id="all-longer-base"),
+    ],
+)
+def test_positions_of_a_prompt_resolve(
+    text: str, source_tokens: int, base_tokens: int, source: range, base: range
+) -> None:
+    found = resolve_window(text, source_tokens, base_tokens, span="prompt")
+    assert found == Window(source, base)
+
+
+def test_a_window_of_a_prompt_that_does_not_fit_says_what_the_prompts_have() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_window("last(31)", 50, 30, span="prompt", where="pair 'ab12'")
+    message = str(caught.value)
+    assert "need 31 positions, but in pair 'ab12'" in message
+    assert "the source has 50 (of 50 tokens) and the base 30 (of 30)" in message
+
+
 # --- patches -------------------------------------------------------------------------------
 
 
@@ -198,10 +237,204 @@ def test_every_site_is_accepted_and_shown(site: str) -> None:
     assert str(Patch(site, "18/32", "last(16)")) == f"{site}@18/32/last(16)"
 
 
-@pytest.mark.parametrize("site", ["kv_proj", "residual", "KV", "", None], ids=repr)
+@pytest.mark.parametrize("site", ["q_proj", "mlp", "KV", "", None], ids=repr)
 def test_a_site_that_is_not_patched_here_is_refused(site: str) -> None:
-    with pytest.raises(UsageError, match=r"expected one of kv, k, v$"):
+    expected = "expected one of kv, k, v, kv_proj, k_proj, v_proj, residual"
+    with pytest.raises(UsageError, match=rf"{expected}$"):
         Patch(site, "9", "all")
+
+
+@pytest.mark.parametrize(
+    ("site", "tensors", "span"),
+    [
+        ("kv", ("k", "v"), "cache"),
+        ("k", ("k",), "cache"),
+        ("v", ("v",), "cache"),
+        ("kv_proj", ("k", "v"), "prompt"),
+        ("k_proj", ("k",), "prompt"),
+        ("v_proj", ("v",), "prompt"),
+        ("residual", ("residual",), "prompt"),
+    ],
+)
+def test_a_site_says_what_it_writes_and_which_positions_it_counts(
+    site: str, tensors: tuple[str, ...], span: str
+) -> None:
+    patch = Patch(site, "9", "all")
+    assert (patch.tensors, patch.span, patch.is_splice) == (tensors, span, span == "cache")
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, "kv@9/last(4)"),
+        ({"heads": "0 + 2"}, "kv@9/last(4)/heads=0+2"),
+        ({"mode": "mix( 0.5 )"}, "kv@9/last(4)/mix(0.5)"),
+        ({"active": "every_step"}, "kv@9/last(4)/every_step"),
+        ({"active": "every_step(held)", "heads": "1"}, "kv@9/last(4)/heads=1/every_step(held)"),
+    ],
+    ids=["plain", "heads", "mix", "every-step", "held"],
+)
+def test_what_is_not_usual_is_shown(options: dict[str, str], shown: str) -> None:
+    assert str(Patch("kv", "9", "last(4)", **options)) == shown
+
+
+@pytest.mark.parametrize("active", ["every step", "always", "every_step()", None], ids=repr)
+def test_an_activity_that_there_is_not_is_refused(active: str) -> None:
+    expected = r"expected one of prompt, every_step, every_step\(held\)"
+    with pytest.raises(UsageError, match=expected):
+        Patch("kv", "9", "all", active=active)
+
+
+@pytest.mark.parametrize(
+    ("site", "options", "message"),
+    [
+        ("kv", {"mode": "add"}, "expected 'replace', 'append', or 'mix"),
+        ("kv", {"mode": "mix(0)"}, "with 0 < alpha <= 1"),
+        ("kv", {"mode": "mix(1.01)"}, "with 0 < alpha <= 1"),
+        ("kv", {"mode": "mix(-0.5)"}, "with 0 < alpha <= 1"),
+        ("kv", {"mode": "mix(half)"}, "with 0 < alpha <= 1"),
+        ("kv", {"mode": "mix()"}, "with 0 < alpha <= 1"),
+        ("v_proj", {"mode": "mix(0.5)"}, "expected one of the cache sites kv, k, v"),
+        ("residual", {"mode": "append"}, "expected one of the cache sites kv, k, v"),
+        ("kv", {"mode": "mix(0.5)", "active": "every_step"}, "goes with mode 'replace' only"),
+        ("kv", {"mode": "append", "active": "every_step(held)"}, "goes with mode 'replace' only"),
+        ("k", {"mode": "append"}, "expected site 'kv', layers 'all', heads 'all'"),
+        ("kv", {"mode": "append", "layers": "9"}, "expected site 'kv', layers 'all'"),
+        ("kv", {"mode": "append", "heads": "0"}, "expected site 'kv', layers 'all'"),
+        ("kv", {"mode": "append", "positions": "first(3)"}, r"expected positions 'last\(W\)'"),
+        ("kv", {"mode": "append", "positions": "all"}, r"expected positions 'last\(W\)'"),
+        ("residual", {"heads": "0"}, "the residual has no heads"),
+        ("kv", {"heads": "1/2"}, "cannot read '1/2'; expected a KV head"),
+        ("kv", {"heads": "-1"}, "heads -1 is below 0|head -1 is below 0"),
+        ("kv", {"heads": "0 1"}, "two numbers with nothing between them"),
+        ("kv", {"heads": 0}, "heads 0: expected text, got int"),
+        ("kv", {"mode": 0.5}, "mode 0.5: expected text, got float"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(
+    site: str, options: dict[str, str], message: str
+) -> None:
+    usual = {"layers": "all", "positions": "last(3)"}
+    with pytest.raises(UsageError, match=message):
+        Patch(site, **{**usual, **options})
+
+
+@pytest.mark.parametrize(
+    ("mode", "alpha"),
+    [("replace", 1.0), ("append", 1.0), ("mix(0.25)", 0.25), ("mix(1)", 1.0), ("mix(.5)", 0.5)],
+)
+def test_the_sources_weight_is_one_but_for_a_mix(mode: str, alpha: float) -> None:
+    assert Patch("kv", "all", "last(3)", mode=mode).alpha == alpha
+
+
+@pytest.mark.parametrize(
+    ("text", "n_heads", "heads"),
+    [
+        ("all", 4, (0, 1, 2, 3)),
+        ("3", 4, (3,)),
+        ("2+0", 4, (0, 2)),
+        ("1:3", 4, (1, 2)),
+        ("0:4", 4, (0, 1, 2, 3)),
+    ],
+)
+def test_heads_resolve(text: str, n_heads: int, heads: tuple[int, ...]) -> None:
+    assert resolve_heads(text, n_heads) == heads
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("8", r"heads '8': '8' is out of range, expected KV heads 0 to 7 \(the model has 8\)"),
+        ("4:9", r"'4:9' is out of range, expected KV heads 0 to 7"),
+        ("0:8+3", r"'0:8' and '3' meet in head 3 of 8"),
+        ("2:2", r"the range '2:2' is empty on 8 heads"),
+    ],
+    ids=["past", "range-past", "meet", "empty"],
+)
+def test_heads_that_do_not_fit_the_model(text: str, message: str) -> None:
+    """An index past the KV heads would be an empty slice: 8 of Mistral's 32 query heads."""
+    with pytest.raises(UsageError, match=message):
+        resolve_heads(text, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (Patch("kv", "18/32", "last(4)"), Patch("kv", "9", "last(4)")),
+        (Patch("kv", "0:16", "last(4)"), Patch("kv", "all", "last(4)")),
+        (Patch("kv", "2+1", "all", heads="1+0"), Patch("kv", "1+2", "all", heads="0+1")),
+        (Patch("kv", "1", "all", heads="0:8"), Patch("kv", "1", "all")),
+        (Patch("kv", "1", "all", mode="mix(1.0)"), Patch("kv", "1", "all")),
+        (
+            Patch("v_proj", "1", "all", active="every_step"),
+            Patch("v_proj", "1", "all", active="every_step"),
+        ),
+    ],
+    ids=["depth", "all-layers", "order", "all-heads", "mix-1", "active"],
+)
+def test_one_spelling_of_a_patch(given: Patch, wanted: Patch) -> None:
+    assert canonical(given, 16, 8) == wanted
+    assert canonical(wanted, 16, 8) == wanted
+
+
+def test_one_patch_or_several_are_patches() -> None:
+    one, other = Patch("k", "1", "all"), Patch("v", "1", "all")
+    assert as_patches(one) == (one,)
+    assert as_patches([one, other]) == as_patches((one, other)) == (one, other)
+
+
+@pytest.mark.parametrize("given", [(), [], ["kv@1/all"], (None,)], ids=repr)
+def test_what_is_no_patch_is_refused(given: tuple[Patch, ...]) -> None:
+    with pytest.raises(UsageError, match="expected a Patch, or several"):
+        as_patches(given)
+
+
+MEET = {
+    "same-site": (Patch("v", "1", "all"), Patch("v", "0:2", "last(2)"), "'v' of layer 1"),
+    "cache-and-projection": (
+        Patch("kv", "all", "last(2)"),
+        Patch("k_proj", "3", "all"),
+        "'k' of layer 3",
+    ),
+    "depth": (
+        Patch("residual", "9", "all"),
+        Patch("residual", "18/32", "first(1)"),
+        "'residual' of layer 9",
+    ),
+    # Different heads or positions of one tensor: two patches of it are refused all the same.
+    "heads": (
+        Patch("v", "1", "all", heads="0"),
+        Patch("v", "1", "all", heads="1"),
+        "'v' of layer 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MEET)
+def test_two_patches_that_write_one_tensor_are_refused(case: str) -> None:
+    one, other, message = MEET[case]
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(UsageError, match=f"both write {message}"):
+            check_apart(pair, 16)
+
+
+def test_patches_of_different_tensors_or_layers_go_together() -> None:
+    check_apart(
+        [
+            Patch("k", "1", "all"),
+            Patch("v_proj", "1", "all"),
+            Patch("residual", "1", "all"),
+            Patch("kv", "2:16", "all"),
+        ],
+        16,
+    )
+    check_apart([Patch("kv", "all", "last(2)", mode="append")], 16)
+
+
+def test_appending_stands_alone() -> None:
+    appended = Patch("kv", "all", "last(2)", mode="append")
+    with pytest.raises(UsageError, match="expected it alone in its arm"):
+        check_apart([appended, Patch("residual", "1", "all")], 16)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +465,9 @@ def test_spaces_do_not_make_another_patch() -> None:
         pytest.param(Patch("kv", "all", "last(16)"), False, id="a-window"),
         pytest.param(Patch("k", "all", "all"), False, id="keys-only"),
         pytest.param(Patch("v", "all", "all"), False, id="values-only"),
+        pytest.param(Patch("kv_proj", "all", "all"), False, id="projections"),
+        pytest.param(Patch("kv", "all", "all", heads="0"), False, id="one-head"),
+        pytest.param(Patch("kv", "all", "all", mode="mix(0.9)"), False, id="a-mix"),
     ],
 )
 def test_full_swap_is_k_and_v_of_every_layer_at_every_position(patch: Patch, full: bool) -> None:

@@ -1,16 +1,27 @@
-"""A study on a ledger that holds more, or other, trials than it asks for."""
+"""A study: one claim's arms, run and judged, of every kind of claim.
+
+Also on a ledger that holds more, or other, trials than it asks for.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.cell import Cell
-from harness.claim import Claim, Region
-from harness.evidence import Evidence
+from harness.claim import Claim, Part, Region
+from harness.errors import UsageError
+from harness.evidence import Evidence, to_json
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation
+from harness.run.arms import BASE, SOURCE, patched
+from harness.run.forced import ForcedRuns
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
@@ -18,6 +29,8 @@ from harness.spec import Patch
 from harness.study import ModelStudy
 from harness.tasks.scorers import Lexicon
 from harness.tasks.task import Prompt, Task
+from tests.models.architectures import tiny
+from tests.run.test_runner import number_task
 
 CLAIM = Claim("at-most-12", says="At most 12%.", cites="a test", transfer=Region(high=0.12))
 PATCH = Patch("kv", layers="9", positions="last(16)")
@@ -117,3 +130,327 @@ def test_evidence_has_the_layers_as_claimed_and_as_resolved(
     study = ModelStudy(Runner(stored, stored_task, Sampling(4), Ledger()), 12, n_seeds=1)
     evidence, _ = study.judge(Cell.of(CLAIM, "cell", Patch("kv", "25/32", "last(16)")))
     assert (evidence.patch["layers"], evidence.patch["resolved_layers"]) == ("25/32", [12])
+
+
+# --- claims of every kind ------------------------------------------------------------------
+
+HERE, ELSEWHERE = Patch("kv", "12", "last(16)"), Patch("kv", "9", "last(16)")
+"""On the stored model layer 12 carries the behavior: last(16) of it about 0.4, layer 9 nothing."""
+GAP = Part.gap("behavior", Region(low=0.01))
+TRANSFER = Part.transfer("behavior", Region(0.1, 0.9))
+Judge = Callable[..., Evidence]
+
+
+def claim(**asserted: Any) -> Claim:
+    return Claim("a-claim", says="A sentence.", cites="a test", **asserted)
+
+
+@pytest.fixture(scope="module")
+def runner(stored: LoadedModel, stored_task: Task) -> Runner:
+    """One ledger for the tests below: what their cells share runs once."""
+    return Runner(stored, stored_task, Sampling(8), Ledger())
+
+
+@pytest.fixture
+def judge(runner: Runner) -> Judge:
+    def judge(asserted: Claim, patch: Any = None, versus: Any = None) -> Evidence:
+        study = ModelStudy(runner, n_pairs=40, n_seeds=1)
+        return study.judge(Cell.of(asserted, "cell", patch, versus))[0]
+
+    return judge
+
+
+def passed(evidence: Evidence) -> dict[str, bool | None]:
+    return {check["name"]: check["passed"] for check in evidence.checks}
+
+
+def test_a_difference_is_of_two_patches(judge: Judge) -> None:
+    asserted = claim(difference=Region(low=0.15))
+    more = judge(asserted, HERE, ELSEWHERE)
+    assert (more.verdict, more.expected) == ("supported", "supported")
+    assert more.versus is not None
+    assert (more.patch["resolved_layers"], more.versus["resolved_layers"]) == ([12], [9])
+    assert {"base", "source", "patched", "versus"} <= set(more.means)
+    wanted = more.means["patched"] - more.means["versus"]
+    assert more.estimate == pytest.approx(wanted / (more.means["source"] - more.means["base"]))
+    assert more.arms["versus"] == f"source>{ELSEWHERE}"
+    assert more.fired["versus"]["fired"] == more.fired["versus"]["planned"] == 40 * 2
+    # Both arms' self-patches are written for every pair, not the first one's alone.
+    detail = next(c["detail"] for c in more.checks if c["name"] == "self-patch")
+    assert "0 numbers changed in 80 caches" in detail
+    less = judge(asserted, ELSEWHERE, HERE)
+    assert (less.verdict, less.expected) == ("refuted", "refuted")
+    assert less.estimate == pytest.approx(-more.estimate)
+
+
+def test_a_gap_needs_no_patch_and_runs_none(judge: Judge) -> None:
+    evidence = judge(claim(gap=Region(low=0.01)))
+    assert (evidence.verdict, evidence.expected) == ("supported", "supported")
+    assert (evidence.patch, evidence.versus) == (None, None)
+    assert set(evidence.arms) == {"base", "source", "full-swap"}
+    assert evidence.estimate == pytest.approx(evidence.means["source"] - evidence.means["base"])
+    assert evidence.trials == {"planned": 120, "run": 120, "failed": 0}
+    assert evidence.verified
+    assert passed(evidence)["full-swap"] is True
+    assert judge(claim(gap=Region(high=0.0))).verdict == "refuted"
+
+
+def test_a_conjunction_is_supported_by_all_its_parts_and_refuted_by_one(judge: Judge) -> None:
+    both = judge(claim(all_of=(TRANSFER, GAP)), HERE)
+    assert (both.verdict, both.expected) == ("supported", "supported")
+    assert [part["verdict"] for part in both.parts] == ["supported", "supported"]
+    assert [part["estimand"] for part in both.parts] == ["transfer", "gap"]
+    assert [part["given"] for part in both.parts] == [False, False]
+    assert both.p_supported == max(part["p_supported"] for part in both.parts)
+    assert (both.estimate, both.region) == (both.parts[0]["estimate"], both.parts[0]["region"])
+    one = judge(claim(all_of=(TRANSFER, replace(GAP, region=Region(high=0.0)))), HERE)
+    assert [part["verdict"] for part in one.parts] == ["supported", "refuted"]
+    assert (one.verdict, one.expected) == ("refuted", "refuted")
+    # Either of two parts could refute by chance: each is refuted at half the rate.
+    assert one.parts[1]["level"] == pytest.approx(0.975)
+
+
+def test_what_is_given_must_hold_or_nothing_is_tested(judge: Judge) -> None:
+    held = judge(claim(transfer=Region(0.1, 0.9), given=(GAP,)), HERE)
+    assert (held.verdict, held.expected) == ("supported", "supported")
+    assert [part["given"] for part in held.parts] == [False, True]
+    broken = replace(GAP, region=Region(high=0.0))
+    untested = judge(claim(transfer=Region(0.1, 0.9), given=(broken,)), HERE)
+    assert (untested.verdict, untested.expected) == ("invalid", "invalid")
+    assert untested.reason.startswith("premise: behavior gap")
+
+
+def test_several_patches_are_one_arm(judge: Judge) -> None:
+    patches = (HERE, Patch("v_proj", "9", "last(4)", active="every_step"))
+    evidence = judge(claim(transfer=Region(0.1, 0.9)), patches)
+    assert [one["site"] for one in evidence.patch["all"]] == ["kv", "v_proj"]
+    assert [one["semantics"] for one in evidence.patch["all"]] == ["splice", "in-prefill"]
+    assert evidence.arms["patched"] == f"source>{patches[0]}&{patches[1]}"
+    # K and V before it generates, and v_proj; then v_proj with the last prompt token and 7 more.
+    assert evidence.fired["patched"]["planned"] == 40 * 3
+    assert evidence.fired["patched"]["fired_steps"] == 40 * 8
+    assert evidence.fired["patched"]["changed_steps"] > 0
+    assert all(passed(evidence)[name] for name in ("self-patch", "hook-never-fired"))
+
+
+def is_plain(content: Any) -> bool:
+    """Whether this is made of JSON's own types, without a NaN."""
+    if isinstance(content, dict):
+        return all(isinstance(key, str) and is_plain(value) for key, value in content.items())
+    if isinstance(content, list):
+        return all(map(is_plain, content))
+    return content is None or type(content) in (str, int, bool) or content == content
+
+
+KINDS: dict[str, tuple[Claim, Any, Any]] = {
+    "transfer": (claim(transfer=Region(0.1, 0.9)), HERE, None),
+    "difference": (claim(difference=Region(low=0.1)), HERE, ELSEWHERE),
+    "gap": (claim(gap=Region(low=0.01)), None, None),
+    "conjunction": (
+        claim(all_of=(TRANSFER, GAP), given=(Part.gap("loglik", Region(low=0.0)),)),
+        HERE,
+        None,
+    ),
+    "geometry": (claim(gap=Region(high=0.0), outcome="rv"), None, None),
+    "tautological": (
+        claim(transfer=Region(0.5, 1.5), outcome="pr@27/32"),
+        Patch("v_proj", "27/32", "last(16)"),
+        None,
+    ),
+    "full-swap": (claim(transfer=Region(0.5, 1.5)), Patch("kv", "all", "all"), None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evidence_of_every_kind_is_plain_json_with_every_field(kind: str, judge: Judge) -> None:
+    evidence = judge(*KINDS[kind])
+    again = json.loads(to_json(evidence.__dict__))
+    assert set(again) == {field.name for field in fields(Evidence)}
+    assert is_plain(again)
+    assert again["verdict"] == evidence.verdict
+    assert len(again["parts"]) == len(KINDS[kind][0].parts) + len(KINDS[kind][0].given)
+    for part in again["parts"]:
+        assert {"outcome", "estimand", "region", "verdict", "estimate", "truth"} <= set(part)
+    assert again["trials"]["failed"] == 0
+    assert again["provenance"]["weights_sha"]
+
+
+# --- what cannot say anything is not run -----------------------------------------------------
+
+
+@pytest.fixture
+def unrun(stored: LoadedModel, stored_task: Task, monkeypatch: pytest.MonkeyPatch) -> ModelStudy:
+    """A study whose model cannot run."""
+    monkeypatch.setattr(type(stored.network), "forward", None)
+    return ModelStudy(Runner(stored, stored_task, Sampling(20), Ledger()), 12, n_seeds=1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "patch", "failed"),
+    [
+        ("pr@27/32", Patch("v_proj", "27/32", "last(16)"), "measured-where-patched"),
+        ("pr@27/32", Patch("kv", "27/32", "last(16)"), "measured-where-patched"),
+        ("rv", Patch("v_proj", "5/32", "last(4)"), "measured-where-patched"),
+        ("pr@27/32", Patch("residual", "27/32", "last(16)"), "null-by-construction"),
+        ("pr@5/32", Patch("residual", "25/32", "last(16)"), "null-by-construction"),
+        ("pr@5/32", Patch("kv", "25/32", "last(16)"), "null-by-construction"),
+    ],
+    ids=["v_proj", "cache", "rv", "residual-above", "residual-late", "splice-below"],
+)
+def test_an_outcome_that_cannot_tell_is_invalid_and_not_run(
+    outcome: str, patch: Patch, failed: str, unrun: ModelStudy
+) -> None:
+    evidence, _ = unrun.judge(
+        Cell.of(claim(transfer=Region(0.8, 1.2), outcome=outcome), "cell", patch)
+    )
+    assert evidence.verdict == "invalid"
+    assert evidence.reason.startswith(failed)
+    assert (evidence.estimate, evidence.trials["run"]) == (None, 0)
+    assert not len(unrun.runner.ledger)
+
+
+def test_one_part_that_cannot_tell_is_enough(unrun: ModelStudy) -> None:
+    parts = (TRANSFER, Part.transfer("pr@27/32", Region(0.8, 1.2)))
+    evidence, _ = unrun.judge(
+        Cell.of(claim(all_of=parts), "cell", Patch("v_proj", "27/32", "last(16)"))
+    )
+    assert evidence.reason.startswith("measured-where-patched")
+    assert [part["verdict"] for part in evidence.parts] == ["invalid", "invalid"]
+
+
+def test_of_a_difference_the_second_patch_counts_as_well(unrun: ModelStudy) -> None:
+    asserted = claim(difference=Region(low=0.1), outcome="pr@27/32")
+    good, bad = Patch("residual", "18/32", "last(16)"), Patch("v_proj", "27/32", "last(16)")
+    for pair in ((good, bad), (bad, good)):
+        evidence, _ = unrun.judge(Cell.of(asserted, "cell", *pair))
+        assert evidence.reason.startswith("measured-where-patched")
+
+
+@pytest.mark.parametrize(
+    "versus",
+    [HERE, Patch("kv", "25/32", "last(16)"), Patch("kv", "12:13", "last(16)", heads="0:1")],
+    ids=["same", "depth", "range"],
+)
+def test_two_arms_that_are_one_are_an_error(versus: Patch, unrun: ModelStudy) -> None:
+    heads = f"0:{unrun.model.n_kv_heads}" if versus.heads != "all" else "all"
+    with pytest.raises(UsageError, match=r"claim 'a-claim', cell 'cell': both arms are source>kv"):
+        unrun.judge(
+            Cell.of(claim(difference=Region(low=0.1)), "cell", HERE, replace(versus, heads=heads))
+        )
+
+
+@pytest.mark.parametrize(
+    ("asserted", "patch", "versus", "message"),
+    [
+        (claim(transfer=Region(0.1, 0.9)), None, None, "needs a patch"),
+        (claim(difference=Region(low=0.1)), HERE, None, "needs a second patch"),
+        (claim(transfer=Region(0.1, 0.9)), HERE, ELSEWHERE, "is not about a second patch"),
+        (claim(gap=Region(low=0.1)), HERE, None, "is not about a patch"),
+        (claim(transfer=Region(0.1, 0.9), outcome="prr"), HERE, None, "outcome 'prr'"),
+    ],
+    ids=["no-patch", "no-versus", "versus", "patch", "outcome"],
+)
+def test_a_cell_that_is_not_what_the_claim_is_about_is_an_error(
+    asserted: Claim, patch: Patch | None, versus: Patch | None, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Cell.of(asserted, "cell", patch, versus)
+
+
+def test_a_window_that_no_generation_can_fill_is_an_error(
+    stored: LoadedModel, stored_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(stored.network), "forward", None)
+    study = ModelStudy(Runner(stored, stored_task, Sampling(16), Ledger()), 12, n_seeds=1)
+    with pytest.raises(UsageError, match="16 were generated, of which the model has read 15"):
+        study.judge(Cell.of(claim(gap=Region(low=0.0), outcome="rv/generated"), "cell"))
+
+
+# --- outcomes that are not text, on a model of random weights --------------------------------
+
+LONG = ((17, 24), (30, 18), (20, 20), (19, 33))
+
+
+@pytest.fixture(scope="module")
+def random_runner() -> Runner:
+    return Runner(tiny("llama"), number_task(LONG), Sampling(18), Ledger())
+
+
+def judged_on(runner: Runner, outcome: str, patch: Patch, estimand: str = "transfer") -> Evidence:
+    asserted = claim(**{estimand: Region(low=0.2)}, outcome=outcome)
+    study = ModelStudy(runner, n_pairs=12, n_seeds=1)
+    return study.judge(Cell.of(asserted, "cell", patch))[0]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        Patch("kv", "1+2", "last(12)"),
+        Patch("residual", "1", "last(4)", active="every_step"),
+        Patch("kv", "all", "last(8)", mode="append"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("outcome", ["loglik", "kl"])
+def test_likelihoods_are_judged_as_they_were_measured(
+    outcome: str, patch: Patch, random_runner: Runner
+) -> None:
+    evidence = judged_on(random_runner, outcome, patch)
+    pairs = random_runner.task.first_pairs(12)
+    means = {}
+    for role, arm in {"base": BASE, "source": SOURCE, "patched": patched(patch)}.items():
+        some = ForcedRuns(random_runner).measure([arm], pairs, [0])
+        means[role] = np.mean([one.loglik if outcome == "loglik" else -one.kl for one in some])
+    for role, mean in means.items():
+        assert evidence.means[role] == pytest.approx(float(mean))
+    wanted = (means["patched"] - means["base"]) / (means["source"] - means["base"])
+    assert evidence.estimate == pytest.approx(float(wanted))
+    assert passed(evidence)["likelihood-oracle"] is True
+    assert passed(evidence)["degenerate-text"] is True
+    # Base, source, patched and two controls, of each pair; self-patch and full swap have none.
+    assert evidence.likelihoods == 12 * 5
+    assert passed(evidence)["no-ceiling"] is True
+
+
+def test_geometry_is_judged_as_it_was_recorded(random_runner: Runner) -> None:
+    patch = Patch("kv_proj", "1", "last(9)")
+    evidence = judged_on(random_runner, "pr@3", patch)
+    pairs = random_runner.task.first_pairs(12)
+    means = {
+        role: np.mean(
+            [t.geometry["uncentred/prompt"][3] for t in random_runner.run([arm], pairs, [0])]
+        )
+        for role, arm in {"base": BASE, "source": SOURCE, "patched": patched(patch)}.items()
+    }
+    for role, mean in means.items():
+        assert evidence.means[role] == pytest.approx(float(mean))
+    assert evidence.likelihoods == 0
+    assert evidence.outcome["layers"] == [3]
+    shown = {one["outcome"]: one for one in evidence.geometry}
+    assert shown["pr@27/32"]["means"]["patched"] == pytest.approx(float(means["patched"]))
+    assert shown["pr@27/32"]["reach"] == "informative"
+
+
+def test_a_generation_too_short_for_its_window_leaves_nothing_to_judge() -> None:
+    """Stop tokens: some pairs have no number, and leaving them out would choose the pairs."""
+    model = replace(tiny("llama"))
+    model.__dict__["stop_ids"] = frozenset(range(0, 97, 30))
+    runner = Runner(model, number_task(LONG), Sampling(20), Ledger())
+    evidence = judged_on(runner, "pr@3/generated", Patch("kv_proj", "1", "last(9)"))
+    trials = [t for t in runner.ledger.trials() if t.arm in ("base", "source")]
+    assert {len(trial.tokens) < 17 for trial in trials} == {True, False}
+    assert passed(evidence)["short-window"] is False
+    assert evidence.verdict == "invalid"
+    assert "short-window" in evidence.reason
+
+
+def test_cells_share_what_they_have_in_common(random_runner: Runner) -> None:
+    one, other = Patch("v", "1", "last(4)"), Patch("v", "2", "last(4)")
+    judged_on(random_runner, "loglik", one)
+    trials, likelihoods = len(random_runner.ledger), len(random_runner.ledger.likelihoods)
+    judged_on(random_runner, "loglik", other)
+    # Patched, two controls and a self-patch; of the first three, likelihoods too.
+    assert len(random_runner.ledger) - trials == 4 * 12
+    assert len(random_runner.ledger.likelihoods) - likelihoods == 3 * 12
+    judged_on(random_runner, "kl", other)
+    assert len(random_runner.ledger) - trials == 4 * 12

@@ -274,7 +274,8 @@ class _Repeats:
     def __str__(self) -> str:
         missing = f", {self.not_compared} not compared" if self.not_compared else ""
         return (
-            f"{self.compared} trials, {self.other_tokens} with other tokens{missing}, largest "
+            f"{self.compared} trials, {self.other_tokens} with other tokens (near ties apart)"
+            f"{missing}, largest "
             f"logit difference {self.difference:.3g} of the largest logit (at most "
             f"{self.allowed:g} allowed)"
         )

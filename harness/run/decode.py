@@ -7,6 +7,7 @@ unequal length stand right-aligned with the padding masked, and positions are pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,13 +25,25 @@ from harness.run.sampling_settings import Sampling
 
 
 class Compared(NamedTuple):
-    """Logits of a row against another row of the same batch, over all steps.
+    """Logits of a row against another row of the same batch, as long as their tokens are the same.
 
     largest: the largest absolute difference. scale: the largest absolute logit.
+    parted: the sampling margin of the row where its token is another; None where none is.
     """
 
     largest: float
     scale: float
+    parted: float | None
+
+    def is_near_tie(self, temperature: float) -> bool:
+        """Whether the tokens part, and the difference of the logits explains it.
+
+        Logits that differ by at most d move an edge of the CDF by at most
+        (exp(2 d / temperature) - 1) / 4, and the lead of the best (greedy) by twice that.
+        """
+        if self.parted is None:
+            return False
+        return self.parted <= math.expm1(min(2 * self.largest / (temperature or 1.0), 1.0)) / 2
 
 
 class Decoded(NamedTuple):
@@ -90,6 +103,8 @@ def decode(
     margins = torch.ones(n_rows, dtype=torch.float64, device=device)
     largest = torch.zeros(len(compare), dtype=torch.float64, device=device)
     scale = torch.zeros(len(compare), dtype=torch.float64, device=device)
+    together = torch.ones(len(compare), dtype=torch.bool, device=device)
+    parted = torch.full((len(compare),), -1.0, dtype=torch.float64, device=device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     seen: list[torch.Tensor] = []
     with residual_edited(model, live.residual_layers if live else [], live.edit if live else None):
@@ -107,12 +122,16 @@ def decode(
             finite &= logits.isfinite().all()
             if len(compare):
                 apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
-                both = going[left] & going[right]
+                both = going[left] & going[right] & together
                 largest = torch.maximum(largest, apart.where(both, 0.0))
                 scale = torch.maximum(scale, logits[right].abs().amax(-1).to(torch.float64))
             if len(keep):
                 seen.append(logits[kept].to("cpu"))
             token, margin = choose(logits, uniform[:, step], sampling.temperature)
+            if len(compare):
+                parts = both & (token[left] != token[right])
+                parted = torch.where(parts, margin[left], parted)
+                together = together & ~parts
             ids[:, step] = token
             margins = torch.where(going, torch.minimum(margins, margin), margins)
             if len(stop_ids):
@@ -132,7 +151,12 @@ def decode(
         ids=whole,
         stopped=(~going).tolist(),
         margins=margins.tolist(),
-        compared=[Compared(*pair) for pair in zip(largest.tolist(), scale.tolist(), strict=True)],
+        compared=[
+            Compared(most, size, None if where < 0 else where)
+            for most, size, where in zip(
+                largest.tolist(), scale.tolist(), parted.tolist(), strict=True
+            )
+        ],
         logits={
             row: torch.stack([s[i] for s in seen])[: counts[row]] for i, row in enumerate(keep)
         },

@@ -273,7 +273,12 @@ class Runner:
         geometry = geometry_of(built.slab, [len(tokens) for tokens in decoded.tokens[: len(batch)]])
         steps = built.live.seen()
         beside = {
-            place: _Beside(decoded.tokens[place] == decoded.tokens[reference], *compared)
+            place: _Beside(
+                decoded.tokens[place] == decoded.tokens[reference]
+                or compared.is_near_tie(self.sampling.temperature),
+                compared.largest,
+                compared.scale,
+            )
             for (place, reference), compared in zip(compare, decoded.compared, strict=True)
         }
         trials = []

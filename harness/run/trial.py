@@ -18,7 +18,8 @@ class Trial:
     and written while it generated, over all steps; changed_steps: numbers that they changed.
     margin: smallest distance of a uniform from an edge of its interval in the CDF.
     reference: the arm whose row stood in the same batch for comparison, whether its tokens were
-    the same, the largest difference of logits and the largest logit; None where there was none.
+    the same (up to a near tie that the difference of logits explains), the largest difference of
+    logits as long as they were, and the largest logit; None where there was none.
     oracle_error: relative error of its logits against the independent recomputation;
     oracle_keys_error: the same of the keys that were pasted; oracle_shift: by how many positions
     they moved. None where they were not recomputed.

@@ -26,6 +26,7 @@ from harness.run.arms import FULL_SWAP, Arm
 from harness.run.ledger import Ledger
 from harness.run.rows import Rows
 from harness.run.runner import Runner
+from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.spec import Patch
@@ -191,6 +192,17 @@ def pasted_through_half_precision(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(overwrite, "gather", rounded)
 
 
+def luck_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    """Arms of a pair draw other tokens from the same logits."""
+    calls: list[str] = []
+
+    def uneven(pair: str, seed: int, n: int) -> torch.Tensor:
+        calls.append(pair)
+        return uniforms(f"{pair} {len(calls)}", seed, n)
+
+    patch.setattr(runner, "uniforms", uneven)
+
+
 def donor_is_another_row(patch: pytest.MonkeyPatch) -> None:
     """Every step reads the row before its donor's."""
     real = Live._add
@@ -323,6 +335,8 @@ DEFECTS: dict[str, Defect] = {
     "self-patch-in-prefill": Defect("self-patch", "in-prefill", self_patch_that_changes),
     "self-patch-rounded": Defect("self-patch", "residual", pasted_through_half_precision),
     "self-patch-of-another-row": Defect("self-patch", "every-step", donor_is_another_row),
+    "luck-of-its-own": Defect("self-patch", "in-prefill", luck_of_its_own),
+    "luck-of-its-own-swapped": Defect("full-swap", "splice", luck_of_its_own),
     "duplicate-last-token": Defect("duplicate-last-token", "splice", last_token_twice),
     "unrotated-keys": Defect("unrotated-keys", "splice", keys_not_rotated),
     "unrotated-keys-in-prefill": Defect("unrotated-keys", "in-prefill", keys_not_rotated),

@@ -29,14 +29,15 @@ def no_constant(name: str) -> None:
 def test_the_folder_holds_the_files_and_the_ledger_only(serial: Run) -> None:
     found = sorted(path.name for path in serial.out.iterdir())
     assert found == ["evidence.json", "ledger", "report.md", "trials.csv", "trials.parquet"]
-    assert [path.name for path in (serial.out / "ledger").iterdir()] == ["main.jsonl"]
+    inside = sorted(path.name for path in (serial.out / "ledger").iterdir())
+    assert inside == ["likelihoods", "main.jsonl"]
 
 
 def test_evidence_is_strict_json_and_survives_reading_and_writing(serial: Run) -> None:
     text = (serial.out / "evidence.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=no_constant)
     assert json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) == text
-    assert set(content) == {"schema", "run", "evidence", "instrument"}
+    assert set(content) == {"schema", "run", "evidence", "instrument", "protocol"}
     assert content["schema"] == 1
 
 
@@ -122,7 +123,8 @@ def test_the_texts_shown_are_texts_of_trials(serial: Run) -> None:
 def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
     report = (serial.out / "report.md").read_text(encoding="utf-8")
     assert "| Window | Layer | Behavior score | Baseline | Delta |" in report
-    assert "| Method | Geometry transfer | Behavior transfer |" in report
+    assert "| Patch | PR at 27/32: base, patched, source | R_V: base, patched, source |" in report
+    assert "| Method | Patch | Behavior | PR at 27/32 | R_V |" in report
     for one in serial.evidence:
         patch, means = one["patch"], one["means"]
         row = (
@@ -143,7 +145,7 @@ def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
         for role, title in (
             ("base", "### Baseline (no patch)"),
             ("source", "### Source"),
-            ("patched", "### Patched: kv, layer"),
+            ("patched", "### Patched: kv@"),
         ):
             after = samples.split(title)[1]
             assert after.split("```text\n")[1].split("\n```")[0] == best["texts"][role].strip()

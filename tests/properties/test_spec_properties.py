@@ -11,7 +11,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.spec import Window, resolve_layers, resolve_window, shifted_layers
+from harness.spec import (
+    ACTIVE,
+    SITES,
+    Patch,
+    Window,
+    canonical,
+    resolve_heads,
+    resolve_layers,
+    resolve_window,
+    shifted_layers,
+)
 
 laws = settings(deadline=None, max_examples=100, derandomize=True)
 depths = st.integers(1, 10**9).flatmap(
@@ -192,3 +202,70 @@ def test_any_text_resolves_within_the_model_or_is_a_usage_error(text: str, n_lay
     assert layers
     assert all(0 <= layer < n_layers for layer in layers)
     assert list(layers) == sorted(set(layers))
+
+
+windows = st.one_of(
+    st.builds("{}({})".format, st.sampled_from(["last", "first"]), st.integers(1, 30)),
+    st.builds("first({}%)".format, st.integers(1, 100)),
+    st.just("all"),
+)
+
+
+@laws
+@given(windows, prompts, prompts)
+def test_a_prompt_has_the_positions_of_a_cache_of_one_token_more(
+    text: str, source_tokens: int, base_tokens: int
+) -> None:
+    """Windows differ in what they count, and in nothing else."""
+    try:
+        of_prompt = resolve_window(text, source_tokens, base_tokens, span="prompt")
+    except UsageError:
+        with pytest.raises(UsageError):
+            resolve_window(text, source_tokens + 1, base_tokens + 1, span="cache")
+        return
+    assert of_prompt == resolve_window(text, source_tokens + 1, base_tokens + 1, span="cache")
+    assert of_prompt.source_slots.stop <= source_tokens
+    assert of_prompt.base_slots.stop <= base_tokens
+
+
+@laws
+@given(st.integers(1, 64), st.data())
+def test_heads_resolve_as_layers_do(n_heads: int, data: st.DataObject) -> None:
+    picked = data.draw(st.sets(st.integers(0, n_heads - 1), min_size=1, max_size=5))
+    text = "+".join(map(str, data.draw(st.permutations(sorted(picked)))))
+    assert resolve_heads(text, n_heads) == resolve_layers(text, n_heads) == tuple(sorted(picked))
+
+
+@st.composite
+def patches(draw: st.DrawFn) -> Patch:
+    """Any patch of a model of 16 layers and 8 KV heads."""
+    site = draw(st.sampled_from(SITES))
+    index = st.integers(0, 15).map(str)
+    depth = st.integers(0, 31).map("{}/32".format)
+    mode = draw(st.sampled_from(["replace", "replace", "mix(0.5)", "mix(1)"]))
+    splice = site in ("kv", "k", "v")
+    return Patch(
+        site,
+        draw(st.one_of(index, depth, st.sampled_from(["all", "0:16", "3:7+9", "1/2:32/32"]))),
+        draw(windows),
+        heads="all" if site == "residual" else draw(st.sampled_from(["all", "0:8", "1+0", "7"])),
+        mode=mode if splice else "replace",
+        active=draw(st.sampled_from(ACTIVE)) if not splice or mode == "replace" else "prompt",
+    )
+
+
+@laws
+@given(patches())
+def test_a_patch_has_one_spelling_that_does_the_same(patch: Patch) -> None:
+    one = canonical(patch, 16, 8)
+    assert canonical(one, 16, 8) == one
+    assert resolve_layers(one.layers, 16) == resolve_layers(patch.layers, 16)
+    assert resolve_heads(one.heads, 8) == resolve_heads(patch.heads, 8)
+    assert (one.alpha, one.active, one.tensors) == (patch.alpha, patch.active, patch.tensors)
+
+
+@laws
+@given(patches(), patches())
+def test_patches_that_differ_are_shown_differently(one: Patch, other: Patch) -> None:
+    """The name of an arm, and so the key of its trials, is made of this."""
+    assert (str(one) == str(other)) is (one == other)
