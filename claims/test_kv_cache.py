@@ -8,9 +8,7 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
-pytestmark = pytest.mark.embedded(
-    "stored-at-layer", "early-tokens", "inert", "collapse", "disrupted"
-)
+pytestmark = pytest.mark.embedded("stored-at-layer", "disrupted")
 
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 

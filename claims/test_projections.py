@@ -10,7 +10,7 @@ import pytest
 from harness.claim import Region, claim
 from harness.spec import Patch
 
-pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "bound-by-keys")
+pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "bound-by-keys", "collapse")
 
 SEED = "True KV Cache Patching Results (December 12, 2024)"
 

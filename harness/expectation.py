@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from harness.cell import Cell, idle
 from harness.claim import Part
+from harness.judging.checks import Check
 from harness.judging.result import Word
 from harness.models.planted.catalog import N_LAYERS, Planted
 from harness.models.planted.degenerate import expected_degenerate_share
@@ -76,11 +78,11 @@ def expectation(
     negative: Mapping[str, Arm],
     task: Task,
     sampling: Sampling,
-    lengths: Sequence[tuple[int, int]],
+    untestable: Sequence[Check],
 ) -> Expectation | None:
     """The verdict that follows from the truth of a planted model.
 
-    negative: the controls by name. lengths: tokens of (source, base), of every pair.
+    negative: the controls by name. untestable: what `Cell.unreached` found.
     None where the truth is not known: another scorer than the lexicon, greedy decoding, a task
     that is not the model's own, or an outcome or patch of which the truth has no closed form.
     """
@@ -90,12 +92,14 @@ def expectation(
     for patches in (cell.patches, cell.versus):
         if any(patch.is_full_swap(N_LAYERS) for patch in patches):
             return Expectation("invalid", "full-swap-is-the-donor")
-    untestable = cell.unreached(N_LAYERS, lengths)
-    for patches in (cell.patches, cell.versus):
+    idle_here = [
+        check
+        for patches in (cell.patches, cell.versus)
         # The layers of a planted model pass on what a word brings, as it is.
-        untestable += idle(patches, N_LAYERS, passes_on=True)
-    if untestable:
-        return Expectation("invalid", untestable[0].name)
+        for check in idle(patches, N_LAYERS, passes_on=True)
+    ]
+    if failed := [*untestable, *idle_here]:
+        return Expectation("invalid", failed[0].name)
     study = _Study(planted, cell, negative, task, sampling)
     try:
         degenerate = study.is_degenerate()
@@ -144,6 +148,27 @@ def outcome(
     )
 
 
+@lru_cache(maxsize=1024)
+def _means(
+    planted: Planted,
+    patches: tuple[Patch, ...],
+    task: Task,
+    donor: Donor,
+    outcome: Outcome,
+    sampling: Sampling,
+) -> Means:
+    """Expected means of base, source and patched arm; many cells share arms."""
+    return expected_means(
+        planted,
+        patches,
+        task,
+        donor=donor,
+        outcome=outcome,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+    )
+
+
 class _Study(NamedTuple):
     """A cell on a planted model, with its budget."""
 
@@ -154,15 +179,8 @@ class _Study(NamedTuple):
     sampling: Sampling
 
     def means(self, patches: Sequence[Patch], donor: Donor, outcome: Outcome) -> Means:
-        return expected_means(
-            self.planted,
-            tuple(patches) or _ANY,
-            self.task,
-            donor=donor,
-            outcome=str(outcome),
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.sampling.temperature,
-        )
+        asked = tuple(patches) or _ANY
+        return _means(self.planted, asked, self.task, donor, outcome, self.sampling)
 
     def is_degenerate(self) -> bool | None:
         """Whether the texts of some judged arm collapse; None where it could go either way."""

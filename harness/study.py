@@ -90,8 +90,8 @@ class ModelStudy:
         self.runner.check([BASE, SOURCE, *judged.values()], self.pairs)
         cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
         negative = self._controls(cell)
-        expected = self._expectation(cell, negative)
         untestable = self._untestable(cell, judged)
+        expected = self._expectation(cell, negative, untestable)
         if untestable:
             found = Found(asked, *not_judged(cell.parts, untestable, len(self.pairs)), expected)
             return evidence_of(self._setting, found, {}, {}, {}), expected
@@ -308,11 +308,13 @@ class ModelStudy:
             frames.append(frame.assign(arm=role))
         return pd.concat(frames, ignore_index=True)
 
-    def _expectation(self, cell: Cell, negative: Mapping[str, Arm]) -> Expectation | None:
+    def _expectation(
+        self, cell: Cell, negative: Mapping[str, Arm], untestable: Sequence[Check]
+    ) -> Expectation | None:
         if self.model.planted is None:
             return None
         return expectation(
-            self.model.planted, cell, negative, self.task, self.runner.sampling, self._lengths
+            self.model.planted, cell, negative, self.task, self.runner.sampling, untestable
         )
 
 

@@ -61,6 +61,56 @@ def test_a_refuted_claim_that_is_false_passes_as_refuted(runner: Runner) -> None
     assert test.judge(HALF).verdict == "refuted"
 
 
+def test_a_claim_on_two_patches_passes_and_is_recorded_with_both(runner: Runner) -> None:
+    ordered = Claim("more", says="More.", cites="a test", difference=Region(low=0.0))
+    test, records = claim_test(ModelStudy(runner, 40, 1), ordered)
+    assert test.judge(HALF, versus=NOTHING_THERE).verdict == "supported"
+    ((_, content),) = records
+    assert (content["patch"]["text"], content["versus"]["text"]) == (str(HALF), str(NOTHING_THERE))
+
+
+def test_a_claim_on_no_patch_passes_without_one(runner: Runner) -> None:
+    gap = Claim("gap", says="A gap.", cites="a test", gap=Region(low=0.0))
+    test, records = claim_test(ModelStudy(runner, 12, 1), gap)
+    assert test.judge().verdict == "supported"
+    assert records[0][1]["patch"] is None
+
+
+def test_several_patches_at_once_are_one_arm(runner: Runner) -> None:
+    test, records = claim_test(ModelStudy(runner, 12, 1))
+    test.judge([NOTHING_THERE, Patch("v_proj", "3", "last(2)")])
+    assert len(records[0][1]["patch"]["all"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((), "it needs a patch"),
+        ((HALF, NOTHING_THERE), "it is not about a second patch"),
+    ],
+    ids=["none", "two"],
+)
+def test_a_cell_of_other_patches_than_the_claim_is_about_fails_in_one_line(
+    unrun: ModelStudy, given: tuple[Patch, ...], message: str
+) -> None:
+    test, records = claim_test(unrun)
+    with pytest.raises(Failed, match=message) as failure:
+        test.judge(*given[:1], versus=given[1] if len(given) > 1 else None)
+    assert len(str(failure.value).splitlines()) == 1
+    assert not records
+    assert not list(unrun.runner.ledger.trials())
+
+
+def test_an_outcome_that_cannot_tell_passes_as_the_invalid_it_is(unrun: ModelStudy) -> None:
+    pasted = replace(AT_MOST, outcome="pr@12")
+    test, records = claim_test(unrun, pasted)
+    evidence = test.judge(HALF)
+    assert (evidence.verdict, evidence.expected) == ("invalid", "invalid")
+    assert evidence.reason.startswith("measured-where-patched")
+    assert len(records) == 1
+    assert not list(unrun.runner.ledger.trials())
+
+
 def test_a_second_judgement_fails_and_is_not_recorded(runner: Runner) -> None:
     test, records = claim_test(ModelStudy(runner, 12, 1))
     test.judge(NOTHING_THERE)

@@ -53,7 +53,9 @@ def expected(
     arms = controls(patch, N_LAYERS, about_layer=claim.about == "layer")
     of = task or task_of(model)
     cell = Cell.of(claim, "cell", patch).on(N_LAYERS, N_KV_HEADS)
-    return expectation(CATALOG[model], cell, arms, of, sampling, lengths_of(of))
+    return expectation(
+        CATALOG[model], cell, arms, of, sampling, cell.unreached(N_LAYERS, lengths_of(of))
+    )
 
 
 def lengths_of(task: Task) -> list[tuple[int, int]]:
@@ -247,7 +249,9 @@ def word_of(
     if cell.patches:
         arms = controls(cell.patches, N_LAYERS, about_layer=False)
     task = task_of(model)
-    found = expectation(CATALOG[model], cell, arms, task, SAMPLING, lengths_of(task))
+    found = expectation(
+        CATALOG[model], cell, arms, task, SAMPLING, cell.unreached(N_LAYERS, lengths_of(task))
+    )
     assert found is not None
     return found.word, found.because
 
@@ -308,7 +312,9 @@ def test_where_a_controls_truth_is_not_known_it_may_still_speak() -> None:
     cell = Cell.of(claim, "cell", Patch("residual", "9", "last(16)"))
     arms = controls(cell.patches, N_LAYERS, about_layer=False)
     task = task_of("relay")
-    found = expectation(CATALOG["relay"], cell, arms, task, SAMPLING, lengths_of(task))
+    found = expectation(
+        CATALOG["relay"], cell, arms, task, SAMPLING, cell.unreached(N_LAYERS, lengths_of(task))
+    )
     assert found is not None
     assert (found.word, found.unless) == ("supported", "not specific")
     assert outcome("invalid", "not specific: noise", found, strict=False)[0] == "pass"

@@ -1,4 +1,7 @@
-"""A run's state, made in memory: one model, two claims, twelve pairs, and its ledger on disk."""
+"""A run's state, made in memory: one model, twelve pairs, and its ledger on disk.
+
+`state` has two claims of the usual kind, `every_kind` one of each other kind.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.cell import Cell
-from harness.claim import Claim, Region
+from harness.claim import Claim, Part, Region
 from harness.evidence import Evidence, InstrumentEvidence, to_json
 from harness.models.load import LoadedModel
 from harness.run.ledger import Ledger
@@ -26,6 +29,45 @@ CLAIMS = (
     Claim("transfers-80", says="About 80%.", cites="a test", transfer=Region(0.7, 0.9)),
     Claim("at-most-12", says="At most 12%.", cites="a test", transfer=Region(high=0.12)),
 )
+HERE, ELSEWHERE = (Patch("kv", layers=layer, positions="last(16)") for layer in ("12", "9"))
+TRANSFER = Part.transfer("behavior", Region(0.1, 0.9))
+GAP = Part.gap("loglik", Region(low=0.0))
+
+
+def _claim(name: str, **asserted: object) -> Claim:
+    return Claim(name, says="A | sentence.", cites="a test", **asserted)
+
+
+KINDS = (
+    (_claim("order", difference=Region(low=0.0)), HERE, ELSEWHERE),
+    (_claim("gap", gap=Region(low=0.0), outcome="rv"), None, None),
+    (
+        _claim("both", all_of=(TRANSFER, GAP), given=(Part.gap("behavior", Region(low=0.0)),)),
+        HERE,
+        None,
+    ),
+    (
+        _claim("loglik", transfer=Region(0.1, 0.9), outcome="loglik"),
+        Patch("residual", "12", "last(2)", active="every_step"),
+        None,
+    ),
+    (_claim("several", transfer=Region(high=0.12)), (ELSEWHERE, Patch("v_proj", "3", "all")), None),
+    (
+        _claim("pasted", transfer=Region(0.9, 1.1), outcome="pr@27/32"),
+        Patch("v_proj", "27/32", "last(16)"),
+        None,
+    ),
+)
+"""Claims that the seed's own table has no place for, each with its patches."""
+
+
+def _study(model: LoadedModel, settings: Settings) -> ModelStudy:
+    task, ledger = settings.task_of(model.name), Ledger(settings.out / LEDGER_FOLDER)
+    return ModelStudy(Runner(model, task, Sampling(8), ledger), n_pairs=12, n_seeds=1)
+
+
+def _as_reported(found: Evidence | InstrumentEvidence) -> dict[str, object]:
+    return {**json.loads(to_json(found.__dict__)), "test": "a test"}
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +77,14 @@ def finished(stored: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> C
     settings = Settings(
         root=ROOT, models=(stored.name,), device="cpu", pairs=12, max_new_tokens=8, out=out
     )
-    runner = Runner(stored, settings.task_of(stored.name), Sampling(8), Ledger(out / LEDGER_FOLDER))
-    study = ModelStudy(runner, n_pairs=12, n_seeds=1)
+    study = _study(stored, settings)
     patch = Patch("kv", layers="25/32", positions="last(16)")
-
-    def as_reported(found: Evidence | InstrumentEvidence) -> dict[str, object]:
-        return {**json.loads(to_json(found.__dict__)), "test": "a test"}
-
     return ClaimsSession(
         settings,
         evidence=[
-            as_reported(study.judge(Cell.of(claim, "L25-w16", patch))[0]) for claim in CLAIMS
+            _as_reported(study.judge(Cell.of(claim, "L25-w16", patch))[0]) for claim in CLAIMS
         ],
-        instrument=[as_reported(study.check_full_swap())],
+        instrument=[_as_reported(study.check_full_swap())],
     )
 
 
@@ -61,3 +98,19 @@ def state(finished: ClaimsSession, tmp_path: Path) -> ClaimsSession:
         evidence=deepcopy(finished.evidence),
         instrument=deepcopy(finished.instrument),
     )
+
+
+@pytest.fixture(scope="session")
+def _finished_kinds(finished: ClaimsSession, stored: LoadedModel) -> list[dict[str, object]]:
+    study = _study(stored, finished.settings)
+    return [
+        _as_reported(study.judge(Cell.of(claim, "a-cell", patch, versus))[0])
+        for claim, patch, versus in KINDS
+    ]
+
+
+@pytest.fixture
+def every_kind(state: ClaimsSession, _finished_kinds: list[dict[str, object]]) -> ClaimsSession:
+    """The same session with a claim of every other kind behind the usual ones."""
+    state.evidence.extend(deepcopy(_finished_kinds))
+    return state

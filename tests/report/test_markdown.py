@@ -111,5 +111,59 @@ def test_an_estimate_that_does_not_exist_is_a_dash(state: ClaimsSession) -> None
         one.update(estimate=None, interval=None, means={}, texts={}, controls={}, verdict="invalid")
     report = report_of(state)
     assert "| - | - | - | - | - | - |" in report
-    assert "not identified" in report
     assert "Generated text samples" not in report
+
+
+def tables(markdown: str) -> list[list[str]]:
+    """Tables outside of code, each as its lines."""
+    found: list[list[str]] = [[]]
+    for line in outside_of_fences(markdown):
+        if line.startswith("|"):
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return [table for table in found if table]
+
+
+def columns(line: str) -> int:
+    """Cells of a table's line; a bar behind a backslash ends none."""
+    return len(re.sub(r"\\.", "", line).strip().strip("|").split("|"))
+
+
+def test_every_row_of_every_table_has_the_columns_of_its_head(every_kind: ClaimsSession) -> None:
+    found = tables(report_of(every_kind))
+    assert len(found) > 10
+    for head, rule, *rows in found:
+        assert set(rule) <= set("|-")
+        assert rows, head
+        assert {columns(line) for line in (rule, *rows)} == {columns(head)}, head
+
+
+def test_every_claim_is_in_the_report_with_its_word(every_kind: ClaimsSession) -> None:
+    report = report_of(every_kind)
+    for one in every_kind.evidence:
+        assert f"**{one['claim']}**: " in report
+        assert f"**{one['verdict']}**: " in report
+    assert report.count("| Part |") == 1
+    assert "none: source against base" in report
+    assert "kv@12/last(16) versus kv@9/last(16)" in report
+    assert "kv@9/last(16) & v\\_proj@3/all" in report
+
+
+def test_geometry_that_says_nothing_is_marked_so(every_kind: ClaimsSession) -> None:
+    """Arms that were run are listed with their geometry, and with what reading it can tell."""
+    report = report_of(every_kind)
+    (methods,) = [table for table in tables(report) if table[0].startswith("| Patch | PR at 27/32")]
+    rows = {line.split("|")[1].strip(): line for line in methods[2:]}
+    # Not the one that was never run.
+    assert set(rows) == {
+        "kv@25/32/last(16)",
+        "residual@12/last(2)/every\\_step",
+        "kv@12/last(16)",
+        "kv@9/last(16) & v\\_proj@3/all",
+    } - {"kv@12/last(16)"}
+    assert "(*null*)" not in rows["kv@25/32/last(16)"]
+    geometry = every_kind.evidence[0]["geometry"]
+    assert [f"(*{one['reach']}*)" in rows["kv@25/32/last(16)"] for one in geometry] == [
+        one["reach"] != "informative" for one in geometry
+    ]

@@ -9,6 +9,7 @@ import pytest
 
 from harness.report.terminal import (
     WORDS,
+    asserted_text,
     interval_text,
     progress_bar,
     region_text,
@@ -60,6 +61,24 @@ def widest(one: dict[str, Any]) -> dict[str, Any]:
 def test_no_line_of_the_table_is_wider_than_80(state: ClaimsSession) -> None:
     lines = [line for line, _ in table([*state.evidence, *map(widest, state.evidence)])]
     assert max(map(len, lines)) <= 80
+
+
+def test_nor_of_a_claim_of_any_other_kind(every_kind: ClaimsSession) -> None:
+    lines = [line for line, _ in table(every_kind.evidence)]
+    assert max(map(len, lines)) <= 80
+    titles = [line for line in lines if " on planted:" in line]
+    assert len(titles) == len({one["claim"] for one in every_kind.evidence})
+
+
+def test_what_is_claimed_is_said_part_by_part(every_kind: ClaimsSession) -> None:
+    said = {one["claim"]: asserted_text(one) for one in every_kind.evidence}
+    assert said["at-most-12"] == "<= 0.12"
+    assert said["order"] == "behavior difference >= 0"
+    assert said["gap"] == "rv gap >= 0"
+    assert said["both"] == (
+        "behavior transfer [0.1, 0.9]; loglik gap >= 0; given behavior gap >= 0"
+    )
+    assert said["loglik"] == "loglik transfer [0.1, 0.9]"
 
 
 def test_a_row_says_what_was_found(state: ClaimsSession) -> None:

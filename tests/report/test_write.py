@@ -120,3 +120,22 @@ def test_text_that_csv_could_stumble_over_comes_back(state: ClaimsSession) -> No
     assert found == {trial.key: texts[i % len(texts)] for i, trial in enumerate(trials)}
     table = pd.read_parquet(csv.with_suffix(".parquet"))
     assert dict(zip(table.key, table.text, strict=True)) == found
+
+
+def test_claims_of_every_kind_are_written_with_the_trials_they_rest_on(
+    every_kind: ClaimsSession,
+) -> None:
+    write_reports(every_kind)
+    out = every_kind.settings.out
+    evidence = json.loads((out / "evidence.json").read_text())["evidence"]
+    assert [one["claim"] for one in evidence] == [one["claim"] for one in every_kind.evidence]
+    frame = pd.read_parquet(out / "trials.parquet")
+    every = [*every_kind.evidence, *every_kind.instrument]
+    arms = {arm for one in every for arm in one["arms"].values()}
+    assert set(frame.arm) == arms
+    assert any("every_step" in arm for arm in arms)
+    # Geometry is one JSON text a trial; steps are counted.
+    assert set(json.loads(frame.geometry[0])) >= {"uncentred/prompt", "uncentred/generated"}
+    live = frame[frame.arm.str.contains("every_step")]
+    assert (live.fired_steps == live.planned_steps).all()
+    assert (live.fired_steps == 8).all()
