@@ -3,7 +3,8 @@
 A run that was killed finds its trials here and goes on; likelihoods are kept the same way, in a
 folder of their own. One writer a file (a shard); all shards of a folder are read. A line that
 cannot be read is named, copied to `set-aside.txt`, and its trial run again: it is never silently
-dropped, and the lines around it are kept.
+dropped, and the lines around it are kept. Lines of another version of the program stay where they
+are; how many there are is said once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import IO, Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from harness.errors import UsageError
 from harness.run.likelihood import Likelihood
-from harness.run.trial import Trial
+from harness.run.trial import OtherFieldsError, Trial
 
 SET_ASIDE = "set-aside.txt"
 LIKELIHOODS = "likelihoods"
@@ -101,10 +102,14 @@ class Records(Generic[RecordT]):
 
     def _read(self, path: Path, folder: Path) -> None:
         bad = []
+        of_others: list[BadLine] = []
         with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     record = self._record.from_dict(_parse(line))
+                except OtherFieldsError as error:
+                    of_others.append(BadLine(path, number, str(error)))
+                    continue
                 except ValueError as error:
                     if self._shared and not line.endswith("\n") and path.stem != self._shard:
                         continue
@@ -115,6 +120,10 @@ class Records(Generic[RecordT]):
                     why = f"record {record.key[:12]} has other results than one already held"
                     bad.append((BadLine(path, number, why), line))
         self.bad_lines += [entry for entry, _ in bad]
+        if of_others:
+            # Whole, and of no use: another version wrote them. One entry speaks for all.
+            more = f" (and {len(of_others) - 1} more such lines)" if len(of_others) > 1 else ""
+            self.bad_lines.append(of_others[0]._replace(why=of_others[0].why + more))
         known = _set_aside_before(folder)
         for entry, line in bad:
             content = line.rstrip("\n")

@@ -80,9 +80,13 @@ class Trial:
         return cls(**{**content, "tokens": tuple(tokens)})
 
 
+class OtherFieldsError(ValueError):
+    """A record that is whole, of another version of the program."""
+
+
 def check_fields(record: type, content: dict[str, Any]) -> None:
-    """Raise ValueError unless the content has a record's fields, all of them and no other."""
+    """Raise OtherFieldsError unless the content has a record's fields, all of them and no other."""
     names = {field.name for field in fields(record)}
     if set(content) != names:
         wrong = sorted(names.symmetric_difference(content))
-        raise ValueError(f"fields {wrong} are missing or unknown")
+        raise OtherFieldsError(f"fields {wrong} are missing or unknown")

@@ -61,9 +61,10 @@ KINDS = (
 """Claims that the seed's own table has no place for, each with its patches."""
 
 
-def _study(model: LoadedModel, settings: Settings) -> ModelStudy:
-    task, ledger = settings.task_of(model.name), Ledger(settings.out / LEDGER_FOLDER)
-    return ModelStudy(Runner(model, task, Sampling(8), ledger), n_pairs=12, n_seeds=1)
+def _study(model: LoadedModel, settings: Settings, shard: str = "main") -> ModelStudy:
+    ledger = Ledger(settings.out / LEDGER_FOLDER, shard)
+    runner = Runner(model, settings.task_of(model.name), Sampling(8), ledger)
+    return ModelStudy(runner, n_pairs=12, n_seeds=1)
 
 
 def _as_reported(found: Evidence | InstrumentEvidence) -> dict[str, object]:
@@ -101,16 +102,23 @@ def state(finished: ClaimsSession, tmp_path: Path) -> ClaimsSession:
 
 
 @pytest.fixture(scope="session")
-def _finished_kinds(finished: ClaimsSession, stored: LoadedModel) -> list[dict[str, object]]:
-    study = _study(stored, finished.settings)
-    return [
+def finished_kinds(
+    finished: ClaimsSession, stored: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> ClaimsSession:
+    """A session with a claim of every other kind, and a ledger of its own."""
+    settings = replace(finished.settings, out=tmp_path_factory.mktemp("kinds"))
+    study = _study(stored, settings, shard="kinds")
+    evidence = [
         _as_reported(study.judge(Cell.of(claim, "a-cell", patch, versus))[0])
         for claim, patch, versus in KINDS
     ]
+    return ClaimsSession(settings, evidence=evidence)
 
 
 @pytest.fixture
-def every_kind(state: ClaimsSession, _finished_kinds: list[dict[str, object]]) -> ClaimsSession:
-    """The same session with a claim of every other kind behind the usual ones."""
-    state.evidence.extend(deepcopy(_finished_kinds))
+def every_kind(state: ClaimsSession, finished_kinds: ClaimsSession) -> ClaimsSession:
+    """The usual session with a claim of every other kind behind it."""
+    ledger = finished_kinds.settings.out / LEDGER_FOLDER
+    shutil.copytree(ledger, state.settings.out / LEDGER_FOLDER, dirs_exist_ok=True)
+    state.evidence.extend(deepcopy(finished_kinds.evidence))
     return state

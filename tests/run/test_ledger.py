@@ -377,3 +377,23 @@ def test_the_line_of_a_trial_is_json_after_its_checksum(shard: Path) -> None:
 def test_a_record_of_another_shape_is_no_trial(change: dict[str, object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Trial.from_dict({**TRIAL.to_dict(), "tokens": [4], **change})
+
+
+def test_lines_of_another_version_are_named_once_and_stay(tmp_path: Path) -> None:
+    Ledger(tmp_path).append(TRIALS)
+    path = tmp_path / "main.jsonl"
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        content = json.loads(line.partition(" ")[2])
+        del content["geometry"]
+        body = json.dumps(content, ensure_ascii=False)
+        lines.append(f"{hashlib.sha256(body.encode()).hexdigest()[:16]} {body}\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    ledger = Ledger(tmp_path)
+    assert len(ledger) == 0
+    (bad,) = ledger.bad_lines
+    assert bad.number == 1
+    assert "geometry" in str(bad)
+    assert f"and {len(TRIALS) - 1} more such lines" in str(bad)
+    assert not (tmp_path / "set-aside.txt").exists()
+    assert path.read_text(encoding="utf-8") == "".join(lines)
