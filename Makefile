@@ -25,7 +25,7 @@ verify-full: .venv/.runtime
 
 test: .venv/.test
 	@echo "== test: pytest tests =="
-	$(RUN) pytest tests -W error --benchmark-disable
+	$(RUN) pytest tests -n 2 -W error --benchmark-disable
 
 check: .venv/.check
 	@echo "== check: ruff, mypy, import-linter =="

@@ -7,7 +7,7 @@ import torch
 
 from harness.models.load import LoadedModel
 from harness.models.rotary import rotation_of
-from harness.patch import activations
+from harness.patch import activations, overwrite
 from harness.patch.activations import PromptPass, compute_prompts
 from harness.patch.build import Built, build
 from harness.patch.plan import RowPlan, Write
@@ -147,6 +147,18 @@ def test_noise_has_the_norms_of_what_the_source_would_have(store: PromptStore, s
     assert all(count is None or count > 0 for count in differs)
 
 
+@pytest.mark.parametrize(("apart", "counts"), [(1e-9, False), (1e-3, True)])
+def test_what_rounding_explains_is_no_change(
+    store: PromptStore, monkeypatch: pytest.MonkeyPatch, apart: float, counts: bool
+) -> None:
+    """Rows of one forward pass that should be equal may differ in their last bits."""
+    real = overwrite.gather
+    monkeypatch.setattr(overwrite, "gather", lambda *given: real(*given) * (1 + apart))
+    own = Write(store.index(BASE), "v_proj", (1,), Window(range(7, 12), range(7, 12)))
+    (footprint,) = built(store, row(store, own)).footprints
+    assert (footprint.changed > 0) is counts
+
+
 def test_a_control_that_pastes_what_the_patch_does_is_counted_as_no_difference(
     store: PromptStore,
 ) -> None:
@@ -165,9 +177,9 @@ def pass_of(store: PromptStore, plans: list[RowPlan]) -> tuple[Slab, PromptPass]
     return slab, compute_prompts(slab, store, plans, rotation_of(store.model.network))
 
 
-@pytest.mark.parametrize("tokens", [1, 60, 100])
+@pytest.mark.parametrize(("tokens", "passes"), [(1, 3), (70, 2), (1000, 1)])
 def test_how_many_rows_share_a_pass_does_not_matter(
-    store: PromptStore, tokens: int, monkeypatch: pytest.MonkeyPatch
+    store: PromptStore, tokens: int, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = write_of(store, "kv_proj")._replace(active="every_step(held)")
     other = Write(store.index(OTHER), "residual", (2,), Window(range(3, 9), range(6, 12)))
@@ -179,7 +191,15 @@ def test_how_many_rows_share_a_pass_does_not_matter(
     ]
     whole, whole_pass = pass_of(store, plans)
     monkeypatch.setattr(activations, "PREFILL_TOKENS", tokens)
+    real, ran = activations._Pass.run, []
+
+    def counted(self: activations._Pass) -> None:
+        ran.append(len(self._prompts))
+        real(self)
+
+    monkeypatch.setattr(activations._Pass, "run", counted)
     slab, done = pass_of(store, plans)
+    assert len(ran) == passes
     for one, two in zip([*slab.keys, *slab.values], [*whole.keys, *whole.values], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
     # In smaller passes, the same vectors are caught for the same rows.
