@@ -73,7 +73,8 @@ class Group:
             new = self._noise(new, layer, tensor)
         if self.instead is not None:
             other = gather(donors, self.instead, self.instead_shift, layer, tensor, rotation)
-            self._differs.append(self._per_write((new != other).sum((1, 2))))
+            heads = slice(None) if write.heads is None else list(write.heads)
+            self._differs.append(self._per_write((new != other)[:, heads].sum((1, 2))))
         changed, elements = overwrite(
             target, self.target, new, write.heads, write.alpha, rounding=rounding
         )

@@ -1,15 +1,16 @@
-"""Which trials are decoded together, and how many at once."""
+"""A trial to run, which of them are decoded together, and how many at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple
 
 import torch
 
 from harness.models.load import LoadedModel
 from harness.patch.plan import RowPlan
 from harness.patch.store import PromptStore
+from harness.run.arms import Arm
 from harness.tasks.task import Pair
 
 MOST_ROWS = 512
@@ -19,30 +20,31 @@ _COPIES = 2
 """Slab plus the temporaries of attention and sampling, as multiples of the slab."""
 
 
-class _Row(Protocol):
-    """What packing needs of a trial."""
+class Work(NamedTuple):
+    """One trial to run. reference: the arm whose row must stand in the same batch, or None."""
+
+    pair: Pair
+    arm: Arm
+    seed: int
+    key: str
+    plan: RowPlan
+    reference: Arm | None
+    oracle: bool
 
     @property
-    def pair(self) -> Pair: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def plan(self) -> RowPlan: ...
-    @property
-    def rows(self) -> int: ...
+    def rows(self) -> int:
+        """Rows of a batch that it takes, with those beside it, at most."""
+        return 1 + (self.reference is not None) + len(self.plan.step_donors)
 
 
-RowT = TypeVar("RowT", bound=_Row)
-
-
-def pack(works: Sequence[RowT], size: int) -> list[list[RowT]]:
+def pack(works: Sequence[Work], size: int) -> list[list[Work]]:
     """Batches of at most `size` rows, alike in length, a pair's arms next to each other.
 
     A row counts with those that must stand beside it. A batch holds at least one trial, whatever
     its size.
     """
     ordered = sorted(works, key=lambda work: (work.plan.tokens, work.pair.index, work.seed))
-    batches: list[list[RowT]] = []
+    batches: list[list[Work]] = []
     room = 0
     for work in ordered:
         if work.rows > room or not batches:

@@ -20,8 +20,9 @@ from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm
 from harness.run.decode import as_cache, decode
 from harness.run.likelihood import Likelihood
 from harness.run.oracle import oracle_logits, relative_error
+from harness.run.recompute import ORACLE_ROWS
 from harness.run.rows import Tokens
-from harness.run.runner import ORACLE_ROWS, Runner, hash_of
+from harness.run.runner import Runner, hash_of
 from harness.run.sampling import uniforms
 from harness.tasks.task import Pair
 

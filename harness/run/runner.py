@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,46 +18,26 @@ import transformers
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
-from harness.patch.build import Built, build
+from harness.patch.build import build
 from harness.patch.plan import Footprint, RowPlan
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
-from harness.run.batches import automatic_batch_size, pack
+from harness.run.batches import Work, automatic_batch_size, pack
 from harness.run.decode import decode
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
-from harness.run.oracle import oracle_keys, oracle_logits, relative_error
-from harness.run.rows import Rows, Tokens
+from harness.run.recompute import Recomputed, for_oracle, logits_error, pasted_keys
+from harness.run.rows import Rows
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
-from harness.spec import CACHE_SITES
 from harness.tasks.task import Pair, Task
 
 ENGINE = 2
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
-ORACLE_ROWS = 2
-"""Pairs, from the first, of which the oracle recomputes every arm; see `_for_oracle`."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
 Progress = Callable[[int], None]
-
-
-class Work(NamedTuple):
-    """One trial to run. reference: the arm whose row must stand in the same batch, or None."""
-
-    pair: Pair
-    arm: Arm
-    seed: int
-    key: str
-    plan: RowPlan
-    reference: Arm | None
-    oracle: bool
-
-    @property
-    def rows(self) -> int:
-        """Rows of a batch that it takes, with those beside it, at most."""
-        return 1 + (self.reference is not None) + len(self.plan.step_donors)
 
 
 class _Row(NamedTuple):
@@ -67,14 +47,6 @@ class _Row(NamedTuple):
     seed: int
     plan: RowPlan
     last_token: int
-
-
-class _Recomputed(NamedTuple):
-    """What the oracle said of a row; None where it was not asked."""
-
-    error: float | None = None
-    keys_error: float | None = None
-    shift: int | None = None
 
 
 class _Beside(NamedTuple):
@@ -146,7 +118,7 @@ class Runner:
         if missing:
             self.prefill([(pair, arm) for (pair, arm, _), _ in missing])
             self._run_missing(
-                self._plan(missing, _for_oracle(wanted, keys, pairs, self.rows.moves)), progress
+                self._plan(missing, for_oracle(wanted, keys, pairs, self.rows.moves)), progress
             )
         found = [self.ledger.get(key) for key in keys]
         if None in found:
@@ -259,7 +231,9 @@ class Runner:
             [uniforms(row.pair.id, row.seed, self.sampling.max_new_tokens) for row in rows]
         )
         keep = [place for place, work in enumerate(batch) if work.oracle]
-        keys = {place: self._keys_checked(batch[place], built, place) for place in keep}
+        keys = {
+            place: pasted_keys(self.model, self.rows, batch[place], built, place) for place in keep
+        }
         decoded = decode(
             self.model,
             built.slab,
@@ -285,14 +259,16 @@ class Runner:
         for place, work in enumerate(batch):
             tokens = decoded.tokens[place]
             told = beside.get(place, _Beside())
-            checked = _Recomputed()
+            checked = Recomputed()
             if work.oracle:
                 of_donors = {
                     tuple(self.store.tokens[prompt]): tuple(decoded.ids[row])
                     for (reader, prompt), row in donor_rows.items()
                     if reader == place
                 }
-                error = self._oracle_error(work, tokens, decoded.logits[place], of_donors)
+                error = logits_error(
+                    self.model, self.rows, work, tokens, decoded.logits[place], of_donors
+                )
                 checked = keys[place]._replace(error=error)
             trials.append(
                 Trial(
@@ -373,42 +349,6 @@ class Runner:
             "cached_slots": work.plan.tokens - 1,
         }
 
-    def _keys_checked(self, work: Work, built: Built, place: int) -> _Recomputed:
-        """The keys that a row holds where they were pasted, against a forward pass there.
-
-        Of splices; what an in-prefill patch pastes shows in the logits.
-        """
-        errors, shifts = [], [0]
-        for paste in self.rows.pastes(work.arm, work.pair, {}):
-            shifts.append(paste.window.shift)
-            if paste.site not in CACHE_SITES or paste.alpha != 1:
-                continue
-            wanted = oracle_keys(self.model, paste)
-            if not wanted.numel():
-                continue
-            slab = built.slab
-            first = slab.slots - (work.plan.tokens - 1)
-            window = paste.window.base_slots
-            slots = slice(first + window.start, first + window.stop)
-            heads = list(paste.heads)
-            found = torch.stack([slab.keys[layer][place, heads, slots] for layer in paste.layers])
-            errors.append(relative_error(found.to("cpu"), wanted))
-        moved = max(shifts, key=abs)
-        return _Recomputed(
-            keys_error=max(errors, default=None), shift=moved if work.plan.writes else None
-        )
-
-    def _oracle_error(
-        self,
-        work: Work,
-        tokens: Sequence[int],
-        logits: torch.Tensor,
-        generated: Mapping[Tokens, Tokens],
-    ) -> float:
-        start = self.rows.start(SOURCE if work.arm == FULL_SWAP else work.arm, work.pair)
-        pastes = self.rows.pastes(work.arm, work.pair, generated)
-        return relative_error(logits, oracle_logits(self.model, start, tokens, pastes))
-
 
 def _prompt_only(plan: RowPlan) -> RowPlan:
     """The same row without what is written while it generates."""
@@ -424,28 +364,6 @@ def reference_of(arm: Arm) -> Arm | None:
     if arm == FULL_SWAP:
         return SOURCE
     return BASE if arm.donor == "base" else None
-
-
-def _for_oracle(
-    wanted: Sequence[tuple[Pair, Arm, int]],
-    keys: Sequence[str],
-    pairs: Sequence[Pair],
-    moves: Callable[[Pair], bool],
-) -> set[str]:
-    """Keys of the trials that the oracle recomputes: the first pairs of each arm, at one seed.
-
-    The first ones, so that a later run on fewer pairs finds them in the ledger; with them the
-    first pair of unequal lengths, in which keys move. None of noise: its oracle would have to
-    share our noise.
-    """
-    first = {pair.id for pair in pairs[:ORACLE_ROWS]}
-    if (moved := next((pair for pair in pairs if moves(pair)), None)) is not None:
-        first.add(moved.id)
-    return {
-        key
-        for (pair, arm, seed), key in zip(wanted, keys, strict=True)
-        if pair.id in first and seed == 0 and arm.donor != "noise"
-    }
 
 
 def hash_of(content: object) -> str:
