@@ -14,53 +14,66 @@ import numpy as np
 from scipy import stats
 
 from harness.claim import Region
-from harness.judging.fieller import Floats
+from harness.judging.fieller import Bools, Floats
 
 _NO_SPREAD = 1e-12
 _MOST_PAIRS = 10_000_000
 
 
 class EdgeTests(NamedTuple):
-    """The tests at a region's edges.
+    """The tests at a region's edges, of one study (0-d) or of many, `[...]`.
 
     p_supported: the larger of the one-sided p that the truth is inside each edge.
-    p_refuted: twice the smaller of the reverse ones.
-    degenerate: the edges at which L does not vary, so that no test exists.
+    p_refuted: twice the smaller of the reverse ones. Both NaN where an edge is flat.
+    flat: at which edges L does not vary, so that no test exists, `[edge, ...]`.
     """
 
-    p_supported: float
-    p_refuted: float
-    degenerate: tuple[float, ...]
+    p_supported: Floats
+    p_refuted: Floats
+    flat: Bools
 
 
 def edge_tests(
     effect: Floats, gap: Floats, region: Region, size: Floats | None = None
 ) -> EdgeTests:
-    """Test every finite edge of a region; effect and gap as in `fieller`, `[cluster]`.
+    """Test every finite edge of a region; effect and gap as in `fieller`, `[..., cluster]`.
 
-    size: magnitude of the numbers that effect is the difference of, `[cluster]`; a contrast that
-    varies by no more than their rounding does not vary. Left out: that of effect itself.
+    size: magnitude of the numbers that effect is the difference of, `[..., cluster]`; a contrast
+    that varies by no more than their rounding does not vary. Left out: that of effect itself.
     """
     size = np.abs(effect) if size is None else size
-    flat = tuple(
-        edge
-        for edge, _ in region.edges
-        if not varies(effect - edge * gap, size + np.abs(edge * gap))
+    contrasts = [effect - edge * gap for edge, _ in region.edges]
+    flat = np.array(
+        [
+            ~varies(contrast, size + np.abs(edge * gap))
+            for contrast, (edge, _) in zip(contrasts, region.edges, strict=True)
+        ]
     )
-    if flat:
-        return EdgeTests(float("nan"), float("nan"), flat)
+    tested = ~flat.any(0)
     inside, outside = [], []
-    for edge, side in region.edges:
-        contrast = effect - edge * gap
-        reverse: Literal["greater", "less"] = "less" if side == "greater" else "greater"
-        inside.append(float(stats.ttest_1samp(contrast, 0.0, alternative=side).pvalue))
-        outside.append(float(stats.ttest_1samp(contrast, 0.0, alternative=reverse).pvalue))
-    return EdgeTests(max(inside), min(1.0, 2 * min(outside)), ())
+    for contrast, (_, side) in zip(contrasts, region.edges, strict=True):
+        inside.append(one_sided(contrast, side, tested))
+        outside.append(one_sided(contrast, "less" if side == "greater" else "greater", tested))
+    return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(outside, 0)), flat)
 
 
-def varies(values: Floats, parts: Floats) -> bool:
-    """Whether values differ by more than the rounding of the numbers they were made of."""
-    return float(np.ptp(values)) > _NO_SPREAD * float(np.max(parts))
+def one_sided(
+    values: Floats, side: Literal["greater", "less"], where: Bools | np.bool_ = np.True_
+) -> Floats:
+    """Student's p that the mean of `values`, `[..., cluster]`, lies on a side of 0; `[...]`.
+
+    where: what may be tested, `[...]`; NaN elsewhere, as scipy must not see what does not vary.
+    """
+    found = np.full(values.shape[:-1], np.nan)
+    if np.any(where):
+        found[where] = stats.ttest_1samp(values[where], 0.0, axis=-1, alternative=side).pvalue
+    return found[()]
+
+
+def varies(values: Floats, parts: Floats) -> Bools:
+    """Whether values differ by more than the rounding of the numbers they were made of; `[...]`."""
+    found: Bools = np.ptp(values, axis=-1) > _NO_SPREAD * np.max(parts, axis=-1)
+    return found
 
 
 def pairs_to_decide(

@@ -1,83 +1,89 @@
 """Negative controls: whether what a patch does is what any patch of its size does.
 
 They qualify a supported claim and nothing else: they neither refute nor rescue. Controls are
-those of the first arm, and a gap, which is of no patch, has none.
+those of the first arm, and a gap, which is of no patch, has none. Their tests are at 0.05 and
+their intervals at 95%, whatever the claim's own level: a claim is not believed more easily because
+it is one of many.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.claim import Region
-from harness.judging.checks import CONTROLS, Check, control_check
-from harness.judging.contrast import edge_tests
-from harness.judging.estimand import between
-from harness.judging.fieller import Floats, fieller
-from harness.judging.result import Word
-from harness.judging.rule import Rule
-
-State = Literal["inside", "outside", "undecided"]
+from harness.judging.checks import Check, control_check
+from harness.judging.contrast import edge_tests, pairs_to_decide
+from harness.judging.estimand import Contrast, between
+from harness.judging.fieller import Bools, Floats, Interval, ends
+from harness.judging.rule import ALPHA, Rule
 
 
-class Gate(NamedTuple):
-    """What the controls leave of a supported claim."""
+class Standing(IntEnum):
+    """What the controls leave of a supported claim, the worst first."""
 
-    word: Word
-    reason: str
+    MOVES = 0
+    UNDECIDED = 1
+    AS_FAR = 2
+    MAYBE_AS_FAR = 3
+    CLEAR = 4
 
 
-def control_states(
-    scores: dict[str, Floats], sign: Literal[1, -1], rule: Rule
-) -> dict[str, dict[str, object]]:
-    """Transfer of each control and whether it is inside, outside or undecided of the margin.
+class Controls(NamedTuple):
+    """What one control does, `[...]` each.
 
-    scores: mean score by cluster of each arm, `[cluster]`; sign: as `orientation`.
+    moved: how far it lies from base. apart: how far the patched arm lies from it.
+    low, high: of its transfer, at 95%; NaN where unbounded.
+    inside, outside: shown to lie in the margin around 0, or out of it.
+    beyond, behind: whether the patched arm is shown to lie beyond it, on the region's side of 0,
+        or the reverse is shown.
     """
-    found: dict[str, dict[str, object]] = {}
-    band = Region(-rule.margin, rule.margin)
-    for arm in CONTROLS:
-        if arm not in scores:
-            continue
-        moved = between(scores, arm, "base", sign)
-        interval = fieller(moved.effect, moved.unit, 1 - rule.alpha)
-        tests = edge_tests(moved.effect, moved.unit, band, moved.size)
-        if tests.degenerate:
-            # Without spread there is nothing to test: the control's transfer is what it is.
-            inside = abs(moved.estimate) < rule.margin
-            outside = not inside
-        else:
-            inside = tests.p_supported <= rule.alpha
-            outside = interval is not None and interval.disjoint(-rule.margin, rule.margin)
-        state: State = "inside" if inside else "outside" if outside else "undecided"
-        found[arm] = {
-            "mean": float(np.mean(scores[arm])),
-            "transfer": moved.estimate,
-            "interval": interval,
-            "state": state,
-        }
-    return found
+
+    moved: Contrast
+    apart: Contrast
+    low: Floats
+    high: Floats
+    inside: Bools
+    outside: Bools
+    beyond: Bools
+    behind: Bools
+
+    @property
+    def undecided(self) -> Bools:
+        """Neither shown inside the margin nor outside."""
+        return ~self.inside & ~self.outside
 
 
-def control_checks(controls: dict[str, dict[str, object]], rule: Rule) -> list[Check]:
-    """One check a control; the detail says where it cannot change the verdict."""
-    checks = []
-    for arm, found in controls.items():
-        detail = f"transfer {found['transfer']:.3g}, {found['state']} +-{rule.margin:g}"
-        if not rule.region.claims_effect:
-            detail += "; does not gate, as the region contains 0"
-        checks.append(Check(control_check(arm), found["state"] == "inside", detail))
-    return checks
+def compare(scores: Mapping[str, Floats], arm: str, sign: Floats, rule: Rule) -> Controls:
+    """What a control does, beside base and beside the patched arm.
+
+    scores: mean score by cluster of each arm, `[..., cluster]`; sign: as `orientation`.
+    """
+    moved = between(scores, arm, "base", sign)
+    low, high = ends(moved.effect, moved.unit, 1 - ALPHA)
+    tests = edge_tests(moved.effect, moved.unit, _band(rule), moved.size)
+    flat = tests.flat.any(0)
+    # Without spread there is nothing to test: the control's transfer is what it is.
+    within = np.abs(moved.estimate) < rule.margin
+    inside = np.where(flat, within, tests.p_supported <= ALPHA)
+    outside = np.where(flat, ~within, (high < -rule.margin) | (low > rule.margin))
+    apart = between(scores, "patched", arm, _side(rule) * sign)
+    apart = apart._replace(unit=moved.unit)
+    tests = edge_tests(apart.effect, apart.unit, _AHEAD, apart.size)
+    flat, ahead = tests.flat.any(0), np.mean(apart.effect, -1) > 0
+    beyond = np.where(flat, ahead, tests.p_supported <= ALPHA)
+    behind = np.where(flat, ~ahead, tests.p_refuted <= ALPHA)
+    return Controls(moved, apart, low, high, inside, outside, beyond, behind & ~beyond)
 
 
 def gate(
-    controls: dict[str, dict[str, object]],
-    scores: dict[str, Floats],
-    sign: Literal[1, -1],
-    rule: Rule,
-) -> Gate | None:
-    """What the negative controls make of a supported claim; None where they leave it.
+    controls: Mapping[str, Controls], rule: Rule, shape: tuple[int, ...] = ()
+) -> npt.NDArray[np.int64]:
+    """What the controls make of a supported claim, as codes of `Standing`, `[...]` of a shape.
 
     They gate a region that claims an effect. Each must be shown inside the margin, and the
     patched arm shown to lie beyond each, so that no control does what the claim says. For a
@@ -85,38 +91,101 @@ def gate(
     of a sum is no smaller than the smallest t of its terms); at an edge 0, and for a difference,
     it is a demand of its own.
     """
-    if not rule.region.claims_effect:
-        return None
-    if outside := _named(controls, "outside"):
-        return Gate("invalid", f"not specific: {outside} moves the outcome by over {rule.margin:g}")
-    if undecided := _named(controls, "undecided"):
-        return Gate("inconclusive", f"controls undecided: {undecided}")
-    beyond = {arm: _lies_beyond(scores, arm, sign, rule) for arm in controls}
-    if equal := ", ".join(arm for arm, shown in beyond.items() if shown is False):
-        return Gate("invalid", f"not specific: {equal} moves the outcome as far as the patch")
-    if unsure := ", ".join(arm for arm, shown in beyond.items() if shown is None):
-        return Gate(
-            "inconclusive", f"controls undecided: {unsure} may move the outcome as far as the patch"
-        )
-    return None
+    if not controls or not rule.region.claims_effect:
+        return np.full(shape, np.int64(Standing.CLEAR))
+
+    def some(wheres: list[Bools]) -> Bools:
+        found: Bools = np.any(wheres, axis=0)
+        return found
+
+    each = list(controls.values())
+    return np.select(
+        [
+            some([one.outside for one in each]),
+            some([one.undecided for one in each]),
+            some([one.behind for one in each]),
+            some([~one.beyond for one in each]),
+        ],
+        [np.int64(state) for state in Standing if state != Standing.CLEAR],
+        np.int64(Standing.CLEAR),
+    )
 
 
-def _named(controls: dict[str, dict[str, object]], state: State) -> str:
-    return ", ".join(arm for arm, found in controls.items() if found["state"] == state)
+def state_of(control: Controls) -> str:
+    """inside, outside or undecided of the margin, of one study."""
+    return "inside" if control.inside else "outside" if control.outside else "undecided"
 
 
-def _lies_beyond(
-    scores: dict[str, Floats], arm: str, sign: Literal[1, -1], rule: Rule
-) -> bool | None:
-    """Whether the patched arm is shown to lie beyond a control, on the region's side of 0.
+def described(
+    controls: Mapping[str, Controls], scores: Mapping[str, Floats]
+) -> dict[str, dict[str, object]]:
+    """Mean, transfer, interval and state of each control of one study, for the evidence."""
+    return {
+        arm: {
+            "mean": float(np.mean(scores[arm])),
+            "transfer": float(found.moved.estimate),
+            "interval": None
+            if np.isnan(found.low)
+            else Interval(float(found.low), float(found.high)),
+            "state": state_of(found),
+        }
+        for arm, found in controls.items()
+    }
 
-    False where the reverse is shown, None where neither is.
+
+def control_checks(controls: Mapping[str, Controls], rule: Rule) -> list[Check]:
+    """One check a control; the detail says where it cannot change the verdict."""
+    checks = []
+    for arm, found in controls.items():
+        state = state_of(found)
+        detail = f"transfer {found.moved.estimate:.3g}, {state} +-{rule.margin:g}"
+        if not rule.region.claims_effect:
+            detail += "; does not gate, as the region contains 0"
+        checks.append(Check(control_check(arm), state == "inside", detail))
+    return checks
+
+
+def objection(controls: Mapping[str, Controls], standing: Standing, margin: float) -> str:
+    """Why a supported claim is not believed, of one study: which controls, and what they do."""
+
+    def named(where: str, wanted: bool = True) -> str:
+        return ", ".join(a for a, one in controls.items() if bool(getattr(one, where)) is wanted)
+
+    if standing == Standing.MOVES:
+        return f"not specific: {named('outside')} moves the outcome by over {margin:g}"
+    if standing == Standing.UNDECIDED:
+        return f"controls undecided: {named('undecided')}"
+    if standing == Standing.AS_FAR:
+        return f"not specific: {named('behind')} moves the outcome as far as the patch"
+    unsure = named("beyond", wanted=False)
+    return f"controls undecided: {unsure} may move the outcome as far as the patch"
+
+
+def clusters_to_decide(
+    controls: Mapping[str, Controls], standing: Standing, rule: Rule
+) -> int | None:
+    """Clusters at which every undecided control of one study would be decided; None if never.
+
+    At the observed means and spreads, as `pairs_to_decide`.
     """
-    side: Literal[1, -1] = 1 if rule.region.low >= 0 else -1
-    apart = between(scores, "patched", arm, sign)
-    tests = edge_tests(side * apart.effect, apart.unit, Region(low=0.0), apart.size)
-    if tests.degenerate:
-        return bool(side * np.mean(apart.effect) > 0)
-    if tests.p_supported <= rule.alpha:
-        return True
-    return False if tests.p_refuted <= rule.alpha else None
+    needs = []
+    for found in controls.values():
+        if standing == Standing.UNDECIDED and found.undecided:
+            needs.append(pairs_to_decide(found.moved.effect, found.moved.unit, _band(rule), ALPHA))
+        if standing == Standing.MAYBE_AS_FAR and not found.beyond:
+            needs.append(pairs_to_decide(found.apart.effect, found.apart.unit, _AHEAD, ALPHA))
+    known = [n for n in needs if n is not None]
+    return max(known) if known and len(known) == len(needs) else None
+
+
+_AHEAD = Region(low=0.0)
+
+
+def _band(rule: Rule) -> Region:
+    """The margin around no transfer."""
+    return Region(-rule.margin, rule.margin)
+
+
+def _side(rule: Rule) -> float:
+    """On which side of 0 the region lies."""
+    return 1.0 if rule.region.low >= 0 else -1.0

@@ -1,5 +1,7 @@
 """From mean scores of arms to the two numbers a cluster that an estimand is made of.
 
+Scores are those of one study, `[cluster]`, or of many at once, `[..., cluster]`.
+
 Every estimand is a ratio of means, mean(effect) / mean(unit), so that one contrast
 L = effect - edge * unit tests them all:
 
@@ -12,6 +14,7 @@ It knows which arms an estimand needs; it tests nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,7 +40,7 @@ _EFFECT: dict[Estimand, tuple[str, str]] = {
 
 
 class Contrast(NamedTuple):
-    """Numerator and denominator of an estimand, `[cluster]` each.
+    """Numerator and denominator of an estimand, `[..., cluster]` each.
 
     unit: source - base, or 1 where the estimand is in the outcome's own unit.
     size: magnitude of the scores that effect is the difference of, which bounds its rounding.
@@ -48,29 +51,32 @@ class Contrast(NamedTuple):
     size: Floats
 
     @property
-    def estimate(self) -> float:
-        return float(np.mean(self.effect) / np.mean(self.unit))
+    def estimate(self) -> Floats:
+        """The ratio of means, `[...]`."""
+        found: Floats = np.mean(self.effect, -1) / np.mean(self.unit, -1)
+        return found
 
 
-def orientation(scores: dict[str, Floats], direction: Direction) -> Literal[1, -1]:
-    """-1 where the source lies below the base and may: scores are then read downwards.
+def orientation(scores: Mapping[str, Floats], direction: Direction) -> Floats:
+    """-1 where the source lies below the base and may: scores are then read downwards; `[...]`.
 
     A ratio is the same read either way; its contrasts are not, as they assume a positive unit.
     """
-    below = float(np.mean(scores["source"] - scores["base"])) < 0
-    return -1 if direction == "either" and below else 1
+    below = np.mean(scores["source"] - scores["base"], -1) < 0
+    found: Floats = np.where(below & (direction == "either"), -1.0, 1.0)
+    return found
 
 
-def contrast(scores: dict[str, Floats], estimand: Estimand, sign: Literal[1, -1]) -> Contrast:
+def contrast(scores: Mapping[str, Floats], estimand: Estimand, sign: Floats) -> Contrast:
     """The contrast of an estimand. sign: as `orientation`; a gap is what it is in either."""
     of, against = _EFFECT[estimand]
     if estimand == "gap":
-        found = between(scores, of, against, 1)
+        found = between(scores, of, against, np.ones_like(sign))
         return found._replace(unit=np.ones_like(found.effect))
     return between(scores, of, against, sign)
 
 
-def between(scores: dict[str, Floats], of: str, against: str, sign: Literal[1, -1]) -> Contrast:
+def between(scores: Mapping[str, Floats], of: str, against: str, sign: Floats) -> Contrast:
     """How far one arm lies from another, in units of source - base."""
     return Contrast(
         effect=_oriented(scores[of] - scores[against], sign),
@@ -84,5 +90,6 @@ def formula(estimand: Estimand) -> str:
     return " - ".join(_EFFECT[estimand])
 
 
-def _oriented(values: Floats, sign: Literal[1, -1]) -> Floats:
-    return sign * values + 0.0  # + 0.0: no negative zeros in evidence
+def _oriented(values: Floats, sign: Floats) -> Floats:
+    turned: Floats = sign[..., None] * values + 0.0  # + 0.0: no negative zeros in evidence
+    return turned

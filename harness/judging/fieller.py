@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import stats
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Interval(NamedTuple):
@@ -31,30 +32,46 @@ class Interval(NamedTuple):
         """Whether no point of [low, high] lies in it."""
         return self.high < low or self.low > high
 
+    def within(self, low: float, high: float) -> bool:
+        """Whether all of it lies in [low, high]."""
+        return low <= self.low and self.high <= high
 
-def weakness(gap: Floats, level: float) -> float:
+
+def weakness(gap: Floats, level: float) -> Floats:
     """Fieller's g = (t * se(D) / mean(D))^2; at 1 and above the ratio has no bounded interval.
 
-    gap: D, shape `[cluster]`.
+    gap: D, shape `[..., cluster]`; g is `[...]`, infinite where the mean is 0.
     """
-    n = len(gap)
+    n = gap.shape[-1]
     t = stats.t.ppf((1 + level) / 2, n - 1)
-    mean = float(np.mean(gap))
-    return float((t * stats.sem(gap) / mean) ** 2) if mean else float("inf")
+    mean, error = np.mean(gap, -1), np.std(gap, -1, ddof=1) / np.sqrt(n)
+    is_zero = mean == 0
+    found = np.where(is_zero, np.inf, (t * error / np.where(is_zero, 1.0, mean)) ** 2)
+    return found[()]
+
+
+def ends(effect: Floats, gap: Floats, level: float) -> tuple[Floats, Floats]:
+    """Low and high end of the interval for mean(effect) / mean(gap), `[...]` each.
+
+    effect, gap: A and D of the same clusters, shape `[..., cluster]`.
+    NaN where it is unbounded (g >= 1): the data do not identify the ratio.
+    """
+    n = gap.shape[-1]
+    t2 = stats.t.ppf((1 + level) / 2, n - 1) ** 2
+    a, d = np.mean(effect, -1), np.mean(gap, -1)
+    off_a, off_d = effect - a[..., None], gap - d[..., None]
+    freedom = n * (n - 1)
+    v_aa, v_ad, v_dd = (
+        np.sum(one * other, -1) / freedom
+        for one, other in ((off_a, off_a), (off_a, off_d), (off_d, off_d))
+    )
+    square, cross, rest = d * d - t2 * v_dd, a * d - t2 * v_ad, a * a - t2 * v_aa
+    root = np.sqrt(np.maximum(cross * cross - square * rest, 0.0))
+    square = np.where(square > 0, square, np.nan)
+    return (cross - root) / square, (cross + root) / square
 
 
 def fieller(effect: Floats, gap: Floats, level: float) -> Interval | None:
-    """The interval for mean(effect) / mean(gap) at a confidence level.
-
-    effect, gap: A and D of the same clusters, shape `[cluster]`.
-    None where it is unbounded (g >= 1): the data do not identify the ratio.
-    """
-    n = len(gap)
-    t2 = stats.t.ppf((1 + level) / 2, n - 1) ** 2
-    (v_aa, v_ad), (_, v_dd) = np.cov(effect, gap) / n
-    a, d = np.mean(effect), np.mean(gap)
-    square, cross, rest = d * d - t2 * v_dd, a * d - t2 * v_ad, a * a - t2 * v_aa
-    if square <= 0:
-        return None
-    root = np.sqrt(max(cross * cross - square * rest, 0.0))
-    return Interval(float((cross - root) / square), float((cross + root) / square))
+    """The interval of one study, `[cluster]`, as `ends`; None where it is unbounded."""
+    low, high = ends(effect, gap, level)
+    return None if np.isnan(low) else Interval(float(low), float(high))

@@ -16,7 +16,8 @@ ALPHA = 0.05
 class Rule:
     """A claimed region, what lies in it, and how sure one must be.
 
-    alpha: one-sided at every edge, to support. alpha_refuted: two-sided, to refute.
+    alpha: one-sided at every edge, to support. alpha_refuted: two-sided, to refute. Both are
+        smaller than 0.05 where a claim is one of many, or looked at more than once.
     margin: how far from 0 a control's transfer may lie; a gap has no controls and does not read it.
     """
 

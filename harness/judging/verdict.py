@@ -9,38 +9,42 @@ are `harness.judging.parts`' work.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness.claim import MARGIN, Estimand, Region
 from harness.errors import UsageError
 from harness.judging.checks import CONTROLS, Check, with_all_named
-from harness.judging.contrast import EdgeTests, edge_tests, pairs_to_decide, varies
-from harness.judging.controls import control_checks, control_states, gate
-from harness.judging.crossed import less_decisive
-from harness.judging.estimand import (
-    NEEDED,
-    Contrast,
-    Direction,
-    between,
-    contrast,
-    formula,
-    orientation,
+from harness.judging.contrast import EdgeTests, pairs_to_decide
+from harness.judging.controls import (
+    Standing,
+    clusters_to_decide,
+    control_checks,
+    described,
+    gate,
+    objection,
 )
-from harness.judging.fieller import Floats, Interval, fieller, weakness
+from harness.judging.crossed import less_decisive
+from harness.judging.decide import (
+    CEILING_ALPHA,
+    FEWEST_CLUSTERS,
+    WEAK_RATIO,
+    Ceiling,
+    Decision,
+    Why,
+    decide,
+)
+from harness.judging.estimand import NEEDED, Contrast, Direction, formula, orientation
+from harness.judging.fieller import Floats, Interval, fieller
 from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes
 from harness.judging.result import Verdict, Word
 from harness.judging.rule import ALPHA, Rule
 
 __all__ = ["ALPHA", "CEILING_ALPHA", "FEWEST_CLUSTERS", "WEAK_RATIO", "Verdict", "Word", "judge"]
-
-CEILING_ALPHA = 0.005
-WEAK_RATIO = 0.1
-FEWEST_CLUSTERS = 10
 
 
 def judge(
@@ -94,12 +98,12 @@ class _Case(NamedTuple):
 
     rule: Rule
     grouping: Grouping
-    sign: Literal[1, -1]
+    sign: Floats
     pairs: int
 
-    @property
-    def pairs_a_cluster(self) -> float:
-        return self.pairs / self.grouping.clusters
+    def pairs_of(self, clusters: int | None) -> int | None:
+        """As many pairs as so many clusters have here."""
+        return None if clusters is None else ceil(clusters * self.pairs / self.grouping.clusters)
 
 
 def _missing(frame: pd.DataFrame, rule: Rule) -> Check | None:
@@ -121,38 +125,27 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
     checks = [*made, _enough(case.grouping)]
     if n < FEWEST_CLUSTERS:
         return _invalid(rule, case.pairs, checks, means, n)
-    found = contrast(scores, rule.estimand, case.sign)
-    if rule.is_ratio:
-        checks.append(_ceiling(scores, case))
+    decision = decide(scores, rule, case.sign)
+    found, why = decision.found, Why(int(decision.why))
+    if decision.ceiling is not None:
+        checks.append(_ceiling(decision.ceiling, rule))
     if any(check.passed is False for check in checks):
         return _invalid(rule, case.pairs, checks, means, n, found)
-    tests = edge_tests(found.effect, found.unit, rule.region, found.size)
-    if tests.degenerate:
-        checks.append(_degenerate(rule, tests))
+    if why == Why.DEGENERATE:
+        checks.append(_degenerate(rule, decision.tests))
         return _invalid(rule, case.pairs, checks, means, n, found)
-    word, reason, needed = _by_contrasts(tests, found, case)
     if rule.is_ratio:
-        weak = weakness(found.unit, 1 - rule.alpha)
-        detail = f"Fieller's g {weak:.3g}, below {WEAK_RATIO} wanted"
-        checks.append(Check("weak-ratio", weak < WEAK_RATIO, detail))
-        if word == "supported" and weak >= WEAK_RATIO:
-            word, needed = "inconclusive", ceil(n * weak / WEAK_RATIO * case.pairs_a_cluster)
-            reason = (
-                f"weak ratio: g = {weak:.3g}; a fresh study of about {needed} pairs would have it "
-                f"below {WEAK_RATIO}"
-            )
-    controls = control_states(scores, case.sign, rule) if rule.has_controls else {}
-    checks.extend(control_checks(controls, rule))
-    if word == "supported" and (gated := gate(controls, scores, case.sign, rule)):
-        word, reason = gated
+        checks.append(_weak_ratio(decision.weakness))
+    checks.extend(control_checks(decision.controls, rule))
+    reason, clusters = _reason(why, decision, case)
     shown, other = rule.refuted_level, rule.supported_level
-    if word == "supported":
+    if why.word == "supported":
         shown, other = other, shown
-    return Verdict(
-        word=word,
+    verdict = Verdict(
+        word=why.word,
         reason=reason,
         verified=all(check.passed is not None for check in checks),
-        estimate=found.estimate,
+        estimate=float(found.estimate),
         interval=fieller(found.effect, found.unit, shown),
         level=shown,
         interval_other=fieller(found.effect, found.unit, other),
@@ -160,11 +153,12 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         pairs=case.pairs,
         clusters=n,
         checks=tuple(checks),
-        p_supported=tests.p_supported,
-        p_refuted=tests.p_refuted,
-        pairs_needed=needed if word == "inconclusive" else None,
-        controls=controls,
+        p_supported=float(decision.tests.p_supported),
+        p_refuted=float(decision.tests.p_refuted),
+        pairs_needed=case.pairs_of(clusters) if why.word == "inconclusive" else None,
+        controls=described(decision.controls, scores),
     )
+    return _if_it_shows(verdict, rule.region)
 
 
 def _enough(grouping: Grouping) -> Check:
@@ -175,56 +169,91 @@ def _enough(grouping: Grouping) -> Check:
     )
 
 
-def _ceiling(scores: dict[str, Floats], case: _Case) -> Check:
-    """Whether source lies off base, at 0.005 a side; without spread, by sign alone.
+def _ceiling(found: Ceiling, rule: Rule) -> Check:
+    if np.isnan(found.p):
+        detail = f"source - base is {found.mean:.4g} in every cluster"
+    else:
+        sides = 1 if rule.direction == "up" else 2
+        detail = (
+            f"source - base {found.mean:.4g}, {'one' if sides == 1 else 'two'}-sided p "
+            f"{sides * found.p:.2g}, below {sides * CEILING_ALPHA} wanted"
+        )
+    return Check("no-ceiling", bool(found.passed), detail)
 
-    Above it where the direction is 'up'. Read the way the scores lie where it is 'either', which
-    is a two-sided test at twice that.
-    """
-    gap = between(scores, "source", "base", case.sign)
-    mean = case.sign * float(np.mean(gap.effect))
-    if not varies(gap.effect, gap.size):
-        passed = case.sign * mean > 0
-        return Check("no-ceiling", passed, f"source - base is {mean:.4g} in every cluster")
-    p = float(stats.ttest_1samp(gap.effect, 0.0, alternative="greater").pvalue)
-    sides = 1 if case.rule.direction == "up" else 2
-    return Check(
-        "no-ceiling",
-        p < CEILING_ALPHA,
-        f"source - base {mean:.4g}, {'one' if sides == 1 else 'two'}-sided p {sides * p:.2g}, "
-        f"below {sides * CEILING_ALPHA} wanted",
-    )
+
+def _weak_ratio(weakness: Floats) -> Check:
+    detail = f"Fieller's g {weakness:.3g}, below {WEAK_RATIO} wanted"
+    return Check("weak-ratio", bool(weakness < WEAK_RATIO), detail)
 
 
 def _degenerate(rule: Rule, tests: EdgeTests) -> Check:
-    edge = tests.degenerate[0]
+    edge = rule.region.edges[int(np.argmax(tests.flat))][0]
     by = " - edge * (source - base)" if rule.is_ratio else ""
     return Check(
         "degenerate", False, f"{formula(rule.estimand)}{by} does not vary at edge {edge:g}"
     )
 
 
-def _by_contrasts(tests: EdgeTests, found: Contrast, case: _Case) -> tuple[Word, str, int | None]:
-    """The word that the contrasts give, why, and with inconclusive how many pairs would decide."""
-    rule = case.rule
+def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]:
+    """Why the word is what it is; with inconclusive, the clusters at which it would be decided."""
+    rule, found = case.rule, decision.found
     unchanged = ""
     if not found.effect.any():
         unchanged = f" (no pair {'changed' if rule.estimand == 'transfer' else 'differs'})"
-    if tests.p_supported <= rule.alpha:
-        return "supported", f"{rule.estimand} lies inside {rule.region}{unchanged}", None
-    if tests.p_refuted <= rule.alpha_refuted and weakness(found.unit, rule.refuted_level) < 1:
-        return "refuted", f"{rule.estimand} lies outside {rule.region}{unchanged}", None
-    clusters = pairs_to_decide(
-        found.effect, found.unit, rule.region, rule.alpha, rule.alpha_refuted
+    if why == Why.INSIDE:
+        return f"{rule.estimand} lies inside {rule.region}{unchanged}", None
+    if why == Why.OUTSIDE:
+        return f"{rule.estimand} lies outside {rule.region}{unchanged}", None
+    if why == Why.BETWEEN:
+        clusters = pairs_to_decide(
+            found.effect, found.unit, rule.region, rule.alpha, rule.alpha_refuted
+        )
+        told = f"the interval meets an edge of {rule.region}"
+        return f"{told}; {_would_decide(case.pairs_of(clusters))}{unchanged}", clusters
+    if why == Why.WEAK_RATIO:
+        weak = float(decision.weakness)
+        clusters = ceil(case.grouping.clusters * weak / WEAK_RATIO)
+        return (
+            f"weak ratio: g = {weak:.3g}; a fresh study of about {case.pairs_of(clusters)} pairs "
+            f"would have it below {WEAK_RATIO}"
+        ), clusters
+    standing = Standing(int(gate(decision.controls, rule)))
+    told = objection(decision.controls, standing, rule.margin)
+    if why.word == "invalid":
+        return told, None
+    clusters = clusters_to_decide(decision.controls, standing, rule)
+    return f"{told}; {_would_decide(case.pairs_of(clusters))}", clusters
+
+
+def _would_decide(pairs: int | None) -> str:
+    if pairs is None:
+        return "no number of pairs would decide"
+    return f"a fresh study of about {pairs} pairs would decide"
+
+
+def _if_it_shows(verdict: Verdict, region: Region) -> Verdict:
+    """The verdict, if its interval shows the same; else *invalid: same-is-not-p>0.05*.
+
+    The word comes from tests at the region's edges, the interval from Fieller's formula: two roads
+    to one answer. A *supported* that rests on "no difference was found" has an interval that
+    reaches out of the region.
+    """
+    if verdict.word not in ("supported", "refuted"):
+        return verdict
+    interval, inside = verdict.interval, verdict.word == "supported"
+    shows = interval is not None and (
+        interval.within(region.low, region.high)
+        if inside
+        else interval.disjoint(region.low, region.high)
     )
-    needed = ceil(clusters * case.pairs_a_cluster) if clusters else None
-    tail = (
-        f"a fresh study of about {needed} pairs would decide"
-        if needed
-        else "no number of pairs would decide"
-    )
-    reason = f"the interval meets an edge of {rule.region}; {tail}{unchanged}"
-    return "inconclusive", reason, needed
+    seen = "unbounded" if interval is None else f"[{interval.low:.4g}, {interval.high:.4g}]"
+    wanted = "inside" if inside else "off"
+    detail = f"{verdict.word}: interval {seen} at {verdict.level:.4g}, wanted {wanted} {region}"
+    checks = (*verdict.checks, Check("same-is-not-p>0.05", shows, detail))
+    if shows:
+        return replace(verdict, checks=checks)
+    reason = f"same-is-not-p>0.05: {detail}"
+    return replace(verdict, word="invalid", reason=reason, checks=checks)
 
 
 def _invalid(
@@ -247,7 +276,7 @@ def _invalid(
         word="invalid",
         reason="; ".join(f"{check.name}: {check.detail}" for check in failed),
         verified=all(check.passed is not None for check in checks),
-        estimate=found.estimate if found else None,
+        estimate=float(found.estimate) if found else None,
         interval=interval(rule.refuted_level),
         level=rule.refuted_level,
         interval_other=interval(rule.supported_level),

@@ -238,7 +238,8 @@ def test_a_gap_needs_no_ceiling_has_no_weak_ratio_and_no_controls() -> None:
     verdict = judge(study.frame(), Region(-1, 1), estimand="gap", checks=PASSED)
     assert verdict.word == "supported"
     assert verdict.controls == {}
-    assert names(verdict) == [*(check.name for check in PASSED), "enough-pairs"]
+    made = [*(check.name for check in PASSED), "enough-pairs", "same-is-not-p>0.05"]
+    assert names(verdict) == made
     assert set(verdict.means) == {"base", "source", "patched", "noise"}
 
 

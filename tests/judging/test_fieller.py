@@ -82,7 +82,7 @@ def test_it_is_unbounded_exactly_where_the_gap_itself_is_not_significant(
         gap = sign * gap_with(t)
         interval = fieller(effect, gap, level)
         assert (interval is not None) is bounded
-        assert (weakness(gap, level) < 1) is bounded
+        assert bool(weakness(gap, level) < 1) is bounded
         assert interval is None or interval.low < sign * 0.5 < interval.high
 
 

@@ -437,9 +437,41 @@ def test_a_control_that_is_undecided_is_inconclusive(name: str) -> None:
     frame = Study(0.8, controls={**QUIET, name: WIDE}).frame()
     verdict = judge(frame, EIGHTY, checks=PASSED)
     assert verdict.word == "inconclusive"
-    assert verdict.reason == f"controls undecided: {name}"
+    assert verdict.pairs_needed is not None
+    assert verdict.reason == (
+        f"controls undecided: {name}; a fresh study of about {verdict.pairs_needed} pairs would "
+        "decide"
+    )
     assert verdict.controls[name]["state"] == "undecided"
     assert check_of(verdict, f"control {name}").passed is False
+
+
+@pytest.mark.parametrize("state", ["undecided", "as-far"])
+def test_the_pairs_that_decide_a_control_are_those_at_which_it_is_decided(state: str) -> None:
+    """The same moments with so many pairs give a word; with one pair less they do not."""
+    region, controls = {
+        "undecided": (EIGHTY, {"noise": (0.02, 3.0)}),
+        # The patch is shown above 0 and the control near it, but not the one beyond the other.
+        "as-far": (Region(low=0.0), {"noise": (0.05, 0.6)}),
+    }[state]
+
+    def at(n: int) -> Verdict:
+        transfer, noise = (0.8, 0.3) if state == "undecided" else (0.09, 0.6)
+        return judge(Study(transfer, noise, n=n, controls=controls).frame(), region)
+
+    now = at(30)
+    assert now.reason.startswith("controls undecided: noise")
+    assert now.pairs_needed is not None
+    assert at(now.pairs_needed).word == "supported"
+    assert at(now.pairs_needed - 1).word == "inconclusive"
+
+
+def test_controls_are_tested_at_5_percent_whatever_the_claims_own_level() -> None:
+    """A claim that is one of many is not believed more easily for it."""
+    n, edge = 40, 0.10
+    for t, word in ((t_quantile(0.95) * 1.01, "supported"), (t_quantile(0.95) * 0.99, None)):
+        study = Study(0.8, controls={"noise": (0.0, noise_for(t, edge, n))})
+        assert (judge(study.frame(), EIGHTY, alpha=0.001).word == "supported") is bool(word)
 
 
 def test_one_control_outside_weighs_more_than_one_undecided() -> None:
@@ -640,6 +672,7 @@ def test_the_checks_are_listed_in_the_order_they_were_made() -> None:
         "control unrelated-base",
         "control noise",
         "control wrong-layer",
+        "same-is-not-p>0.05",
     ]
 
 

@@ -79,9 +79,9 @@ def test_the_interval_holds_the_ratio_of_means(data: Data, level: float) -> None
 def test_it_is_bounded_exactly_where_g_is_below_1(data: Data, level: float) -> None:
     g = weakness(data.gap, level)
     assume(abs(g - 1) > 1e-9)
-    assert (fieller(*data, level) is not None) is (g < 1)
+    assert (fieller(*data, level) is not None) is bool(g < 1)
     # ... which is where the gap itself differs from 0 at that level.
-    assert bool(stats.ttest_1samp(data.gap, 0.0).pvalue < 1 - level) is (g < 1)
+    assert bool(stats.ttest_1samp(data.gap, 0.0).pvalue < 1 - level) is bool(g < 1)
 
 
 @laws
@@ -144,5 +144,5 @@ def test_tests_at_the_edges_agree_with_the_intervals(data: Data, low: float, wid
     # An end that all but lies on an edge may fall on either side by rounding.
     assume(min(abs(e - end) for e, _ in region.edges for end in (*at_90, *at_95)) > 1e-9)
     tests = edge_tests(*data, region)
-    assert (tests.p_supported <= 0.05) is (region.low < at_90.low and at_90.high < region.high)
-    assert (tests.p_refuted <= 0.05) is at_95.disjoint(region.low, region.high)
+    assert bool(tests.p_supported <= 0.05) is (region.low < at_90.low and at_90.high < region.high)
+    assert bool(tests.p_refuted <= 0.05) is at_95.disjoint(region.low, region.high)
