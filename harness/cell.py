@@ -13,6 +13,7 @@ from functools import cached_property
 from harness.claim import Claim, Part
 from harness.errors import UsageError
 from harness.judging.checks import Check
+from harness.judging.multiplicity import Share
 from harness.outcome import Outcome
 from harness.reach import classify
 from harness.run.arms import Patches
@@ -28,12 +29,14 @@ class Cell:
 
     id: of the parametrized test, such as `L18-w16`. patches: of the arm that is judged, empty for
     a claim about source and base alone. versus: of the second arm, in a claim that compares two.
+    siblings: how many cells the claim has, this one included, whatever part of them is run.
     """
 
     claim: Claim
     id: str
     patches: tuple[Patch, ...] = ()
     versus: tuple[Patch, ...] = ()
+    siblings: int = 1
 
     @classmethod
     def of(
@@ -42,6 +45,8 @@ class Cell:
         cell: str,
         patches: Patches | None = None,
         versus: Patches | None = None,
+        *,
+        siblings: int = 1,
     ) -> Cell:
         """Check that the patches are those that the claim's estimands need."""
         found = cls(
@@ -49,6 +54,7 @@ class Cell:
             cell,
             () if patches is None else as_patches(patches),
             () if versus is None else as_patches(versus),
+            siblings,
         )
         wants_patch = bool({"transfer", "difference"} & claim.estimands)
         wants_versus = "difference" in claim.estimands
@@ -62,6 +68,11 @@ class Cell:
         for part in (*claim.parts, *claim.given):
             Outcome.parse(part.outcome)
         return found
+
+    @property
+    def share(self) -> Share:
+        """What share of 0.05 it is judged at."""
+        return Share.of(self.claim, self.siblings)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -80,6 +91,7 @@ class Cell:
             self.id,
             tuple(canonical(patch, n_layers, n_heads) for patch in self.patches),
             tuple(canonical(patch, n_layers, n_heads) for patch in self.versus),
+            self.siblings,
         )
 
     def unreached(self, n_layers: int, lengths: Sequence[tuple[int, int]]) -> list[Check]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 from harness.errors import UsageError
@@ -18,6 +19,8 @@ TestFunction = TypeVar("TestFunction", bound=Callable[..., object])
 ATTRIBUTE = "__kv_claim__"
 BEHAVIOR = "behavior"
 MARGIN = 0.10
+FEWEST_PAIRS = 10
+"""Fewer clusters of pairs than this are never judged."""
 
 Estimand = Literal["transfer", "difference", "gap"]
 """What is estimated, of one outcome, over pairs:
@@ -123,6 +126,24 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Headline tests of which any might be reported, and how many there are.
+
+    Each of them is judged at alpha / size, whatever part of them is run (docs/failures.md names
+    what this excludes: *best-of-k*). Claims that name the same family share it.
+    """
+
+    name: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise UsageError(f"Family: name {self.name!r}, expected a name")
+        if not isinstance(self.size, int) or self.size < 1:
+            raise UsageError(f"Family {self.name!r}: size {self.size!r}, expected at least 1 test")
+
+
+@dataclass(frozen=True)
 class Claim:
     """A sentence from the literature, where it stands, and what would make it true.
 
@@ -134,6 +155,10 @@ class Claim:
         control that must not do the same.
     margin: how far from no transfer a negative control may lie, as a share of source - base; the
         same for every part, and of no meaning where no part is about a patch.
+    family: the headline tests that this claim's cells are among; None: its own cells are the
+        family.
+    looks: numbers of pairs after which the study is judged, each time at alpha / the number of
+        looks, and stops once it is decided; empty: once, on all pairs.
     """
 
     id: str
@@ -147,6 +172,8 @@ class Claim:
     given: tuple[Part, ...] = ()
     about: Literal["layer"] | None = None
     margin: float = MARGIN
+    family: Family | None = None
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"claim {self.id!r}: "
@@ -161,6 +188,9 @@ class Claim:
         if self.about not in (None, "layer"):
             raise UsageError(f"{where}about={self.about!r}, expected 'layer' or None")
         self._check_margin(where)
+        if self.family is not None and not isinstance(self.family, Family):
+            raise UsageError(f"{where}family={self.family!r}, expected a Family(name, size)")
+        _check_looks(self.looks, where)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -221,6 +251,8 @@ def claim(
     given: Sequence[Part] = (),
     about: Literal["layer"] | None = None,
     margin: float = MARGIN,
+    family: Family | None = None,
+    looks: Sequence[int] = (),
 ) -> Callable[[TestFunction], TestFunction]:
     """Mark a test function as the test of a claim; see `Claim` for the fields."""
     asserted = Claim(
@@ -235,6 +267,8 @@ def claim(
         given=_as_tuple(given, f"claim {id!r}: given"),
         about=about,
         margin=margin,
+        family=family,
+        looks=tuple(looks),
     )
 
     def mark(function: TestFunction) -> TestFunction:
@@ -258,6 +292,18 @@ def claim_of(function: object) -> Claim | None:
     """The claim that a test function was marked with, if any."""
     found = getattr(function, ATTRIBUTE, None)
     return found if isinstance(found, Claim) else None
+
+
+def _check_looks(looks: tuple[int, ...], where: str) -> None:
+    """Raise UsageError unless looks are numbers of pairs that can be judged, one above another."""
+    if not looks:
+        return
+    good = len(looks) > 1 and all(isinstance(n, int) and n >= FEWEST_PAIRS for n in looks)
+    if not good or any(late <= early for early, late in pairwise(looks)):
+        raise UsageError(
+            f"{where}looks={looks!r}, expected two or more numbers of pairs, each of at least "
+            f"{FEWEST_PAIRS} and larger than the one before"
+        )
 
 
 def _as_tuple(parts: Iterable[Part], where: str) -> tuple[Part, ...]:

@@ -33,13 +33,18 @@ from harness.tasks.load import load_task
 
 @dataclass
 class ClaimTest:
-    """One test of one claim on one model. record: takes a kind and a JSON string."""
+    """One test of one claim on one model.
+
+    siblings: how many cells the claim has, whatever part of them is run. record: takes a kind and
+    a JSON string.
+    """
 
     study: ModelStudy
     claim: Claim | None
     cell: str
     strict: bool
     record: Callable[[str, str], None]
+    siblings: int = 1
     _done: bool = False
 
     def judge(self, patch: Patches | None = None, *, versus: Patches | None = None) -> Evidence:
@@ -53,7 +58,8 @@ class ClaimTest:
         if self._done:
             pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
         with _one_line_errors():
-            evidence, expected = self.study.judge(Cell.of(self.claim, self.cell, patch, versus))
+            cell = Cell.of(self.claim, self.cell, patch, versus, siblings=self.siblings)
+            evidence, expected = self.study.judge(cell)
         self._done = True
         self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)

@@ -25,6 +25,10 @@ class Evidence:
     parts: everything that was judged, what is given last; the first stands at the top level too.
     expected: the word that follows from a planted model's truth, or None; `truth` says from what.
     interval: [low, high] at `level`; interval_other at the other of the two levels.
+    multiplicity: the family of headline tests that the cell is one of, its size, the error rate
+    that was its share, the word at 0.05 had it been the only test (`raw`), that by Holm's procedure
+    over the family (`holm`, at the end of the session), and its looks: pairs planned, what each
+    found, and how many of the planned pairs were spared.
     trials: counts planned, run, failed. likelihoods: teacher-forced measurements made.
     fired: by role, tensors planned and written, numbers changed, before and while generating.
     repetition, geometry: by role, beside every verdict; `reach` says what geometry can tell here.
@@ -56,6 +60,7 @@ class Evidence:
     p_supported: float | None
     p_refuted: float | None
     pairs_needed: int | None
+    multiplicity: dict[str, Any]
     means: dict[str, float]
     controls: dict[str, Any]
     pairs: int

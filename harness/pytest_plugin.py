@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from harness.claim import claim_of
 from harness.errors import UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
+from harness.family import cells_of, check_families
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.report import terminal
 from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
@@ -30,6 +32,8 @@ EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
 _SESSION = pytest.StashKey[ClaimsSession]()
 _COLLECTED = pytest.StashKey[list[str]]()
+_WRONG = pytest.StashKey[str]()
+"""In a worker: what is wrong with the claims that were collected."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -155,9 +159,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if hasattr(config, "workerinput"):
         config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
+        try:
+            _check_claims(config, claims)
+        except UsageError as error:
+            # A worker that exits is an internal error to xdist: its tests say what is wrong.
+            config.stash[_WRONG] = str(error)
         return
     with _usage_errors():
-        _check_claim_ids(claims)
+        _check_claims(config, claims)
         config.stash[_SESSION].check()
         config.stash[_SESSION].start_fresh()
 
@@ -175,6 +184,8 @@ def _claims_model(request: pytest.FixtureRequest) -> Any:
     """One loaded model with its task, budget and ledger; the next one replaces it."""
     config = request.config
     state = config.stash[_SESSION]
+    if (wrong := config.stash.get(_WRONG, None)) is not None:
+        raise pytest.fail.Exception(wrong, pytrace=False)
     try:
         state.check()
         return state.open_study(request.param, _progress_of(config))
@@ -192,9 +203,6 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
 
     item = request.node
     settings = request.config.stash[_SESSION].settings
-    model_id = dict(zip(settings.models, _model_ids(settings.models), strict=True))[
-        _claims_model.model.name
-    ]
 
     def record(kind: str, content: str) -> None:
         item.user_properties.append((kind, content))
@@ -202,9 +210,10 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     return ClaimTest(
         study=_claims_model,
         claim=claim_of(item.function),
-        cell=_cell_of(item.callspec.id, model_id),
+        cell=_cell_of(item, settings.models),
         strict=settings.strict,
         record=record,
+        siblings=cells_of(item),
     )
 
 
@@ -330,9 +339,21 @@ def _model_ids(models: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _cell_of(call_id: str, model_id: str) -> str:
+def _cell_of(item: pytest.Item, models: tuple[str, ...]) -> str:
     """The cell's id: the test's id without the model, which comes first in it."""
-    return call_id.removeprefix(model_id).removeprefix("-") or "only"
+    call_id = getattr(item, "callspec", None)
+    found = dict(zip(models, _model_ids(models), strict=True)).get(_model_of(item) or "", "")
+    return (call_id.id if call_id else "").removeprefix(found).removeprefix("-") or "only"
+
+
+def _check_claims(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Raise UsageError for claims that do not go together as they were collected."""
+    _check_claim_ids(items)
+    models, cells = config.stash[_SESSION].settings.models, defaultdict[str, set[str]](set)
+    for item in items:
+        if found := claim_of(getattr(item, "function", None)):
+            cells[found.id].add(_cell_of(item, models))
+    check_families(items, cells)
 
 
 def _check_claim_ids(items: list[pytest.Item]) -> None:

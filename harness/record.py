@@ -14,7 +14,7 @@ from harness.expectation import Expectation
 from harness.judging.checks import Check
 from harness.judging.instrument import near_ties
 from harness.judging.parts import Combined
-from harness.judging.result import Verdict
+from harness.judging.result import Verdict, Word
 from harness.measure.behavior import behavior
 from harness.models.load import LoadedModel
 from harness.outcome import LATE, Outcome
@@ -27,6 +27,7 @@ from harness.run.scores import geometry_score
 from harness.run.trial import Trial
 from harness.spec import Patch, resolve_heads, resolve_layers
 from harness.tasks.task import Pair, Task
+from harness.verdicts import Judged
 
 SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
 """Geometry that is reported beside every verdict, as in the seed's table."""
@@ -51,18 +52,40 @@ class Setting(NamedTuple):
         return self.runner.task
 
 
+class Look(NamedTuple):
+    """What one look at the data found. trials are those of all pairs so far."""
+
+    pairs: int
+    verdict: Word
+    estimate: float | None
+    p_supported: float | None
+    p_refuted: float | None
+
+    @classmethod
+    def of(cls, pairs: int, judged: Judged) -> Look:
+        combined = judged.combined
+        return cls(
+            pairs,
+            combined.word,
+            judged.verdicts[0].estimate,
+            combined.p_supported,
+            combined.p_refuted,
+        )
+
+
 class Found(NamedTuple):
-    """A cell as it was asked, and what came of it. verdicts: one a part, those given last."""
+    """A cell as it was asked, and what came of it.
+
+    looks: what was seen at each look on the way. spared: pairs of the last look that were not run.
+    """
 
     cell: Cell
-    verdicts: Sequence[Verdict]
-    combined: Combined
-    expected: Expectation | None
+    judged: Judged
+    looks: tuple[Look, ...] = ()
+    spared: int = 0
 
 
-def not_judged(
-    parts: Sequence[Part], failed: Sequence[Check], pairs: int
-) -> tuple[list[Verdict], Combined]:
+def not_judged(parts: Sequence[Part], failed: Sequence[Check], pairs: int) -> Judged:
     """Verdicts on a cell that was not run, because no outcome of it could decide the claim."""
     reason = "; ".join(f"{check.name}: {check.detail}" for check in failed)
     verdict = Verdict(
@@ -78,24 +101,25 @@ def not_judged(
         clusters=0,
         checks=tuple(failed),
     )
-    return [verdict] * len(parts), Combined("invalid", reason)
+    return Judged([verdict] * len(parts), Combined("invalid", reason), "invalid")
 
 
 def evidence_of(
     study: Setting,
     found: Found,
+    expected: Expectation | None,
     trials: Mapping[str, Sequence[Trial]],
     roles: Mapping[str, Arm],
     likelihoods: Mapping[Any, Likelihood],
 ) -> Evidence:
     """The evidence of one cell. Its first part stands at the top level, all of them in `parts`."""
-    cell, combined, expected = found.cell, found.combined, found.expected
-    first, outcome = found.verdicts[0], cell.outcomes[0]
+    cell, combined, verdicts = found.cell, found.judged.combined, found.judged.verdicts
+    first, outcome = verdicts[0], cell.outcomes[0]
     every = [trial for some in trials.values() for trial in some]
     planned = sum(study.planned(arm) for arm in roles.values())
     parts = [
         _part(study, cell, part, verdict, expected, number)
-        for number, (part, verdict) in enumerate(zip(cell.parts, found.verdicts, strict=True))
+        for number, (part, verdict) in enumerate(zip(cell.parts, verdicts, strict=True))
     ]
     return Evidence(
         claim=cell.claim.id,
@@ -111,7 +135,7 @@ def evidence_of(
         parts=parts,
         verdict=combined.word,
         reason=combined.reason,
-        verified=all(verdict.verified for verdict in found.verdicts),
+        verified=all(verdict.verified for verdict in verdicts),
         expected=expected.word if expected else None,
         truth=expected.to_dict() if expected else None,
         pinned=None,
@@ -122,8 +146,9 @@ def evidence_of(
         p_supported=combined.p_supported,
         p_refuted=combined.p_refuted,
         pairs_needed=max(
-            (v.pairs_needed for v in found.verdicts if v.pairs_needed is not None), default=None
+            (v.pairs_needed for v in verdicts if v.pairs_needed is not None), default=None
         ),
+        multiplicity=_multiplicity(found),
         means=first.means,
         controls=first.controls,
         pairs=first.pairs,
@@ -136,13 +161,30 @@ def evidence_of(
         geometry=[_geometry(study, cell, shown, trials) for shown in SHOWN_GEOMETRY]
         if trials
         else [],
-        checks=[check._asdict() for check in _all_checks(found.verdicts)],
+        checks=[check._asdict() for check in _all_checks(verdicts)],
         texts=_texts(study, trials),
         arms={role: study.runner.canonical(arm).id for role, arm in roles.items()},
         near_ties=near_ties(every, NEAR_TIE),
         study=study.runner.study,
         provenance=study.provenance,
     )
+
+
+def _multiplicity(found: Found) -> dict[str, Any]:
+    """At what share of 0.05 a cell was judged, and what it would be alone; see `Evidence`."""
+    share = found.cell.share
+    return {
+        "family": share.family.name,
+        "size": share.family.size,
+        "alpha": share.alpha,
+        "raw": found.judged.raw,
+        "holm": None,
+        "looks": {
+            "planned": list(found.cell.claim.looks),
+            "taken": [look._asdict() for look in found.looks],
+            "pairs_spared": found.spared,
+        },
+    }
 
 
 def _patches(study: Setting, patches: Sequence[Patch]) -> dict[str, Any] | None:
@@ -205,6 +247,7 @@ def _part(
         "pairs_needed": verdict.pairs_needed,
         "means": verdict.means,
         "controls": verdict.controls,
+        "spreads": [spread._asdict() for spread in verdict.spreads],
         "truth": truth,
     }
 

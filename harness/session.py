@@ -128,7 +128,11 @@ class Settings:
 
 @dataclass
 class ClaimsSession:
-    """State of a run. evidence, instrument, protocol: what tests reported, as JSON objects."""
+    """State of a run.
+
+    evidence, instrument, protocol: what tests reported, as JSON objects. families: Holm's procedure
+    over them, once the run is over.
+    """
 
     settings: Settings
     shard: str = "main"
@@ -136,6 +140,7 @@ class ClaimsSession:
     evidence: list[dict[str, Any]] = field(default_factory=list)
     instrument: list[dict[str, Any]] = field(default_factory=list)
     protocol: list[dict[str, Any]] = field(default_factory=list)
+    families: list[dict[str, Any]] = field(default_factory=list)
     checked: bool = False
 
     @property

@@ -8,40 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from harness.cell import Cell
+from harness.claim import Claim
 from harness.errors import UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
 from harness.judging.checks import INSTRUMENT_CHECKS, Check
-from harness.judging.estimand import NEEDED, Direction
 from harness.judging.instrument import Observed, full_swap_checks, instrument_checks
-from harness.judging.parts import Combined, combine, judge_part
-from harness.judging.result import Verdict
 from harness.models.load import LoadedModel
-from harness.outcome import Outcome
 from harness.provenance import provenance
-from harness.record import Found, Setting, evidence_of, not_judged
+from harness.record import Found, Look, Setting, evidence_of, not_judged
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from harness.run.forced import ForcedRuns
 from harness.run.likelihood import Likelihood
 from harness.run.runner import Progress, Runner
-from harness.run.scores import scored
-from harness.run.table import trials_frame
+from harness.run.scores import Likelihoods
 from harness.run.trial import Trial
 from harness.tasks.task import Task
+from harness.verdicts import Judged, Tables, Trials, judge_cell
 
 PROBE_PAIRS = 16
 """Pairs of which a self-patch is decoded as well; its write is checked for every pair."""
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
-Trials = dict[str, list[Trial]]
-"""By role: base, source, patched, a control's name."""
 UNPATCHED = {"base": BASE, "source": SOURCE, "full-swap": FULL_SWAP}
 
 
@@ -66,7 +59,8 @@ class ModelStudy:
         if self.n_seeds < 1:
             raise UsageError(f"seeds {self.n_seeds}: expected at least 1")
         self.pairs = self.task.first_pairs(self.n_pairs)
-        self._frames: dict[str, pd.DataFrame] = {}
+        self._tables = Tables(self.task, self.model.n_layers)
+        self._smaller: dict[int, ModelStudy] = {}
 
     @property
     def model(self) -> LoadedModel:
@@ -81,31 +75,27 @@ class ModelStudy:
         return range(self.n_seeds)
 
     def judge(self, asked: Cell) -> tuple[Evidence, Expectation | None]:
-        """Run a cell's arms and judge its claim.
+        """Run a cell's arms and judge its claim, at each of its looks until it is decided.
 
         Raises UsageError, before the model runs, for a patch that does not fit model or prompts.
         """
-        cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
-        judged = self._judged_arms(cell)
-        self.runner.check([BASE, SOURCE, *judged.values()], self.pairs)
-        cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
-        negative = self._controls(cell)
-        untestable = self._untestable(cell, judged)
-        expected = self._expectation(cell, negative, untestable)
-        if untestable:
-            found = Found(asked, *not_judged(cell.parts, untestable, len(self.pairs)), expected)
-            return evidence_of(self._setting, found, {}, {}, {}), expected
-        arms = {**judged, **negative}
-        if cell.patches:
-            arms["self-patch"] = self_patch(cell.patches)
-        roles = {**UNPATCHED, **arms}
-        self.runner.check(roles.values(), self.pairs)
-        trials = {**self._shared, **self._run(f"{cell.claim.id} {cell.id}", arms)}
-        likelihoods = self._likelihoods(cell, roles)
-        checks = self._instrument(cell, trials, roles, likelihoods)
-        verdicts, combined = self._verdicts(cell, trials, likelihoods, checks)
-        found = Found(asked, verdicts, combined, expected)
-        return evidence_of(self._setting, found, trials, roles, likelihoods), expected
+        plan = self._plan(asked)
+        if plan.untestable:
+            found = Found(asked, not_judged(plan.cell.parts, plan.untestable, len(self.pairs)))
+            return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
+        looks: list[Look] = []
+        planned = self._looks(plan.cell.claim)
+        for n in planned:
+            study = self._first(n)
+            trials, likelihoods, judged = study._carry_out(plan)
+            looks.append(Look.of(n, judged))
+            if judged.is_final:
+                break
+        found = Found(asked, judged, tuple(looks), spared=planned[-1] - n)
+        evidence = evidence_of(
+            study._setting, found, plan.expected, trials, plan.roles, likelihoods
+        )
+        return evidence, plan.expected
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run base, source and the full swap on every pair: the oracle check of the instrument."""
@@ -136,6 +126,45 @@ class ModelStudy:
     def provenance(self) -> dict[str, Any]:
         """What it takes to run this again."""
         return provenance(self.runner)
+
+    def _plan(self, asked: Cell) -> _Plan:
+        """What is to be run for a cell, checked on all pairs; nothing is run."""
+        cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
+        judged = self._judged_arms(cell)
+        self.runner.check([BASE, SOURCE, *judged.values()], self.pairs)
+        cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
+        negative = self._controls(cell)
+        untestable = self._untestable(cell, judged)
+        expected = self._expectation(cell, negative, untestable)
+        arms = {**judged, **negative}
+        if cell.patches:
+            arms["self-patch"] = self_patch(cell.patches)
+        if not untestable:
+            self.runner.check(arms.values(), self.pairs)
+        return _Plan(cell, arms, untestable, expected)
+
+    def _carry_out(self, plan: _Plan) -> tuple[Trials, Likelihoods, Judged]:
+        """Run a plan on this study's pairs, and judge it."""
+        cell, roles = plan.cell, plan.roles
+        trials = {**self._shared, **self._run(f"{cell.claim.id} {cell.id}", plan.arms)}
+        likelihoods = self._likelihoods(cell, roles)
+        checks = self._instrument(cell, trials, roles, likelihoods)
+        tables = {part: self._tables.of_part(trials, part, likelihoods) for part in cell.parts}
+        return trials, likelihoods, judge_cell(cell, tables, checks)
+
+    def _looks(self, claim: Claim) -> list[int]:
+        """Numbers of pairs at which a claim is judged here: its looks, as far as pairs go."""
+        planned = claim.looks or (len(self.pairs),)
+        last = min(planned[-1], len(self.pairs))
+        return [*(n for n in planned if n < last), last]
+
+    def _first(self, n: int) -> ModelStudy:
+        """The same study on its first n pairs; trials are shared."""
+        if n == len(self.pairs):
+            return self
+        if n not in self._smaller:
+            self._smaller[n] = replace(self, n_pairs=n)
+        return self._smaller[n]
 
     @cached_property
     def _setting(self) -> Setting:
@@ -195,9 +224,7 @@ class ModelStudy:
         grouped = by_arm(trials)
         return {role: grouped[self.runner.canonical(arm).id] for role, arm in arms.items()}
 
-    def _likelihoods(
-        self, cell: Cell, roles: Mapping[str, Arm]
-    ) -> dict[tuple[str, str, int], Likelihood]:
+    def _likelihoods(self, cell: Cell, roles: Mapping[str, Arm]) -> Likelihoods:
         if not any(outcome.is_likelihood for outcome in cell.outcomes):
             return {}
         arms = [arm for role, arm in roles.items() if role not in ("self-patch", "full-swap")]
@@ -209,7 +236,7 @@ class ModelStudy:
         cell: Cell,
         trials: Trials,
         roles: Mapping[str, Arm],
-        likelihoods: Mapping[Any, Likelihood],
+        likelihoods: Likelihoods,
     ) -> list[Check]:
         if not cell.patches:
             made = full_swap_checks(self._observed(trials, roles, [], []))
@@ -259,55 +286,6 @@ class ModelStudy:
         detail = "not run: the layers half the depth away meet the patched ones"
         return [Check("control wrong-layer", None, detail)]
 
-    def _verdicts(
-        self,
-        cell: Cell,
-        trials: Trials,
-        likelihoods: Mapping[tuple[str, str, int], Likelihood],
-        checks: Sequence[Check],
-    ) -> tuple[list[Verdict], Combined]:
-        """A verdict for each part, and the claim's word."""
-        shown = {role: some for role, some in trials.items() if role not in _INSTRUMENT_ROLES}
-        verdicts = []
-        for part in cell.parts:
-            outcome = Outcome.parse(part.outcome)
-            needed = {*NEEDED[part.estimand], *(set(shown) - _JUDGED_ROLES)}
-            frame = self._frame(
-                {r: t for r, t in shown.items() if r in needed}, outcome, likelihoods
-            )
-            direction: Direction = "either" if outcome.is_geometry else "up"
-            whole, lost = _without_holes(frame, outcome)
-            is_claimed = part in cell.claim.parts
-            verdicts.append(
-                judge_part(
-                    whole,
-                    part,
-                    of=len(cell.claim.parts) if is_claimed else 1,
-                    margin=cell.claim.margin,
-                    checks=[*checks, *lost],
-                    direction=direction,
-                )
-            )
-        n_claimed = len(cell.claim.parts)
-        judged = list(zip(cell.parts, verdicts, strict=True))
-        return verdicts, combine(judged[:n_claimed], judged[n_claimed:])
-
-    def _frame(
-        self,
-        trials: Mapping[str, Sequence[Trial]],
-        outcome: Outcome,
-        likelihoods: Mapping[tuple[str, str, int], Likelihood],
-    ) -> pd.DataFrame:
-        """One row a trial, by role; an arm that stands in two roles has a row in each."""
-        frames = []
-        for role, some in trials.items():
-            arm = some[0].arm
-            if arm not in self._frames:
-                self._frames[arm] = trials_frame(some, self.task)
-            frame = scored(self._frames[arm], some, outcome, self.model.n_layers, likelihoods)
-            frames.append(frame.assign(arm=role))
-        return pd.concat(frames, ignore_index=True)
-
     def _expectation(
         self, cell: Cell, negative: Mapping[str, Arm], untestable: Sequence[Check]
     ) -> Expectation | None:
@@ -318,8 +296,18 @@ class ModelStudy:
         )
 
 
-_INSTRUMENT_ROLES = ("self-patch", "full-swap")
-_JUDGED_ROLES = {"base", "source", "patched", "versus"}
+class _Plan(NamedTuple):
+    """What a cell needs run. arms: by role, those of the cell's own. untestable: why nothing is."""
+
+    cell: Cell
+    arms: dict[str, Arm]
+    untestable: list[Check]
+    expected: Expectation | None
+
+    @property
+    def roles(self) -> dict[str, Arm]:
+        """All arms, the shared ones too."""
+        return {**UNPATCHED, **self.arms}
 
 
 def by_arm(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
@@ -328,19 +316,3 @@ def by_arm(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     for trial in trials:
         found.setdefault(trial.arm, []).append(trial)
     return found
-
-
-def _without_holes(frame: pd.DataFrame, outcome: Outcome) -> tuple[pd.DataFrame, list[Check]]:
-    """A table whose scores are numbers; where some are not, a failed check says so.
-
-    A geometry whose window does not fit a generation has no number: the claim then cannot be
-    judged, whatever the other pairs say.
-    """
-    missing = frame["score"].isna()
-    if not missing.any():
-        return frame, []
-    detail = (
-        f"{int(missing.sum())} of {len(frame)} trials have no {outcome}: their window does not "
-        "fit, or its values are all zero"
-    )
-    return frame.fillna({"score": 0.0}), [Check("short-window", False, detail)]

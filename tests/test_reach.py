@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from harness.errors import UsageError
+from harness.models.forward import with_cache
 from harness.outcome import Outcome
 from harness.reach import READ_TOKENS, SEED_METHODS, Flow, classify, seed_table, trace
 from harness.spec import CACHE_SITES, SITES, Patch, resolve_heads, resolve_layers, resolve_window
@@ -178,7 +179,7 @@ class Lab:
 
     def _feed(self, tokens: tuple[int, ...], kept: DynamicCache) -> torch.Tensor:
         logits = self.network(
-            input_ids=torch.tensor([tokens]), past_key_values=kept, use_cache=True
+            input_ids=torch.tensor([tokens]), **with_cache(self.network, kept), use_cache=True
         ).logits[0]
         self.start += len(tokens)
         return logits

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from harness.claim import FEWEST_PAIRS
 from harness.judging.checks import CONTROLS
 from harness.judging.contrast import EdgeTests, edge_tests, one_sided, varies
 from harness.judging.controls import Controls, Standing, compare, gate
@@ -28,7 +29,7 @@ from harness.judging.rule import ALPHA, Rule
 
 CEILING_ALPHA = 0.005
 WEAK_RATIO = 0.1
-FEWEST_CLUSTERS = 10
+FEWEST_CLUSTERS = FEWEST_PAIRS
 
 Codes = npt.NDArray[np.int64]
 

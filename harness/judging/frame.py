@@ -28,6 +28,35 @@ class Grouping(NamedTuple):
     scores: dict[str, Floats]
 
 
+class Spread(NamedTuple):
+    """How the mean scores of arms vary and vary together over clusters; what planning needs.
+
+    means: `[arm]`. covariance: `[arm, arm]`, n - 1 in the divisor.
+    """
+
+    by: str
+    clusters: int
+    pairs: int
+    arms: tuple[str, ...]
+    means: list[float]
+    covariance: list[list[float]]
+
+
+def spread_of(grouping: Grouping, pairs: int) -> Spread | None:
+    """Means and covariance of a grouping's arms; None of a single cluster."""
+    if grouping.clusters < 2:
+        return None
+    scores = np.array(list(grouping.scores.values()))
+    return Spread(
+        grouping.by,
+        grouping.clusters,
+        pairs,
+        tuple(grouping.scores),
+        scores.mean(1).tolist(),
+        np.atleast_2d(np.cov(scores)).tolist(),
+    )
+
+
 def check_frame(frame: pd.DataFrame) -> None:
     """Raise UsageError for missing columns, scores that are no numbers, or doubled trials."""
     missing = [column for column in COLUMNS if column not in frame.columns]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from harness.judging.checks import Check
 from harness.judging.fieller import Interval
+from harness.judging.frame import Spread
 
 Word = Literal["supported", "refuted", "inconclusive", "invalid"]
 
@@ -19,10 +20,12 @@ class Verdict:
     estimate, interval: transfer or difference as a share of source - base (1 is the source), or a
         gap in the outcome's unit; the interval is at `level`; None where the data do not
         identify it.
-    interval_other: the interval at the other of the two levels (0.90, 0.95).
+    interval_other: the interval at the other of the two levels (0.90, 0.95; closer to 1 where
+        the claim is one of many).
     means: mean score of each arm over clusters, in the outcome's unit.
     pairs_needed: with inconclusive, the pairs that would decide at the observed means and
         spreads; None if none would.
+    spreads: how scores vary over clusters, for each way in which pairs are grouped.
     """
 
     word: Word
@@ -40,3 +43,4 @@ class Verdict:
     p_refuted: float | None = None
     pairs_needed: int | None = None
     controls: dict[str, dict[str, object]] = field(default_factory=dict)
+    spreads: tuple[Spread, ...] = ()

@@ -40,7 +40,7 @@ from harness.judging.decide import (
 )
 from harness.judging.estimand import NEEDED, Contrast, Direction, formula, orientation
 from harness.judging.fieller import Floats, Interval, fieller
-from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes
+from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes, spread_of
 from harness.judging.result import Verdict, Word
 from harness.judging.rule import ALPHA, Rule
 
@@ -90,7 +90,8 @@ def judge(
     found = groupings(frame)
     sign = orientation(found[0].scores, direction)
     verdicts = [_judge_clusters(_Case(rule, grouping, sign, pairs), made) for grouping in found]
-    return less_decisive(verdicts, region)
+    spreads = filter(None, (spread_of(grouping, pairs) for grouping in found))
+    return replace(less_decisive(verdicts, region), spreads=tuple(spreads))
 
 
 class _Case(NamedTuple):

@@ -15,18 +15,14 @@ from typing import NamedTuple
 import torch
 from transformers import DynamicCache
 
+from harness.models.forward import with_cache
 from harness.models.rotary import Rotation
 from harness.patch.interception import InterceptedLayer, residual_edited
-from harness.patch.overwrite import Group, group_writes
+from harness.patch.overwrite import ROUNDING, Group, group_writes
 from harness.patch.plan import RowPlan, Write
 from harness.patch.slab import Slab
 from harness.patch.store import PREFILL_TOKENS, PromptStore
 from harness.spec import Tensor, Window
-
-ROUNDING = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
-"""Changes up to this share of the largest number do not count as changes: rows of one forward pass
-that should be equal differ in their last bits where one falls on the tail of a vector loop, and in
-float64 RMSNorm still rounds to float32."""
 
 
 class Caught(NamedTuple):
@@ -145,7 +141,7 @@ class _Pass:
         with residual_edited(model, residual, self._edit):
             model.network(
                 input_ids=ids.to(self._device),
-                past_key_values=cache,
+                **with_cache(model.network, cache),
                 use_cache=True,
                 logits_to_keep=1,
             )

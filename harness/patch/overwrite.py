@@ -18,6 +18,11 @@ from harness.patch.noise import noise_like
 from harness.patch.plan import Footprint, RowPlan, Write
 from harness.spec import Tensor, Window
 
+ROUNDING = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+"""Changes up to this share of the largest number do not count as changes: rows of one forward pass
+that should be equal differ in their last bits where one falls on the tail of a vector loop, and in
+float64 RMSNorm still rounds to float32."""
+
 
 class Place(NamedTuple):
     """Where vectors stand in a tensor `batch head pos d_head`: one entry each, `[n]`."""
@@ -64,8 +69,8 @@ class Group:
         """Write one tensor of one layer in place, and count.
 
         target, donors: `batch head pos d_head`; they may be the same tensor.
-        rounding: changes up to this share of the largest number there are not counted (two rows of
-            one forward pass are equal to the last bits only).
+        rounding: changes up to this share of the largest number there are not counted (see
+            `ROUNDING`).
         """
         write = self.writes[0]
         new = gather(donors, self.donor, self.shift, layer, tensor, rotation)
@@ -131,7 +136,7 @@ def group_writes(
     kinds: dict[tuple[object, ...], list[tuple[int, Write]]] = {}
     for row, plan in enumerate(plans):
         for write in filter(wanted, plan.writes):
-            kind = (write.site, write.layers, write.heads, write.alpha)
+            kind = (write.site, write.layers, write.heads, write.alpha, plan.needs_prompt_pass)
             extra = (write.noise is None, write.instead_of is None)
             kinds.setdefault((*kind, *extra), []).append((row, write))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.models.rotary import Rotation
-from harness.patch.overwrite import Group, group_writes
+from harness.patch.overwrite import ROUNDING, Group, group_writes
 from harness.patch.plan import RowPlan
 from harness.patch.slab import Slab
 from harness.patch.store import PromptStore
@@ -37,14 +37,19 @@ def splice(
         device=store.keys[0].device,
     )
     for group in groups:
-        _write(slab, store, group, rotation)
+        # A row whose prompt was computed anew is the store's but for its last bits.
+        computed = plans[group.rows[0]].needs_prompt_pass
+        rounding = ROUNDING[store.model.dtype_name] if computed else 0.0
+        _write(slab, store, group, rotation, rounding)
     return groups
 
 
-def _write(slab: Slab, store: PromptStore, group: Group, rotation: Rotation | None) -> None:
+def _write(
+    slab: Slab, store: PromptStore, group: Group, rotation: Rotation | None, rounding: float
+) -> None:
     """Carry out the writes of one group, a gather and a scatter a tensor."""
     for layer in group.writes[0].layers:
         for tensor in group.writes[0].tensors:
             target = (slab.keys if tensor == "k" else slab.values)[layer]
             donors = (store.keys if tensor == "k" else store.values)[layer]
-            group.apply(target, donors, layer, tensor, rotation)
+            group.apply(target, donors, layer, tensor, rotation, rounding=rounding)

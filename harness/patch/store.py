@@ -12,9 +12,10 @@ from itertools import pairwise
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from harness.errors import UsageError
+from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 
 PREFILL_TOKENS = 16_384
@@ -27,9 +28,11 @@ class PromptStore:
     keys, values: a list by layer of `prompt head pos d_head`; a prompt of T tokens fills the last
         T-1 positions and zeros stand before them.
     lengths: T of each prompt, `[prompt]`.
+    Raises UsageError for a model whose layers keep anything else than keys and values.
     """
 
     def __init__(self, model: LoadedModel) -> None:
+        check_kinds(model)
         self.model = model
         self._index: dict[tuple[int, ...], int] = {}
         self._versions: list[int] = []
@@ -100,7 +103,7 @@ class PromptStore:
         cache = DynamicCache()
         model.network(
             input_ids=ids.to(model.device),
-            past_key_values=cache,
+            **with_cache(model.network, cache),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -120,6 +123,23 @@ class PromptStore:
         return found
 
 
+def check_kinds(model: LoadedModel) -> None:
+    """Raise UsageError where a model's own kind of cache has layers without keys and values.
+
+    Windows of attention are no harm: a plain cache keeps what they hide, and masks hide it again.
+    """
+    for number, layer in enumerate(DynamicCache(config=model.config).layers):
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise _other_layer(model, number, layer)
+
+
+def _other_layer(model: LoadedModel, number: int, layer: object) -> UsageError:
+    return UsageError(
+        f"model {model.name!r}: layer {number} keeps {type(layer).__name__}, expected plain keys "
+        "and values of every position; such a cache cannot be patched"
+    )
+
+
 def check_layers(cache: DynamicCache, width: int, model: LoadedModel) -> None:
     """Raise UsageError unless every layer keeps plain keys and values of every position."""
     if len(cache.layers) != model.n_layers:
@@ -129,10 +149,7 @@ def check_layers(cache: DynamicCache, width: int, model: LoadedModel) -> None:
     for number, layer in enumerate(cache.layers):
         keys = getattr(layer, "keys", None)
         if type(layer) is not DynamicLayer or keys is None or keys.shape[2] != width:
-            raise UsageError(
-                f"model {model.name!r}: layer {number} keeps {type(layer).__name__}, expected "
-                "plain keys and values of every position; such a cache cannot be patched"
-            )
+            raise _other_layer(model, number, layer)
 
 
 def _batches(prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:

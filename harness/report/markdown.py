@@ -149,6 +149,8 @@ def _model(state: ClaimsSession, name: str) -> dict[str, Any]:
         "name": name,
         "claims": claims,
         "instrument": instrument,
+        "families": [f for f in state.families if f["model"] == name and f["size"] > 1],
+        "looks": [one for one in evidence if one["multiplicity"]["looks"]["planned"]],
         "best": max(shown, key=lambda one: float(one["texts"]["scores"]["patched"]), default=None),
         "methods": _methods(evidence),
         "n_layers": (evidence or instrument)[0]["provenance"]["n_layers"],

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness import __version__
 from harness.evidence import SCHEMA, to_json
+from harness.family import add_holm
 from harness.report.markdown import render
 from harness.run.ledger import Ledger
 from harness.run.table import trials_frame
@@ -25,11 +26,13 @@ def write_reports(state: ClaimsSession) -> None:
     """Write every file of a run into its folder."""
     out = state.settings.out
     ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
+    state.families = add_holm(state.evidence)
     run = run_facts(state, ledger)
     evidence = {
         "schema": SCHEMA,
         "run": run,
         "evidence": state.evidence,
+        "families": state.families,
         "instrument": state.instrument,
         "protocol": state.protocol,
     }
@@ -67,7 +70,9 @@ def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
     for one in [*state.evidence, *state.instrument]:
         models[one["model"]] = one["study"]
         for arm in one["arms"].values():
-            used[one["study"], arm] = (one["pairs"], one["seeds"])
+            # Cells that were decided early have fewer pairs than others that share an arm.
+            pairs, _ = used.get((one["study"], arm), (0, 0))
+            used[one["study"], arm] = (max(pairs, one["pairs"]), one["seeds"])
     frames = []
     for model, study in models.items():
         trials = sorted(

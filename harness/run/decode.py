@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UsageError
+from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.patch.interception import Edit, residual_edited
 from harness.patch.live import Live
@@ -115,7 +116,7 @@ def decode(
                 input_ids=token[:, None],
                 attention_mask=mask[:, : slab.slots + step + 1],
                 position_ids=(slab.lengths - 1 + step)[:, None],
-                past_key_values=cache,
+                **with_cache(model.network, cache),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from harness.models.forward import with_cache
 from harness.patch.build import build
 from harness.patch.interception import residual_edited
 from harness.patch.plan import RowPlan
@@ -240,7 +241,7 @@ class ForcedRuns:
                 input_ids=ids.to(device),
                 attention_mask=mask,
                 position_ids=(slab.lengths - 1)[:, None] + torch.arange(steps, device=device),
-                past_key_values=as_cache(slab, live),
+                **with_cache(runner.model.network, as_cache(slab, live)),
                 use_cache=True,
             ).logits
         return logits

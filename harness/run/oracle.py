@@ -21,6 +21,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from harness.models.architectures import Anatomy, anatomy_of, output_of, with_output
+from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.spec import CACHE_SITES, TENSORS, Active, Site, Tensor, Window
 
@@ -76,7 +77,7 @@ def oracle_logits(
             _splice(model, cache, paste)
     with _overwriting(model, overwrites, first_position=cached):
         found: torch.Tensor = model.network(
-            input_ids=_row(model, fed[cached:]), past_key_values=cache, use_cache=True
+            input_ids=_row(model, fed[cached:]), **with_cache(model.network, cache), use_cache=True
         ).logits[0]
     return found.to("cpu")
 
@@ -246,7 +247,9 @@ def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> 
         if first_position
         else {}
     )
-    model.network(input_ids=_row(model, tokens), past_key_values=cache, use_cache=True, **where)
+    model.network(
+        input_ids=_row(model, tokens), **with_cache(model.network, cache), use_cache=True, **where
+    )
     return cache
 
 

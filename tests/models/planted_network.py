@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
+from harness.models.forward import with_cache
 from harness.models.planted.build import build_planted
 from harness.models.planted.catalog import Planted
 from harness.spec import Patch, resolve_layers, resolve_window
@@ -82,7 +83,7 @@ def forward(
     seen = Seen(torch.empty(0))
     with _hooks(network, first, edits or {}, seen.acts):
         found = network(
-            torch.tensor([list(ids)]), past_key_values=cache, use_cache=cache is not None
+            torch.tensor([list(ids)]), **with_cache(network, cache), use_cache=cache is not None
         )
     seen.logits = found.logits[0]
     return seen

@@ -18,6 +18,7 @@ from harness.models.architectures import (
     output_of,
     with_output,
 )
+from harness.models.forward import with_cache
 from harness.models.rotary import rotation_of
 from harness.spec import Tensor
 from tests.models.architectures import CONFIGS, prompt, tiny
@@ -42,7 +43,7 @@ def run(network: Any) -> tuple[Anatomy, DynamicCache, dict[tuple[int, Tensor], t
         for tensor in tensors:
             anatomy.module(layer, tensor).register_forward_hook(keep(layer, tensor))
     with torch.no_grad():
-        network(input_ids=torch.tensor([prompt(TOKENS, 1)]), past_key_values=cache)
+        network(input_ids=torch.tensor([prompt(TOKENS, 1)]), **with_cache(network, cache))
     return anatomy, cache, found
 
 

@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from harness.errors import UsageError
+from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.models.rotary import longest_fixed, rotation_of
 from tests.models.architectures import CONFIGS, ROTARY, prompt, tiny
@@ -19,7 +20,7 @@ def cached(model: LoadedModel, first_position: int) -> DynamicCache:
     with torch.no_grad():
         model.network(
             input_ids=torch.tensor([prompt(TOKENS, 1)]),
-            past_key_values=cache,
+            **with_cache(model.network, cache),
             position_ids=torch.arange(TOKENS)[None] + first_position,
         )
     return cache

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.models.rotary import rotation_of
 from harness.patch.activations import PromptPass
@@ -88,7 +89,9 @@ def by_hand(
     cache, fed, drawn, seen = DynamicCache(), list(tokens), [], []
     with hooked(module, hook):
         for step in range(SAMPLING.max_new_tokens):
-            logits = model.network(input_ids=torch.tensor([fed]), past_key_values=cache).logits
+            logits = model.network(
+                input_ids=torch.tensor([fed]), **with_cache(model.network, cache)
+            ).logits
             token, _ = choose(logits[:, -1], LUCK[step : step + 1], SAMPLING.temperature)
             seen.append(logits[0, -1])
             drawn.append(int(token))

@@ -9,6 +9,7 @@ import torch
 from transformers import DynamicCache
 
 from harness.errors import UsageError
+from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.models.rotary import rotation_of
 from harness.run.oracle import Paste, oracle_keys, oracle_logits, relative_error
@@ -227,7 +228,9 @@ def test_projections_overwritten_are_the_cache_overwritten_after_rotation(
         goes_to |= {len(BASE) + step: len(DONOR) - 1 for step in steps}
 
     donor, rotation = DynamicCache(), rotation_of(model.network)
-    model.network(input_ids=torch.tensor([[*DONOR, *DONOR_DRAWN]]), past_key_values=donor)
+    model.network(
+        input_ids=torch.tensor([[*DONOR, *DONOR_DRAWN]]), **with_cache(model.network, donor)
+    )
     changes = {}
     for layer in layers:
         kept = donor.layers[layer]
@@ -240,16 +243,18 @@ def test_projections_overwritten_are_the_cache_overwritten_after_rotation(
     if site == "kv":
         # A splice lets the prompt run by itself, and writes afterwards.
         cache = Intercepting({})
-        model.network(input_ids=fed[:, :cached], past_key_values=cache)
+        model.network(input_ids=fed[:, :cached], **with_cache(model.network, cache))
         for (layer, position), (_, key, value) in changes.items():
             if position < cached:
                 cache.layers[layer].keys[0, heads, position] = key
                 cache.layers[layer].values[0, heads, position] = value
         cache.changes = changes
-        wanted = model.network(input_ids=fed[:, cached:], past_key_values=cache).logits[0]
+        wanted = model.network(
+            input_ids=fed[:, cached:], **with_cache(model.network, cache)
+        ).logits[0]
     else:
         cache = Intercepting(changes)
-        wanted = model.network(input_ids=fed, past_key_values=cache).logits[0, cached:]
+        wanted = model.network(input_ids=fed, **with_cache(model.network, cache)).logits[0, cached:]
     found = oracle_logits(model, BASE, DRAWN, [paste])
     assert relative_error(found, wanted) < 10 * SAME
     assert relative_error(oracle_logits(model, BASE, DRAWN), wanted) > 1e-3
@@ -286,7 +291,7 @@ def test_keys_are_those_of_the_new_positions_for_the_pasted_heads(name: str) -> 
     paste = Paste(DONOR, "k", (1, 2), (1,), window)
     cache = DynamicCache()
     with torch.no_grad():
-        model.network(input_ids=torch.tensor([DONOR]), past_key_values=cache)
+        model.network(input_ids=torch.tensor([DONOR]), **with_cache(model.network, cache))
     rotation = rotation_of(model.network)
     found = oracle_keys(model, paste)
     assert found.shape == (2, 1, 5, 8)

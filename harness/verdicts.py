@@ -1,0 +1,155 @@
+"""From a cell's trials to its word: a table for each part, judged at the cell's share of 0.05.
+
+Trials come in by role (base, source, patched, a control's name); what was checked of the instrument
+comes in as checks. Runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pandas as pd
+
+from harness.cell import Cell
+from harness.claim import Part
+from harness.judging.checks import Check, instrument_failures
+from harness.judging.estimand import NEEDED, Direction
+from harness.judging.multiplicity import Share, best_of_k
+from harness.judging.parts import Combined, combine, judge_part
+from harness.judging.result import Verdict, Word
+from harness.judging.rule import ALPHA
+from harness.outcome import Outcome
+from harness.run.scores import Likelihoods, scored
+from harness.run.table import trials_frame
+from harness.run.trial import Trial
+from harness.tasks.task import Task
+
+Trials = dict[str, list[Trial]]
+"""By role: base, source, patched, a control's name."""
+
+_INSTRUMENT_ROLES = ("self-patch", "full-swap")
+_JUDGED_ROLES = {"base", "source", "patched", "versus"}
+
+
+class Judged(NamedTuple):
+    """What came of a cell. verdicts: one a part, those given last.
+
+    raw: the word at 0.05, had this been the only test and the only look.
+    """
+
+    verdicts: list[Verdict]
+    combined: Combined
+    raw: Word
+
+    @property
+    def is_final(self) -> bool:
+        """Whether more pairs are not wanted: it is decided, or the instrument failed."""
+        if self.combined.word in ("supported", "refuted"):
+            return True
+        return any(instrument_failures(verdict.checks) for verdict in self.verdicts)
+
+
+@dataclass
+class Tables:
+    """Tables of trials as they are judged, each arm's text measured once.
+
+    n_layers: of the model.
+    """
+
+    task: Task
+    n_layers: int
+    _measured: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def of(
+        self, trials: Mapping[str, Sequence[Trial]], outcome: Outcome, likelihoods: Likelihoods
+    ) -> pd.DataFrame:
+        """One row a trial, by role; an arm that stands in two roles has a row in each."""
+        frames = []
+        for role, some in trials.items():
+            arm = some[0].arm
+            if arm not in self._measured:
+                self._measured[arm] = trials_frame(some, self.task)
+            frame = scored(self._measured[arm], some, outcome, self.n_layers, likelihoods)
+            frames.append(frame.assign(arm=role))
+        return pd.concat(frames, ignore_index=True)
+
+    def of_part(self, trials: Trials, part: Part, likelihoods: Likelihoods) -> pd.DataFrame:
+        """The table that a part is judged on: its arms, and the controls."""
+        needed = {
+            role: some
+            for role, some in trials.items()
+            if role in NEEDED[part.estimand] or role not in (*_JUDGED_ROLES, *_INSTRUMENT_ROLES)
+        }
+        return self.of(needed, Outcome.parse(part.outcome), likelihoods)
+
+
+def judge_cell(cell: Cell, tables: Mapping[Part, pd.DataFrame], checks: Sequence[Check]) -> Judged:
+    """A verdict for each part of a cell, and the claim's word."""
+
+    share = cell.share
+
+    def at(alpha: float) -> list[Verdict]:
+        return [_judge_one(cell, part, tables[part], checks, alpha) for part in cell.parts]
+
+    verdicts = [
+        _at_its_share(verdict, share, _of(cell, part))
+        for part, verdict in zip(cell.parts, at(share.alpha), strict=True)
+    ]
+    combined = _combined(cell, verdicts, share.alpha)
+    raw = combined if share.alpha == ALPHA else _combined(cell, at(ALPHA), ALPHA)
+    return Judged(verdicts, combined, raw.word)
+
+
+def _judge_one(
+    cell: Cell, part: Part, frame: pd.DataFrame, checks: Sequence[Check], alpha: float
+) -> Verdict:
+    outcome = Outcome.parse(part.outcome)
+    whole, lost = _without_holes(frame, outcome)
+    direction: Direction = "either" if outcome.is_geometry else "up"
+    return judge_part(
+        whole,
+        part,
+        of=_of(cell, part),
+        margin=cell.claim.margin,
+        checks=[*checks, *lost],
+        direction=direction,
+        alpha=alpha,
+    )
+
+
+def _combined(cell: Cell, verdicts: Sequence[Verdict], alpha: float) -> Combined:
+    n_claimed = len(cell.claim.parts)
+    judged = list(zip(cell.parts, verdicts, strict=True))
+    return combine(judged[:n_claimed], judged[n_claimed:], alpha=alpha)
+
+
+def _of(cell: Cell, part: Part) -> int:
+    """Of how many parts it is one: those claimed err together, what is given only supports."""
+    return len(cell.claim.parts) if part in cell.claim.parts else 1
+
+
+def _at_its_share(verdict: Verdict, share: Share, parts: int) -> Verdict:
+    """The verdict with the check that it was reached at its share; *invalid: best-of-k* if not."""
+    check = best_of_k(verdict, share, parts)
+    checks = (*verdict.checks, check)
+    if check.passed:
+        return replace(verdict, checks=checks)
+    return replace(verdict, word="invalid", reason=f"{check.name}: {check.detail}", checks=checks)
+
+
+def _without_holes(frame: pd.DataFrame, outcome: Outcome) -> tuple[pd.DataFrame, list[Check]]:
+    """A table whose scores are numbers; where some are not, a failed check says so.
+
+    A geometry whose window does not fit a generation has no number: the claim then cannot be
+    judged, whatever the other pairs say.
+    """
+    missing = frame["score"].isna()
+    if not missing.any():
+        return frame, []
+    detail = (
+        f"{int(missing.sum())} of {len(frame)} trials have no {outcome}: their window does not "
+        "fit, or its values are all zero"
+    )
+    return frame.fillna({"score": 0.0}), [Check("short-window", False, detail)]
