@@ -16,6 +16,7 @@ import numpy as np
 from harness.measure.behavior import behavior
 from harness.models.planted.catalog import Planted
 from harness.models.planted.circuit import Floats
+from harness.models.planted.counting import fed, odds_of
 from harness.models.planted.features import Ints
 from harness.models.planted.law import Law, word_classes
 from harness.models.planted.pasting import Donor, check
@@ -86,15 +87,10 @@ def _texts(law: Law, draw: np.random.Generator, spread: Floats | None) -> Ints:
     if spread is not None:
         noise = draw.standard_normal((n_rows, 1)) * spread
     uniform = draw.random((n_rows, steps))
-    own, of_donor = np.zeros(n_rows), np.zeros(n_rows)
+    shift = fed(odds_of(law), uniform, np.arange(n_rows), noise)
     words = np.zeros((n_rows, steps), dtype=np.int64)
     for t in range(steps):
-        fed = noise[:, t] + law.own[:, t] * own + law.of_donor[:, t] * of_donor
-        words[:, t] = _choose(law, law.given(fed, t), uniform[:, t])
-        own += words[:, t] < len(MARKERS)
-        if law.donor is not None:
-            theirs = law.donor.given(law.donor.own[:, t] * of_donor, t)
-            of_donor += _choose(law.donor, theirs, uniform[:, t]) < len(MARKERS)
+        words[:, t] = _choose(law, law.given(shift[:, t], t), uniform[:, t])
     return words
 
 
