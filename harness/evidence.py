@@ -23,6 +23,8 @@ class Evidence:
     base alone. versus: the second patch of a claim that compares two. outcome: what was measured,
     with its unit and formula.
     parts: everything that was judged, what is given last; the first stands at the top level too.
+    Beside each stand `spreads` (means and covariance of its arms over clusters, for planning),
+    `sensitivity` lines and the verdict under the other scorer, none of which decides anything.
     expected: the word that follows from a planted model's truth, or None; `truth` says from what.
     interval: [low, high] at `level`; interval_other at the other of the two levels.
     multiplicity: the family of headline tests that the cell is one of, its size, the error rate

@@ -27,7 +27,7 @@ from harness.run.scores import geometry_score
 from harness.run.trial import Trial
 from harness.spec import Patch, resolve_heads, resolve_layers
 from harness.tasks.task import Pair, Task
-from harness.verdicts import Judged
+from harness.verdicts import Beside, Judged
 
 SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
 """Geometry that is reported beside every verdict, as in the seed's table."""
@@ -101,7 +101,12 @@ def not_judged(parts: Sequence[Part], failed: Sequence[Check], pairs: int) -> Ju
         clusters=0,
         checks=tuple(failed),
     )
-    return Judged([verdict] * len(parts), Combined("invalid", reason), "invalid")
+    return Judged(
+        [verdict] * len(parts),
+        Combined("invalid", reason),
+        "invalid",
+        [Beside()] * len(parts),
+    )
 
 
 def evidence_of(
@@ -118,7 +123,10 @@ def evidence_of(
     every = [trial for some in trials.values() for trial in some]
     planned = sum(study.planned(arm) for arm in roles.values())
     parts = [
-        _part(study, cell, part, verdict, expected, number)
+        {
+            **_part(study, cell, part, verdict, expected, number),
+            **_beside(found.judged.beside[number]),
+        }
         for number, (part, verdict) in enumerate(zip(cell.parts, verdicts, strict=True))
     ]
     return Evidence(
@@ -249,6 +257,14 @@ def _part(
         "controls": verdict.controls,
         "spreads": [spread._asdict() for spread in verdict.spreads],
         "truth": truth,
+    }
+
+
+def _beside(beside: Beside) -> dict[str, Any]:
+    lines, other = beside
+    return {
+        "sensitivity": lines.to_dict() if lines else None,
+        "other_scorer": other._asdict() if other else None,
     }
 
 

@@ -150,7 +150,7 @@ class ModelStudy:
         likelihoods = self._likelihoods(cell, roles)
         checks = self._instrument(cell, trials, roles, likelihoods)
         tables = {part: self._tables.of_part(trials, part, likelihoods) for part in cell.parts}
-        return trials, likelihoods, judge_cell(cell, tables, checks)
+        return trials, likelihoods, judge_cell(cell, tables, checks, self.task)
 
     def _looks(self, claim: Claim) -> list[int]:
         """Numbers of pairs at which a claim is judged here: its looks, as far as pairs go."""

@@ -20,6 +20,7 @@ from harness.judging.multiplicity import Share, best_of_k
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict, Word
 from harness.judging.rule import ALPHA
+from harness.judging.sensitivity import Families, Sensitivity, sensitivity
 from harness.outcome import Outcome
 from harness.run.scores import Likelihoods, scored
 from harness.run.table import trials_frame
@@ -33,15 +34,35 @@ _INSTRUMENT_ROLES = ("self-patch", "full-swap")
 _JUDGED_ROLES = {"base", "source", "patched", "versus"}
 
 
+class OtherScorer(NamedTuple):
+    """The verdict on the same texts by a scorer that is not the task's own."""
+
+    scorer: str
+    verdict: Word
+    estimate: float | None
+
+
+class Beside(NamedTuple):
+    """What a verdict hangs on: numbers that a reader may want, and that decide nothing.
+
+    other_scorer: None where the outcome is not the task's score.
+    """
+
+    sensitivity: Sensitivity | None = None
+    other_scorer: OtherScorer | None = None
+
+
 class Judged(NamedTuple):
     """What came of a cell. verdicts: one a part, those given last.
 
     raw: the word at 0.05, had this been the only test and the only look.
+    beside: for each part, what stands beside its verdict and does not decide it.
     """
 
     verdicts: list[Verdict]
     combined: Combined
     raw: Word
+    beside: list[Beside]
 
     @property
     def is_final(self) -> bool:
@@ -85,7 +106,9 @@ class Tables:
         return self.of(needed, Outcome.parse(part.outcome), likelihoods)
 
 
-def judge_cell(cell: Cell, tables: Mapping[Part, pd.DataFrame], checks: Sequence[Check]) -> Judged:
+def judge_cell(
+    cell: Cell, tables: Mapping[Part, pd.DataFrame], checks: Sequence[Check], task: Task
+) -> Judged:
     """A verdict for each part of a cell, and the claim's word."""
 
     share = cell.share
@@ -99,7 +122,23 @@ def judge_cell(cell: Cell, tables: Mapping[Part, pd.DataFrame], checks: Sequence
     ]
     combined = _combined(cell, verdicts, share.alpha)
     raw = combined if share.alpha == ALPHA else _combined(cell, at(ALPHA), ALPHA)
-    return Judged(verdicts, combined, raw.word)
+    beside = [_beside(cell, part, tables[part], checks, task) for part in cell.parts]
+    return Judged(verdicts, combined, raw.word, beside)
+
+
+def _beside(
+    cell: Cell, part: Part, frame: pd.DataFrame, checks: Sequence[Check], task: Task
+) -> Beside:
+    outcome = Outcome.parse(part.outcome)
+    if frame["score"].isna().any():
+        return Beside()
+    lines = sensitivity(frame, part, direction=_direction(outcome), families=_families(task))
+    if outcome.name != "behavior":
+        return Beside(lines)
+    other = "published" if task.scorer.name == "lexicon" else "lexicon"
+    rescored = frame.assign(score=frame[f"score_{other}"].astype(float))
+    verdict = _judge_one(cell, part, rescored, checks, cell.share.alpha)
+    return Beside(lines, OtherScorer(other, verdict.word, verdict.estimate))
 
 
 def _judge_one(
@@ -107,16 +146,28 @@ def _judge_one(
 ) -> Verdict:
     outcome = Outcome.parse(part.outcome)
     whole, lost = _without_holes(frame, outcome)
-    direction: Direction = "either" if outcome.is_geometry else "up"
     return judge_part(
         whole,
         part,
         of=_of(cell, part),
         margin=cell.claim.margin,
         checks=[*checks, *lost],
-        direction=direction,
+        direction=_direction(outcome),
         alpha=alpha,
     )
+
+
+def _families(task: Task) -> Families | None:
+    """Families of each pair's prompts; None where every prompt is a family of its own."""
+    prompts = (*task.sources, *task.bases)
+    if len({prompt.family for prompt in prompts}) == len(prompts):
+        return None
+    return {pair.id: (pair.source.family, pair.base.family) for pair in task.pairs}
+
+
+def _direction(outcome: Outcome) -> Direction:
+    """Geometry may contract or expand from base to source; a score must rise."""
+    return "either" if outcome.is_geometry else "up"
 
 
 def _combined(cell: Cell, verdicts: Sequence[Verdict], alpha: float) -> Combined:

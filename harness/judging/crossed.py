@@ -6,30 +6,45 @@ is ignored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.claim import Region
 from harness.judging.fieller import Interval
 from harness.judging.result import Verdict, Word
 
 _DECISIVENESS: tuple[Word, ...] = ("invalid", "inconclusive", "refuted", "supported")
+_DISAGREE = (
+    "clusters by source and by base disagree; no number of pairs is known at which they would not"
+)
+
+
+def word_of_both(words: Sequence[npt.ArrayLike], around: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """The word of crossed pairs from those of each grouping, `[...]` of one study or of many.
+
+    around: whether the interval that holds those of both groupings meets the region.
+    Groupings that decide oppositely, or refute on opposite sides of the region, decide nothing.
+    """
+    each = np.array([np.asarray(word) for word in words])
+    least = np.select([(each == word).any(0) for word in _DECISIVENESS], _DECISIVENESS, "")
+    supported, refuted = (each == "supported").any(0), (each == "refuted").any(0)
+    torn = supported & refuted & (least != "invalid")
+    return np.where(torn | ((least == "refuted") & around), "inconclusive", least)
 
 
 def less_decisive(verdicts: list[Verdict], region: Region) -> Verdict:
-    """Of the verdicts by each grouping: the less decisive word, and an interval that holds all.
-
-    Groupings that decide oppositely, or refute on opposite sides of the region, decide nothing.
-    """
+    """Of the verdicts by each grouping: the less decisive word, and an interval that holds all."""
     first = min(verdicts, key=lambda verdict: _DECISIVENESS.index(verdict.word))
     if len(verdicts) == 1 or first.word == "invalid":
         return first
     level = max(one.level for one in verdicts)
     interval = _hull([_at(one, level) for one in verdicts])
-    torn = {one.word for one in verdicts} == {"supported", "refuted"}
     around = interval is None or not interval.disjoint(region.low, region.high)
-    if torn or (first.word == "refuted" and around):
-        reason = "clusters by source and by base disagree"
-        first = replace(first, word="inconclusive", reason=reason)
+    if word_of_both([one.word for one in verdicts], around) != first.word:
+        first = replace(first, word="inconclusive", reason=_DISAGREE)
     return replace(
         first,
         level=level,

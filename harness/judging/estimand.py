@@ -52,8 +52,9 @@ class Contrast(NamedTuple):
 
     @property
     def estimate(self) -> Floats:
-        """The ratio of means, `[...]`."""
-        found: Floats = np.mean(self.effect, -1) / np.mean(self.unit, -1)
+        """The ratio of means, `[...]`; NaN where there is no unit to count in."""
+        unit = np.mean(self.unit, -1)
+        found: Floats = np.mean(self.effect, -1) / np.where(unit == 0, np.nan, unit)
         return found
 
 

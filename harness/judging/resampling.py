@@ -85,7 +85,7 @@ def bootstrap(
         why = f"source - base is not above 0 in {crossed} of {BOOTSTRAP_RESAMPLES} resamples"
         interval = _percentiles(ratios, crosses, level)
         return Bootstrap(interval, "percentile", BOOTSTRAP_RESAMPLES, crossed, why)
-    estimate = found.estimate
+    estimate = float(found.estimate)
     if not varies(effect - estimate * unit, size + np.abs(estimate * unit)):
         why = "no spread: the ratio is the same in every cluster"
         return Bootstrap(Interval(estimate, estimate), "percentile", BOOTSTRAP_RESAMPLES, 0, why)

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ import pandas as pd
 from harness.claim import Part
 from harness.errors import UsageError
 from harness.judging.estimand import NEEDED, Contrast, Direction, between, contrast, orientation
+from harness.judging.fieller import Floats
 from harness.judging.frame import Grouping, check_frame, groupings, holes
 from harness.judging.resampling import Bootstrap, SignFlips, bootstrap, sign_flips
 
@@ -36,7 +37,6 @@ FEWEST_LEFT = 2
 _ROUNDING = 1e-12
 _NO_UNIT = "source - base would not be above 0"
 
-Sign = Literal[1, -1]
 Families = Mapping[Any, tuple[str, str]]
 """Family of the source and of the base, by pair id."""
 
@@ -98,7 +98,7 @@ class _Case(NamedTuple):
 
     table: pd.DataFrame
     part: Part
-    sign: Sign
+    sign: Floats
     level: float
     families: Families | None
     seed: str
@@ -160,7 +160,7 @@ def _lines(case: _Case, grouping: Grouping) -> Lines:
     return Lines(
         by=grouping.by,
         clusters=grouping.clusters,
-        estimate=found.estimate,
+        estimate=float(found.estimate),
         bootstrap=bootstrap(found, case.level, _generator(f"{luck}: bootstrap"), floor=floor),
         sign_flips=sign_flips(found, case.part.region, _generator(f"{luck}: sign flips")),
         without_cluster=_without_cluster(clusters),
@@ -275,7 +275,9 @@ def _clusters(case: _Case, grouping: Grouping) -> _Clusters:
     labels = list(case.table.groupby(grouping.by).size().index)
     floor = 0.0
     if case.part.estimand != "gap":
-        floor = _ROUNDING * float(np.max(between(grouping.scores, "source", "base", 1).size))
+        floor = _ROUNDING * float(
+            np.max(between(grouping.scores, "source", "base", case.sign).size)
+        )
     return _Clusters(labels, contrast(grouping.scores, case.part.estimand, case.sign), floor)
 
 

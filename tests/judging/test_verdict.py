@@ -853,7 +853,7 @@ def test_crossed_groupings_that_contradict_each_other_are_inconclusive(torn: pd.
     assert judge(by(torn, "base"), region).word == "refuted"
     verdict = judge(torn, region)
     assert verdict.word == "inconclusive"
-    assert verdict.reason == "clusters by source and by base disagree"
+    assert verdict.reason.startswith("clusters by source and by base disagree")
 
 
 @pytest.mark.parametrize(

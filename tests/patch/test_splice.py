@@ -297,5 +297,5 @@ def test_a_prompt_of_one_token_is_refused() -> None:
 
 def test_a_model_without_keys_and_values_is_refused() -> None:
     model = tiny("mamba")
-    with pytest.raises(UsageError, match="layer 0 keeps .*, expected plain keys and values"):
+    with pytest.raises(UsageError, match=r"layer 0 keeps .*, expected plain keys and values"):
         filled(model, prompt(9, 1))
