@@ -79,9 +79,10 @@ def families_line(families: list[dict[str, Any]]) -> str | None:
         found = sum((Counter(family["words"][how]) for family in several), Counter[str]())
         return ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
 
-    cells = sum(family["judged"] for family in several)
+    cells, n = sum(family["judged"] for family in several), len(several)
     return (
-        f"{cells} of them in {len(several)} families, judged at 0.05 / size: {counted('share')}\n"
+        f"{cells} of them in {n} {'family' if n == 1 else 'families'}, judged at 0.05 / size: "
+        f"{counted('share')}\n"
         f"  by Holm's procedure: {counted('holm')}\n  each alone at 0.05: {counted('raw')}"
     )
 

@@ -18,14 +18,18 @@ from harness.tasks.scorers import Lexicon
 from harness.tasks.task import Prompt, Task, sha256
 
 
-def planted_task(planted: Planted, n_pairs: int = N_PAIRS) -> Task:
-    """A task of `n_pairs` pairs; its lexicon is the marker words."""
+def planted_task(planted: Planted, n_pairs: int = N_PAIRS, *, first: int = 0) -> Task:
+    """A task of `n_pairs` pairs, from the first-th of the population's endless list on.
+
+    Its lexicon is the marker words.
+    """
+    numbers = range(first, first + n_pairs)
     lexicon = frozenset(MARKERS)
     return Task(
         name=f"planted:{planted.name}",
         about=planted.about,
-        sources=tuple(_prompt(planted, "source", i) for i in range(n_pairs)),
-        bases=tuple(_prompt(planted, "base", i) for i in range(n_pairs)),
+        sources=tuple(_prompt(planted, "source", i) for i in numbers),
+        bases=tuple(_prompt(planted, "base", i) for i in numbers),
         pairing="one-to-one",
         scorer=Lexicon(lexicon),
         lexicon=lexicon,

@@ -1,0 +1,38 @@
+"""`python -m harness`: what is done with claims outside of pytest.
+
+    python -m harness plan --claim ID --model M     pairs needed for a verdict
+    python -m harness calibrate                     how often the suite itself is wrong
+
+Exit status: 0; 1 where a calibration falls short; 2 for bad usage, said in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from harness.commands import calibrate, plan
+from harness.errors import UsageError
+
+_COMMANDS = (plan, calibrate)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        own = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)
+        command.add_options(own)
+        own.set_defaults(run=command.run)
+    given = parser.parse_args(arguments)
+    try:
+        return int(given.run(given))
+    except UsageError as error:
+        print(f"python -m harness: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

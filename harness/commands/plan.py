@@ -1,0 +1,199 @@
+"""How many pairs a verdict on a claim takes, from a pilot's spreads or from stated ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.judging.frame import Spread
+    from harness.judging.planning import Outlook
+    from harness.judging.rule import Rule
+
+NAME = "plan"
+HELP = "pairs that a claim needs for a verdict, and the width that some pairs give"
+SEEDS = (
+    "Seeds do not replace pairs: more generations of the same pairs take out the luck within a "
+    "pair,\nand leave untouched how pairs differ. Spend on pairs."
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--claim", required=True, metavar="ID", help="of a claim in the claims folder")
+    add("--model", metavar="M", help="that the pilot ran on; needed unless --spread is given")
+    add("--cell", metavar="ID", help="one cell of the claim only")
+    add(
+        "--pilot",
+        type=Path,
+        default=Path("reports/latest"),
+        metavar="DIR",
+        help="folder of a run that judged the claim (%(default)s)",
+    )
+    add(
+        "--pilot-pairs",
+        type=int,
+        metavar="N",
+        help="run the claim on N pairs first, into the pilot's folder",
+    )
+    add("--spread", type=float, metavar="S", help="instead of a pilot: of A - T D, over mean D")
+    add("--gap-spread", type=float, default=0.5, metavar="S", help="of D, over its mean (0.5)")
+    add("--transfer", type=float, metavar="T", help="the true value to assume (the pilot's own)")
+    add("--power", type=float, default=0.8, metavar="P", help="%(default)s")
+    add("--pairs", type=int, action="append", default=[], metavar="N", help="repeatable")
+    add("--claims", default="claims", metavar="PATH", help="where the claims are (%(default)s)")
+
+
+class _Asked(NamedTuple):
+    """One part of a cell to be planned for."""
+
+    title: str
+    share: str
+    rule: Rule
+    spreads: list[Spread]
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print, for each part of each cell, what numbers of pairs would give."""
+    if not 0 < given.power < 1:
+        raise UsageError(f"power {given.power}: expected above 0 and below 1")
+    asked = list(_stated(given) if given.spread is not None else _piloted(given))
+    for one in asked:
+        print("\n".join(_lines(one, given)), end="\n\n")
+    print(SEEDS)
+    return 0
+
+
+def _lines(one: _Asked, given: argparse.Namespace) -> list[str]:
+    from harness.judging.planning import at_value, estimate_of, expected_word, outlook, pairs_for
+
+    rule, spreads = one.rule, one.spreads
+    if given.transfer is not None:
+        spreads = [at_value(spread, rule, given.transfer) for spread in spreads]
+    value, word = estimate_of(spreads[0], rule), expected_word(spreads, rule)
+    smallest = min(rule.region.edges, key=lambda edge: abs(edge[0] - value))[0]
+    lines = [
+        one.title,
+        f"  {rule.estimand} assumed {value:.3f}, region {rule.region}, {one.share}",
+    ]
+    found = pairs_for(spreads, rule, word, given.power)
+    rows = [outlook(spreads, rule, pairs) for pairs in sorted(given.pairs)]
+    rows += [found] if found else []
+    if rows:
+        lines.append(
+            f"  {'pairs':>6}  {'supp.':>6} {'refut.':>6} {'incon.':>6} {'inval.':>6}  width"
+        )
+        lines += [_row(row) for row in sorted(rows, key=lambda row: row.pairs)]
+    if found:
+        lines.append(f"  {given.power:.0%} power for *{word}* at about {found.pairs} pairs")
+    else:
+        lines.append(
+            f"  no number of pairs that is within reach gives *{word}* with {given.power:.0%} "
+            f"power: the nearest edge, {smallest:g}, is {abs(value - smallest):.3f} away, or a "
+            "control or the gap stands against it"
+        )
+    return lines
+
+
+def _row(row: Outlook) -> str:
+    words = " ".join(f"{rate:>6.0%}" for rate in row.rates.values())
+    return f"  {row.pairs:>6}  {words}  {row.width:.3f}"
+
+
+def _stated(given: argparse.Namespace) -> Iterator[_Asked]:
+    from harness.commands.collect import claim_by_id
+    from harness.judging.multiplicity import Share
+    from harness.judging.planning import stated
+    from harness.judging.rule import Rule
+
+    claim, cells = claim_by_id(given.claims, given.claim)
+    if given.transfer is None:
+        raise UsageError("--spread: needs --transfer, the true value to assume")
+    share = Share.of(claim, cells)
+    for part in claim.parts:
+        if part.estimand != "transfer":
+            raise UsageError(
+                f"claim {claim.id!r}: {part} needs a pilot, --spread is for transfers only"
+            )
+        yield _Asked(
+            f"{claim.id}: {part} (no pilot: spreads as stated, no controls)",
+            f"judged at {share.alpha:.4g}, as {share}",
+            Rule(part.region, margin=claim.margin, alpha=share.alpha, alpha_refuted=share.alpha),
+            [stated(given.transfer, given.spread, given.gap_spread)],
+        )
+
+
+def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
+    if given.model is None:
+        raise UsageError("--model is needed, as a pilot is one of a model (or give --spread)")
+    if given.pilot_pairs is not None:
+        from harness.commands.collect import run_pilot
+
+        run_pilot(given.claims, given.claim, given.model, given.pilot_pairs, given.pilot)
+    cells = [
+        one
+        for one in _evidence(given.pilot)
+        if (one["claim"], one["model"]) == (given.claim, given.model)
+        and given.cell in (None, one["cell"])
+    ]
+    if not cells:
+        which = f"claim {given.claim!r}" + (f", cell {given.cell!r}" if given.cell else "")
+        raise UsageError(
+            f"{given.pilot}: no evidence of {which} on {given.model}; expected a run that judged "
+            "it: give --pilot-pairs 20 to have it run, or --spread and --transfer for none"
+        )
+    for one in cells:
+        yield from _of_cell(one)
+
+
+def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
+    from harness.claim import Region
+    from harness.judging.frame import Spread
+    from harness.judging.rule import Rule
+    from harness.outcome import Outcome
+
+    alpha, parts = one["multiplicity"]["alpha"], one["parts"]
+    claimed = sum(not part["given"] for part in parts)
+    for part in parts:
+        spreads = [Spread(**spread) for spread in part["spreads"]]
+        title = (
+            f"{one['claim']}, cell {one['cell']} on {one['model']}: {part['outcome']['name']} "
+            f"(pilot of {one['pairs']} pairs x {one['seeds']} seeds: {part['verdict']})"
+        )
+        if not spreads:
+            raise UsageError(f"{title}: nothing was measured ({one['reason']}), so nothing to plan")
+        low, high = part["region"]["low"], part["region"]["high"]
+        ends = {name: end for name, end in (("low", low), ("high", high)) if end is not None}
+        geometry = Outcome.parse(part["outcome"]["name"]).is_geometry
+        rule = Rule(
+            Region(**ends),
+            part["estimand"],
+            "either" if geometry else "up",
+            part["region"]["margin"],
+            alpha,
+            alpha / (1 if part["given"] else claimed),
+        )
+        how = one["multiplicity"]
+        share = f"judged at {alpha:.4g}, as one of {how['size']} in {how['family']!r}"
+        yield _Asked(title, share, rule, spreads)
+
+
+def _evidence(folder: Path) -> Sequence[dict[str, Any]]:
+    path = folder / "evidence.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); expected the evidence of a run: give "
+            "--pilot-pairs 20 to have one run, or --spread and --transfer for none"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path}: no JSON ({error}), expected the evidence of a run") from error
+    if not isinstance(content, dict) or not isinstance(content.get("evidence"), list):
+        raise UsageError(f"{path}: no list under `evidence`, expected the evidence of a run")
+    return list(content["evidence"])
