@@ -20,9 +20,16 @@ from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
 from harness.judging.checks import INSTRUMENT_CHECKS, Check
 from harness.judging.estimand import NEEDED, Direction
-from harness.judging.instrument import Observed, full_swap_checks, instrument_checks
+from harness.judging.instrument import (
+    Observed,
+    clusters_ignored,
+    full_swap_checks,
+    instrument_checks,
+    substring_markers,
+)
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict
+from harness.measure.behavior import scorer_of
 from harness.models.load import LoadedModel
 from harness.outcome import Outcome
 from harness.provenance import provenance
@@ -211,9 +218,16 @@ class ModelStudy:
         roles: Mapping[str, Arm],
         likelihoods: Mapping[Any, Likelihood],
     ) -> list[Check]:
+        scorers = [
+            scorer
+            for outcome in cell.outcomes
+            if (scorer := scorer_of(outcome.name, self.task)) is not None
+        ]
         if not cell.patches:
-            made = full_swap_checks(self._observed(trials, roles, [], []))
-            names = {check.name for check in made}
+            seen = self._observed(trials, roles, [], [])
+            made = [*full_swap_checks(seen), substring_markers(seen, scorers)]
+            # What is judged is clustered without a patch, too: that check is made with the table.
+            names = {*(check.name for check in made), "clusters-ignored"}
             nothing = "does not apply: nothing is patched"
             return [
                 *made,
@@ -227,7 +241,7 @@ class ModelStudy:
         seen = self._observed(trials, roles, identity, list(likelihoods.values()))
         scores_text = any(outcome.is_text for outcome in cell.outcomes)
         return [
-            *instrument_checks(seen, scores_text=scores_text),
+            *instrument_checks(seen, scores_text=scores_text, scorers=scorers),
             *self._missing_controls(cell, roles),
         ]
 
@@ -284,7 +298,7 @@ class ModelStudy:
                     part,
                     of=len(cell.claim.parts) if is_claimed else 1,
                     margin=cell.claim.margin,
-                    checks=[*checks, *lost],
+                    checks=[*checks, clusters_ignored(whole, self.pairs), *lost],
                     direction=direction,
                 )
             )
