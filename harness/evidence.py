@@ -27,6 +27,8 @@ class Evidence:
     interval: [low, high] at `level`; interval_other at the other of the two levels.
     trials: counts planned, run, failed. likelihoods: teacher-forced measurements made.
     fired: by role, tensors planned and written, numbers changed, before and while generating.
+    scorer: the task's scorer, measured: how it tells source from base texts (AUC, false positives,
+    each with its interval), and by role the share of the score that comes from repetition.
     repetition, geometry: by role, beside every verdict; `reach` says what geometry can tell here.
     texts: one example of base, source and patched, chosen by the rule it states. arms: the id of
     the arm that stood in each role.
@@ -65,6 +67,7 @@ class Evidence:
     likelihoods: int
     fired: dict[str, dict[str, int]]
     repetition: dict[str, dict[str, float]]
+    scorer: dict[str, Any]
     geometry: list[dict[str, Any]]
     checks: list[dict[str, Any]]
     texts: dict[str, Any]

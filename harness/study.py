@@ -33,7 +33,7 @@ from harness.measure.behavior import scorer_of
 from harness.models.load import LoadedModel
 from harness.outcome import Outcome
 from harness.provenance import provenance
-from harness.record import Found, Setting, evidence_of, not_judged
+from harness.record import Found, Setting, evidence_of, not_judged, scorer_on_ends
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from harness.run.forced import ForcedRuns
 from harness.run.likelihood import Likelihood
@@ -146,7 +146,19 @@ class ModelStudy:
 
     @cached_property
     def _setting(self) -> Setting:
-        return Setting(self.runner, self.pairs, self.n_seeds, self.provenance, self.planned)
+        return Setting(
+            self.runner,
+            self.pairs,
+            self.n_seeds,
+            self.provenance,
+            self.planned,
+            lambda: self._scorer,
+        )
+
+    @cached_property
+    def _scorer(self) -> dict[str, Any]:
+        """The task's scorer on source and base texts, which all cells share."""
+        return scorer_on_ends(self.task, self.pairs, self._shared)
 
     @cached_property
     def _lengths(self) -> list[tuple[int, int]]:
