@@ -1,6 +1,6 @@
 """The instrument's own checks, computed from what the run recorded.
 
-Each says what it compared, and each can fail: `tests/judging/test_instrument.py` injects defects.
+Each says what it compared, and each can fail: `tests/judging/defects.py` has what makes it.
 A failure makes the verdict *invalid*; it is never a finding about the model.
 """
 

@@ -182,9 +182,14 @@ def _bootstrap(
 
 
 def _why_no_spread(source: Sequence[Scored], base: Sequence[Scored]) -> str:
-    if len({one.score for one in (*source, *base)}) == 1:
-        return "all scores are equal, so no resample has another AUC"
-    return "no resample has another AUC, as where the scores do not overlap"
+    above, below = ({one.score for one in some} for some in (source, base))
+    if len(above | below) == 1:
+        why = "all scores are equal: "
+    elif min(above) > max(below) or max(above) < min(below):
+        why = "source and base scores do not overlap: "
+    else:
+        why = ""
+    return f"{why}no resample has another AUC"
 
 
 def _by_cluster(
