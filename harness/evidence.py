@@ -33,6 +33,8 @@ class Evidence:
     found, and how many of the planned pairs were spared.
     trials: counts planned, run, failed. likelihoods: teacher-forced measurements made.
     fired: by role, tensors planned and written, numbers changed, before and while generating.
+    scorer: the task's scorer, measured: how it tells source from base texts (AUC, false positives,
+    each with its interval), and by role the share of the score that comes from repetition.
     repetition, geometry: by role, beside every verdict; `reach` says what geometry can tell here.
     texts: one example of base, source and patched, chosen by the rule it states. arms: the id of
     the arm that stood in each role.
@@ -72,6 +74,7 @@ class Evidence:
     likelihoods: int
     fired: dict[str, dict[str, int]]
     repetition: dict[str, dict[str, float]]
+    scorer: dict[str, Any]
     geometry: list[dict[str, Any]]
     checks: list[dict[str, Any]]
     texts: dict[str, Any]

@@ -16,6 +16,7 @@ from harness.judging.instrument import near_ties
 from harness.judging.parts import Combined
 from harness.judging.result import Verdict, Word
 from harness.measure.behavior import behavior
+from harness.measure.separation import Scored, repetition_share, separation
 from harness.models.load import LoadedModel
 from harness.outcome import LATE, Outcome
 from harness.reach import classify
@@ -26,7 +27,7 @@ from harness.run.sampling import NEAR_TIE
 from harness.run.scores import geometry_score
 from harness.run.trial import Trial
 from harness.spec import Patch, resolve_heads, resolve_layers
-from harness.tasks.task import Pair, Task
+from harness.tasks.task import Pair, Task, clusters_of
 from harness.verdicts import Beside, Judged
 
 SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
@@ -35,13 +36,18 @@ SHOWN_ROLES = ("base", "source", "patched", "versus")
 
 
 class Setting(NamedTuple):
-    """What every cell of a study shares. planned: how many trials of an arm a cell has."""
+    """What every cell of a study shares.
+
+    planned: how many trials of an arm a cell has. scorer: what `scorer_on_ends` says, to be asked
+    once base and source were run.
+    """
 
     runner: Runner
     pairs: Sequence[Pair]
     n_seeds: int
     provenance: dict[str, Any]
     planned: Callable[[Arm], int]
+    scorer: Callable[[], dict[str, Any]]
 
     @property
     def model(self) -> LoadedModel:
@@ -166,6 +172,7 @@ def evidence_of(
         likelihoods=len(likelihoods),
         fired={role: _fired(trials[role]) for role in trials if role in roles and trials[role]},
         repetition={r: _repetition(study, trials[r]) for r in SHOWN_ROLES if trials.get(r)},
+        scorer=_scorer(study, trials),
         geometry=[_geometry(study, cell, shown, trials) for shown in SHOWN_GEOMETRY]
         if trials
         else [],
@@ -296,6 +303,41 @@ def _repetition(study: Setting, trials: Sequence[Trial]) -> dict[str, float]:
         "repeated_4grams": statistics.fmean(one.repeated_4grams for one in seen),
         "degenerate": statistics.fmean(one.degenerate for one in seen),
         "words": statistics.fmean(one.words for one in seen),
+    }
+
+
+def scorer_on_ends(
+    task: Task, pairs: Sequence[Pair], trials: Mapping[str, Sequence[Trial]]
+) -> dict[str, Any]:
+    """The task's scorer on what source and base generated: see `measure.separation`."""
+    source, base = (
+        [Scored(t.pair, t.seed, task.scorer(t.text)) for t in trials[role]]
+        for role in ("source", "base")
+    )
+    return {
+        "name": task.scorer.name,
+        "unit": task.scorer.unit,
+        **separation(source, base, clusters_of(pairs)).to_dict(),
+        "repetition_share": _repetition_shares(task, trials, ("base", "source")),
+    }
+
+
+def _scorer(study: Setting, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
+    """The scorer on the ends, and on a cell's own arms; nothing where nothing was run."""
+    if not trials:
+        return {}
+    ends = study.scorer()
+    own = _repetition_shares(study.task, trials, ("patched", "versus"))
+    return {**ends, "repetition_share": {**ends["repetition_share"], **own}}
+
+
+def _repetition_shares(
+    task: Task, trials: Mapping[str, Sequence[Trial]], roles: Sequence[str]
+) -> dict[str, float | None]:
+    return {
+        role: repetition_share((trial.text for trial in trials[role]), task.scorer)
+        for role in roles
+        if trials.get(role)
     }
 
 

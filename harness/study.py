@@ -18,10 +18,16 @@ from harness.errors import UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
 from harness.judging.checks import INSTRUMENT_CHECKS, Check
-from harness.judging.instrument import Observed, full_swap_checks, instrument_checks
+from harness.judging.instrument import (
+    Observed,
+    full_swap_checks,
+    instrument_checks,
+    substring_markers,
+)
+from harness.measure.behavior import scorer_of
 from harness.models.load import LoadedModel
 from harness.provenance import provenance
-from harness.record import Found, Look, Setting, evidence_of, not_judged
+from harness.record import Found, Look, Setting, evidence_of, not_judged, scorer_on_ends
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from harness.run.forced import ForcedRuns
 from harness.run.likelihood import Likelihood
@@ -150,7 +156,7 @@ class ModelStudy:
         likelihoods = self._likelihoods(cell, roles)
         checks = self._instrument(cell, trials, roles, likelihoods)
         tables = {part: self._tables.of_part(trials, part, likelihoods) for part in cell.parts}
-        return trials, likelihoods, judge_cell(cell, tables, checks, self.task)
+        return trials, likelihoods, judge_cell(cell, tables, checks, self.task, self.pairs)
 
     def _looks(self, claim: Claim) -> list[int]:
         """Numbers of pairs at which a claim is judged here: its looks, as far as pairs go."""
@@ -168,7 +174,19 @@ class ModelStudy:
 
     @cached_property
     def _setting(self) -> Setting:
-        return Setting(self.runner, self.pairs, self.n_seeds, self.provenance, self.planned)
+        return Setting(
+            self.runner,
+            self.pairs,
+            self.n_seeds,
+            self.provenance,
+            self.planned,
+            lambda: self._scorer,
+        )
+
+    @cached_property
+    def _scorer(self) -> dict[str, Any]:
+        """The task's scorer on source and base texts, which all cells share."""
+        return scorer_on_ends(self.task, self.pairs, self._shared)
 
     @cached_property
     def _lengths(self) -> list[tuple[int, int]]:
@@ -238,9 +256,16 @@ class ModelStudy:
         roles: Mapping[str, Arm],
         likelihoods: Likelihoods,
     ) -> list[Check]:
+        scorers = [
+            scorer
+            for outcome in cell.outcomes
+            if (scorer := scorer_of(outcome.name, self.task)) is not None
+        ]
         if not cell.patches:
-            made = full_swap_checks(self._observed(trials, roles, [], []))
-            names = {check.name for check in made}
+            seen = self._observed(trials, roles, [], [])
+            made = [*full_swap_checks(seen), substring_markers(seen, scorers)]
+            # What is judged is clustered without a patch, too: that check is made with the table.
+            names = {*(check.name for check in made), "clusters-ignored"}
             nothing = "does not apply: nothing is patched"
             return [
                 *made,
@@ -254,7 +279,7 @@ class ModelStudy:
         seen = self._observed(trials, roles, identity, list(likelihoods.values()))
         scores_text = any(outcome.is_text for outcome in cell.outcomes)
         return [
-            *instrument_checks(seen, scores_text=scores_text),
+            *instrument_checks(seen, scores_text=scores_text, scorers=scorers),
             *self._missing_controls(cell, roles),
         ]
 

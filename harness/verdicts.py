@@ -16,6 +16,7 @@ from harness.cell import Cell
 from harness.claim import Part
 from harness.judging.checks import Check, instrument_failures
 from harness.judging.estimand import NEEDED, Direction
+from harness.judging.instrument import clusters_ignored
 from harness.judging.multiplicity import Share, best_of_k
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict, Word
@@ -25,7 +26,7 @@ from harness.outcome import Outcome
 from harness.run.scores import Likelihoods, scored
 from harness.run.table import trials_frame
 from harness.run.trial import Trial
-from harness.tasks.task import Task
+from harness.tasks.task import Pair, Task
 
 Trials = dict[str, list[Trial]]
 """By role: base, source, patched, a control's name."""
@@ -107,14 +108,22 @@ class Tables:
 
 
 def judge_cell(
-    cell: Cell, tables: Mapping[Part, pd.DataFrame], checks: Sequence[Check], task: Task
+    cell: Cell,
+    tables: Mapping[Part, pd.DataFrame],
+    checks: Sequence[Check],
+    task: Task,
+    pairs: Sequence[Pair],
 ) -> Judged:
-    """A verdict for each part of a cell, and the claim's word."""
+    """A verdict for each part of a cell, and the claim's word.
+
+    pairs: those that were asked for, by whose prompts the tables are to be clustered.
+    """
+    checked = {part: [*checks, clusters_ignored(tables[part], pairs)] for part in cell.parts}
 
     share = cell.share
 
     def at(alpha: float) -> list[Verdict]:
-        return [_judge_one(cell, part, tables[part], checks, alpha) for part in cell.parts]
+        return [_judge_one(cell, part, tables[part], checked[part], alpha) for part in cell.parts]
 
     verdicts = [
         _at_its_share(verdict, share, _of(cell, part))
@@ -122,7 +131,7 @@ def judge_cell(
     ]
     combined = _combined(cell, verdicts, share.alpha)
     raw = combined if share.alpha == ALPHA else _combined(cell, at(ALPHA), ALPHA)
-    beside = [_beside(cell, part, tables[part], checks, task) for part in cell.parts]
+    beside = [_beside(cell, part, tables[part], checked[part], task) for part in cell.parts]
     return Judged(verdicts, combined, raw.word, beside)
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness import record as record_module
 from harness.cell import Cell
 from harness.claim import Claim, Part, Region
 from harness.errors import UsageError
 from harness.evidence import Evidence, to_json
+from harness.measure.separation import auc, repetition_share
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation
 from harness.run.arms import BASE, SOURCE, patched
@@ -273,6 +275,57 @@ def test_evidence_of_every_kind_is_plain_json_with_every_field(kind: str, judge:
         assert {"outcome", "estimand", "region", "verdict", "estimate", "truth"} <= set(part)
     assert again["trials"]["failed"] == 0
     assert again["provenance"]["weights_sha"]
+
+
+# --- the scorer is measured too -------------------------------------------------------------
+
+
+def test_the_scorer_is_measured_on_the_texts_that_were_generated(
+    judge: Judge, runner: Runner
+) -> None:
+    evidence = judge(claim(transfer=Region(0.1, 0.9)), HERE)
+    pairs, scorer = runner.task.first_pairs(40), runner.task.scorer
+    texts = {
+        role: [trial.text for trial in runner.run([arm], pairs, [0])]
+        for role, arm in {"base": BASE, "source": SOURCE, "patched": patched(HERE)}.items()
+    }
+    scores = {role: list(map(scorer, some)) for role, some in texts.items()}
+    found = evidence.scorer
+    assert found["auc"] == auc(scores["source"], scores["base"])
+    assert found["false_positives"] == sum(score > 0 for score in scores["base"]) > 0
+    assert (found["name"], found["by"], found["clusters"]) == ("lexicon", "pair", 40)
+    assert found["repetition_share"] == {
+        role: repetition_share(some, scorer) for role, some in texts.items()
+    }
+
+
+def test_base_and_source_texts_are_measured_once_a_study(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    real = record_module.separation
+    monkeypatch.setattr(
+        record_module, "separation", lambda *args: calls.append(args) or real(*args)
+    )
+    study = ModelStudy(runner, n_pairs=40, n_seeds=1)
+    one, other = (
+        study.judge(Cell.of(claim(transfer=Region(0.1, 0.9)), "cell", patch))[0].scorer
+        for patch in (HERE, ELSEWHERE)
+    )
+    assert len(calls) == 1
+    shares = [found.pop("repetition_share") for found in (one, other)]
+    assert one == other
+    assert all(set(share) == {"base", "source", "patched"} for share in shares)
+
+
+def test_a_second_patch_has_its_share_and_a_claim_without_a_patch_none(judge: Judge) -> None:
+    two = judge(claim(difference=Region(low=0.1)), HERE, ELSEWHERE)
+    assert set(two.scorer["repetition_share"]) == {"base", "source", "patched", "versus"}
+    assert set(judge(claim(gap=Region(low=0.01))).scorer["repetition_share"]) == {"base", "source"}
+
+
+def test_a_cell_that_was_not_run_has_no_scorer_measured(judge: Judge) -> None:
+    assert judge(claim(transfer=Region(0.5, 1.5)), Patch("kv", "all", "all")).scorer == {}
 
 
 # --- what cannot say anything is not run -----------------------------------------------------

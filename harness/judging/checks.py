@@ -20,6 +20,8 @@ INSTRUMENT_CHECKS = (
     "prompt-drift",
     "prompt-scored",
     "degenerate-text",
+    "substring-markers",
+    "clusters-ignored",
 )
 """Checks of the instrument, which a table of scores alone cannot make."""
 

@@ -1,15 +1,21 @@
 """The instrument's own checks, computed from what the run recorded.
 
-Each says what it compared, and each can fail: `tests/judging/test_instrument.py` injects defects.
+Each says what it compared, and each can fail: `tests/judging/defects.py` has what makes it.
 A failure makes the verdict *invalid*; it is never a finding about the model.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+
 from harness.judging.checks import Check
+from harness.judging.fieller import Floats
+from harness.judging.frame import ARMS, groupings
 from harness.measure.behavior import behavior
 from harness.models.load import LoadedModel
 from harness.patch.plan import Footprint
@@ -18,7 +24,8 @@ from harness.run.likelihood import Likelihood
 from harness.run.oracle import TOLERANCE
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
-from harness.tasks.task import Pair, Task
+from harness.tasks.scorers import Scorer, inside_words, placed_words
+from harness.tasks.task import Pair, Task, clusters_of
 
 _UNPATCHED = ("base", "source", "full-swap")
 _JUDGED = ("patched", "versus", "self-patch")
@@ -55,10 +62,14 @@ class Observed:
     store_unchanged: bool
 
 
-def instrument_checks(seen: Observed, *, scores_text: bool) -> list[Check]:
-    """All instrument checks of a cell, in the order of `checks.INSTRUMENT_CHECKS`.
+def instrument_checks(
+    seen: Observed, *, scores_text: bool, scorers: Sequence[Scorer] = ()
+) -> list[Check]:
+    """All instrument checks of a cell's run, in the order of `checks.INSTRUMENT_CHECKS`.
 
+    The one that is left, `clusters_ignored`, is of the table that is judged, not of the run.
     scores_text: whether the claim rests on generated text, which then must not be degenerate.
+    scorers: those that the claim rests on, which then must count whole words.
     """
     patching = {r: t for r, t in seen.roles.items() if r not in _UNPATCHED}
     controls = {role: t for role, t in patching.items() if role not in _JUDGED}
@@ -81,6 +92,7 @@ def instrument_checks(seen: Observed, *, scores_text: bool) -> list[Check]:
         degenerate_text(seen)
         if scores_text
         else Check("degenerate-text", True, "does not apply: no outcome is read from text"),
+        substring_markers(seen, scorers),
     ]
     return [*checks, likelihood_oracle(seen)] if seen.likelihoods else checks
 
@@ -245,7 +257,7 @@ def degenerate_text(seen: Observed) -> Check:
     shares = {
         role: sum(behavior(t.text, seen.task).degenerate for t in seen.roles[role])
         / max(1, len(seen.roles[role]))
-        for role in ("base", "source", "patched", "versus")
+        for role in ARMS
         if role in seen.roles
     }
     shown = ", ".join(f"{role} {share:.1%}" for role, share in shares.items())
@@ -254,6 +266,73 @@ def degenerate_text(seen: Observed) -> Check:
         max(shares.values()) <= limit,
         f"texts of which over half of the 4-grams repeat: {shown}; at most {limit:.0%} wanted",
     )
+
+
+def substring_markers(seen: Observed, scorers: Sequence[Scorer]) -> Check:
+    """What a scorer counted in the texts that are judged is words, and no part of one.
+
+    scorers: those that the claim rests on; the check does not apply where there is none.
+    """
+    if not scorers:
+        return Check("substring-markers", True, "does not apply: no outcome counts words of a text")
+    counted, inside = 0, Counter[str]()
+    for text in (t.text for role in ARMS for t in seen.roles.get(role, ())):
+        for hits in (scorer.hits(text) for scorer in scorers):
+            counted += len(hits)
+            inside.update(_within(text, *hit) for hit in inside_words(text, hits))
+    such_as = ", such as " + ", ".join(what for what, _ in inside.most_common(3)) if inside else ""
+    return Check(
+        "substring-markers",
+        not inside,
+        f"{inside.total()} of {counted} hits of the scorer "
+        f"{' and '.join(dict.fromkeys(scorer.name for scorer in scorers))} stand inside other "
+        f"words{such_as}",
+    )
+
+
+def _within(text: str, start: int, stop: int) -> str:
+    """A hit and the words that it touches, to be shown."""
+    words = [w.word for w in placed_words(text) if w.start < stop and w.stop > start]
+    return f"{text[start:stop].lower()!r} in {' '.join(words)!r}"
+
+
+def clusters_ignored(frame: pd.DataFrame, pairs: Sequence[Pair]) -> Check:
+    """The table that is judged is clustered by every prompt that its pairs share.
+
+    frame: the trials as `judge` gets them. Which prompts are shared is counted from the texts of
+    the pairs that were asked for, whatever the table says of them. Compared are what the table is
+    grouped by, the number of clusters, and each judged arm's means by cluster.
+    """
+    wanted, found = clusters_of(pairs), groupings(frame)
+    sizes = {by: len(set(cluster.values())) for by, cluster in wanted.items()}
+    same = {grouping.by: grouping.clusters for grouping in found} == sizes and all(
+        _same_means(grouping.scores, frame, wanted[grouping.by]) for grouping in found
+    )
+    judged_by = _sizes({grouping.by: grouping.clusters for grouping in found})
+    asked = "the pairs share no prompt" if "pair" in sizes else f"prompts shared: {_sizes(sizes)}"
+    but = "" if same or judged_by != _sizes(sizes) else ", but other pairs in a cluster"
+    return Check(
+        "clusters-ignored", same, f"{len(pairs)} pairs judged by {judged_by}{but}; {asked}"
+    )
+
+
+def _same_means(
+    scores: Mapping[str, Floats], frame: pd.DataFrame, cluster: Mapping[str, str]
+) -> bool:
+    """Whether means by cluster are those of these clusters, pair id to cluster, in any order."""
+    for arm in set(ARMS) & set(scores):
+        pairs = frame[frame["arm"] == arm].groupby("pair")["score"].mean()
+        means = pairs.groupby(pairs.index.map(cluster)).mean().to_numpy(dtype=float)
+        there = scores[arm][~np.isnan(scores[arm])]
+        if len(means) != len(there) or not np.allclose(
+            np.sort(means), np.sort(there), rtol=1e-9, atol=1e-12
+        ):
+            return False
+    return True
+
+
+def _sizes(clusters: Mapping[str, int]) -> str:
+    return " and ".join(f"{by} ({n})" for by, n in clusters.items())
 
 
 @dataclass(frozen=True)

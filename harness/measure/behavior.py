@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.tasks.scorers import Lexicon, Published, words_of
+from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
 from harness.tasks.task import Task
 
 NGRAM = 4
@@ -52,3 +52,13 @@ def behavior(text: str, task: Task) -> Behavior:
         repeated_4grams=repeated,
         degenerate=repeated > DEGENERATE_ABOVE or few_words,
     )
+
+
+def scorer_of(outcome: str, task: Task) -> Scorer | None:
+    """What counts an outcome's hits in a text; None for an outcome that counts none."""
+    scorers: dict[str, Scorer] = {
+        "behavior": task.scorer,
+        "score_lexicon": Lexicon(task.lexicon),
+        "score_published": Published(),
+    }
+    return scorers.get(outcome)

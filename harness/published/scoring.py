@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.published.defects import DEGENERATE, SUBSTRINGS, UNCALIBRATED
-from harness.tasks.scorers import PUBLISHED_MARKERS, Lexicon, Published, Scorer, words_of
+from harness.tasks import scorers
+from harness.tasks.scorers import (
+    PUBLISHED_MARKERS,
+    Lexicon,
+    Published,
+    Scorer,
+    inside_words,
+    words_of,
+)
 
 
 class Hit(NamedTuple):
@@ -36,6 +44,12 @@ class Markers:
         found = hits(text)
         return float(sum(self.substrings or hit.rule == "whole word" for hit in found))
 
+    def hits(self, text: str) -> tuple[scorers.Hit, ...]:
+        """The markers that count, where they stand."""
+        found = Published().hits(text)
+        inside = [] if self.substrings else inside_words(text, found)
+        return tuple(hit for hit in found if hit not in inside)
+
 
 @dataclass(frozen=True)
 class WithBonus:
@@ -51,6 +65,10 @@ class WithBonus:
     def __call__(self, text: str) -> float:
         return self.plain(text) + bonus(text)
 
+    def hits(self, text: str) -> tuple[scorers.Hit, ...]:
+        """What the other score counts; the bonus is for no stretch of the text."""
+        return self.plain.hits(text)
+
 
 def scorer_under(defects: Collection[str], lexicon: frozenset[str]) -> Scorer:
     """The score with these defects; with none, lexicon words per 100 words."""
@@ -62,8 +80,7 @@ def scorer_under(defects: Collection[str], lexicon: frozenset[str]) -> Scorer:
 
 def bonus(text: str) -> float:
     """The points that the published score gives for repetition alone."""
-    lowered = text.lower()
-    return Published()(text) - sum(marker in lowered for marker in PUBLISHED_MARKERS)
+    return Published().bonus(text)
 
 
 def hits(text: str) -> list[Hit]:

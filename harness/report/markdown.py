@@ -114,6 +114,19 @@ def _methods(evidence: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def _scorer(evidence: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The scorer as every cell of a model has it; `repeated`: its share from repetition, by arm."""
+    measured = [one["scorer"] for one in evidence if one["scorer"]]
+    if not measured:
+        return None
+    shares = [found["repetition_share"] for found in measured]
+    patched = [share["patched"] for share in shares if share.get("patched") is not None]
+    return {
+        **measured[0],
+        "repeated": _three({**shares[0], "patched": max(patched, default=None)}, 3),
+    }
+
+
 def _seed_rows(n_layers: int) -> list[dict[str, Any]]:
     """The seed's method x outcome, each cell marked; the order of columns is that of the seed."""
     rows: dict[tuple[str, str], list[str]] = {}
@@ -153,6 +166,7 @@ def _model(state: ClaimsSession, name: str) -> dict[str, Any]:
         "looks": [one for one in evidence if one["multiplicity"]["looks"]["planned"]],
         "best": max(shown, key=lambda one: float(one["texts"]["scores"]["patched"]), default=None),
         "methods": _methods(evidence),
+        "scorer": _scorer(evidence),
         "n_layers": (evidence or instrument)[0]["provenance"]["n_layers"],
         "seed_table": _seed_rows((evidence or instrument)[0]["provenance"]["n_layers"]),
         "provenance": (evidence or instrument)[0]["provenance"],

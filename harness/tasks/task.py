@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
@@ -121,6 +122,19 @@ class Task:
             others,
             key=lambda base: (base.family == pair.base.family, sha256(pair.id + base.sha)),
         )
+
+
+def clusters_of(pairs: Sequence[Pair]) -> dict[str, dict[str, str]]:
+    """By what pairs are clustered, and the cluster of each: pair id to the hash of a text.
+
+    By 'source', by 'base' or by both, where some of the pairs share such a text; else by 'pair'.
+    """
+    by = {
+        "source": {pair.id: pair.source.sha for pair in pairs},
+        "base": {pair.id: pair.base.sha for pair in pairs},
+    }
+    shared = {side: found for side, found in by.items() if len(set(found.values())) < len(found)}
+    return shared or {"pair": {pair.id: pair.id for pair in pairs}}
 
 
 def sha256(text: str) -> str:

@@ -165,3 +165,36 @@ def test_geometry_that_says_nothing_is_marked_so(every_kind: ClaimsSession) -> N
     assert [f"(*{one['reach']}*)" in rows["kv@25/32/last(16)"] for one in geometry] == [
         one["reach"] != "informative" for one in geometry
     ]
+
+
+def scorer_table(state: ClaimsSession) -> list[str]:
+    (found,) = [table for table in tables(report_of(state)) if table[0].startswith("| AUC |")]
+    assert len(found) == 3
+    return [cell.strip() for cell in found[2].strip("|").split("|")]
+
+
+def test_the_scorer_has_one_line_a_model(every_kind: ClaimsSession) -> None:
+    found = every_kind.evidence[0]["scorer"]
+    found.update(auc=0.9, interval=[0.8, 0.95], by="source", clusters=11, why=None)
+    found.update(false_positives=3, false_positive_interval=[0.1, 0.5])
+    shares = (0.25, 0.5, None)
+    for one, share in zip(every_kind.evidence, shares, strict=False):
+        one["scorer"]["repetition_share"] = {"base": 0.0, "source": 0.125, "patched": share}
+    assert scorer_table(every_kind) == [
+        "0.900",
+        "0.800 to 0.950, by source (11)",
+        "3 of 12 base texts",
+        "0.100 to 0.500",
+        "0.000, 0.500, 0.125",
+    ]
+
+
+def test_where_the_scorer_has_no_interval_it_is_said(state: ClaimsSession) -> None:
+    state.evidence[0]["scorer"].update(interval=None, why="all scores are equal")
+    assert scorer_table(state)[1] == "none: all scores are equal"
+
+
+def test_where_nothing_was_run_the_scorer_has_no_line(state: ClaimsSession) -> None:
+    for one in state.evidence:
+        one["scorer"] = {}
+    assert "### The scorer" not in report_of(state)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tasks.scorers import PUBLISHED_MARKERS, Lexicon, Published, words_of
+from harness.tasks.scorers import (
+    PUBLISHED_MARKERS,
+    Hit,
+    Lexicon,
+    Published,
+    Scorer,
+    Word,
+    inside_words,
+    placed_words,
+    words_of,
+)
 
 # As the seed experiment lists them.
 MARKERS = [
@@ -161,3 +171,70 @@ def test_scores_are_floats_with_a_name_and_a_unit(scorer: Published | Lexicon) -
     assert isinstance(scorer(""), float)
     assert scorer.name
     assert scorer.unit
+
+
+# --- hits: what was counted, and where -------------------------------------------------------
+
+
+def texts_of(scorer: Scorer, text: str) -> list[str]:
+    """The stretches that a scorer counted."""
+    return [text[hit.start : hit.stop] for hit in scorer.hits(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("One, two", [("one", "One"), ("two", "two")], id="case"),
+        pytest.param("a Gro\u00dfe", [("a", "a"), ("grosse", "Gro\u00dfe")], id="longer"),
+        pytest.param("\u1e9e a", [("ss", "\u1e9e"), ("a", "a")], id="one-letter-of-two"),
+        pytest.param("\ufb03 self", [("ffi", "\ufb03"), ("self", "self")], id="ligature"),
+        # Folded, the Turkish letter is an i and a dot that is no letter, which ends the word.
+        pytest.param("a\u0130b self", [("ai", "a\u0130"), ("b", "b"), ("self", "self")], id="dot"),
+    ],
+)
+def test_a_word_has_its_place_in_the_text_as_given(text: str, words: list[tuple[str, str]]) -> None:
+    found = placed_words(text)
+    assert [(word.word, text[word.start : word.stop]) for word in found] == words
+    assert [word.word for word in found] == words_of(text)
+
+
+def test_places_count_characters() -> None:
+    assert placed_words("\u00df, self-made") == [Word("ss", 0, 1), Word("self-made", 3, 12)]
+
+
+def test_the_lexicons_hits_are_its_words_each_time() -> None:
+    text = "Itself, SELF: the \u00df mirror; self selfish self-aware don't"
+    assert texts_of(lexicon, text) == ["SELF", "mirror", "self", "self-aware", "don't"]
+    assert lexicon.hits(text)[0] == Hit(8, 12)
+    assert not inside_words(text, lexicon.hits(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "hits", "inside"),
+    [
+        pytest.param("by itself", ["itself", "self"], ["self"], id="inside-another-marker"),
+        pytest.param("itself, the SELF", ["itself", "SELF"], [], id="a-word-if-it-is-one"),
+        pytest.param("a complex process", ["process"], [], id="a-word-of-plain-prose"),
+        pytest.param("processed, reprocess", ["process"], ["process"], id="once-a-marker"),
+        pytest.param("self-aware", ["self"], ["self"], id="a-part-of-a-compound"),
+        pytest.param("\u0130 by itself", ["itself", "self"], ["self"], id="longer-in-lower-case"),
+        pytest.param("nothing here", [], [], id="none"),
+    ],
+)
+def test_published_hits_are_its_markers_once_each(
+    text: str, hits: list[str], inside: list[str]
+) -> None:
+    assert texts_of(published, text) == hits
+    found = inside_words(text, published.hits(text))
+    assert [text[hit.start : hit.stop] for hit in found] == inside
+
+
+@pytest.mark.parametrize("hit", [Hit(0, 4), Hit(4, 8), Hit(1, 3), Hit(0, 9)])
+def test_a_hit_that_ends_inside_a_word_is_inside(hit: Hit) -> None:
+    text = "abcdefgh ij"
+    assert inside_words(text, [hit, Hit(0, 8), Hit(9, 11), Hit(0, 11)]) == [hit]
+
+
+def test_the_bonus_is_no_hit() -> None:
+    assert published.hits("the " * 50) == ()
+    assert published.bonus("the " * 50) == published("the " * 50) == 5

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.tasks.scorers import Lexicon, Published
-from harness.tasks.task import Pair, Pairing, Prompt, Task
+from harness.tasks.task import Pair, Pairing, Prompt, Task, clusters_of
 
 WORDS = frozenset({"rain"})
 
@@ -261,3 +261,33 @@ def test_a_task_checks_its_prompts_when_it_is_made(change: dict[str, object], me
 def test_an_id_may_stand_on_both_sides() -> None:
     task = replace(task_of(1, 1), sources=(Prompt("a", "f", "x"),), bases=(Prompt("a", "f", "y"),))
     assert len(task.pairs) == 1
+
+
+# --- clusters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "n", "clusters"),
+    [
+        pytest.param(task_of(3, 3, "one-to-one"), 3, {"pair": 3}, id="one-to-one"),
+        pytest.param(task_of(4, 3), 12, {"source": 4, "base": 3}, id="crossed"),
+        pytest.param(task_of(4, 3), 4, {"base": 3}, id="bases-only"),
+        pytest.param(task_of(3, 4), 4, {"source": 3}, id="sources-only"),
+        pytest.param(task_of(4, 3), 3, {"pair": 3}, id="too-few-to-share"),
+    ],
+)
+def test_pairs_are_clustered_by_the_texts_that_they_share(
+    task: Task, n: int, clusters: dict[str, int]
+) -> None:
+    pairs = task.first_pairs(n)
+    found = clusters_of(pairs)
+    assert {by: len(set(cluster.values())) for by, cluster in found.items()} == clusters
+    for by, cluster in found.items():
+        for one in pairs:
+            together = {pair.id for pair in pairs if cluster[pair.id] == cluster[one.id]}
+            texts = {
+                pair.id
+                for pair in pairs
+                if by != "pair" and getattr(pair, by).text == getattr(one, by).text
+            }
+            assert together == (texts or {one.id})
