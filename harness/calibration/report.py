@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.calibration.rows import COVERAGE, Row, groups, table, wilson
+from harness.calibration.rows import COVERAGE, Row, groups, table
 
 SYMMETRIC = 0.2
 """Largest skewness of a contrast that counts as symmetric."""
 _EDGES = ("at low edge", "at high edge")
+_LEAST_SKEW = 1e-3
+"""Left end of the figure's axis."""
 
 
 def write(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -65,49 +68,40 @@ def symmetric(rows: Sequence[Row]) -> list[Row]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Coverage and error rates at the edges, a point a cell with its 99.9% interval, as SVG.
+    """Coverage and error rates at the edges against skewness, a point a cell, as SVG.
 
-    The file is the same whenever the numbers are: no date, fixed ids, text as text.
+    Student's t is exact for normal scores; what is left of their skewness in a mean of n pairs,
+    skewness / sqrt(n), is what it does not know. The file is the same whenever the numbers are: no
+    date, fixed ids, text as text.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
+    shown = [row for row in rows if "skewness" in row.facts]
+    panels: tuple[tuple[str, tuple[str, ...], float], ...] = (
+        ("95% interval covers", ("covered",), 0.95),
+        ("supported, truth on an edge", tuple(f"supported {edge}" for edge in _EDGES), 0.05),
+        ("refuted, truth on an edge", tuple(f"refuted {edge}" for edge in _EDGES), 0.025),
+    )
     with matplotlib.rc_context({"svg.hashsalt": "kv-claims", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(10, 8), layout="constrained")
+        figure = Figure(figsize=(8, 9), layout="constrained")
         axes = figure.subplots(3, 1, sharex=True)
-        shown = [row for row in rows if {"covered"} <= set(row.counts)]
-        panels: tuple[tuple[str, tuple[str, ...], float], ...] = (
-            ("covered", ("covered",), 0.95),
-            ("supported, truth on an edge", tuple(f"supported {edge}" for edge in _EDGES), 0.05),
-            ("refuted, truth on an edge", tuple(f"refuted {edge}" for edge in _EDGES), 0.025),
-        )
         for axis, (title, rates, wanted) in zip(axes, panels, strict=True):
-            _panel(axis, shown, rates)
+            for name, some in groups(shown).items():
+                place = [max(_LEAST_SKEW, _skewness_of_mean(row)) for row in some]
+                worst = [max(row.rate(rate) for rate in rates) for row in some]
+                axis.plot(place, worst, ".", markersize=5, label=name)
             axis.set_ylabel(title)
+            axis.set_xscale("log")
             axis.axhline(wanted, color="0.3", linewidth=0.8, linestyle="--")
         axes[0].axhspan(*COVERAGE, color="0.9", zorder=0)
-        axes[-1].set_xlabel("cells, by group")
-        axes[0].legend(loc="lower left", fontsize="small", ncols=4)
+        axes[-1].set_xlabel("|skewness| / sqrt(pairs)")
+        axes[0].legend(loc="lower left", fontsize="small")
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _panel(axis: Any, rows: Sequence[Row], rates: Sequence[str]) -> None:
-    at = 0
-    for name, some in groups(rows).items():
-        points = [
-            (at + index, row.rate(rate), *wilson(row.counts[rate], row.studies))
-            for index, row in enumerate(some)
-            for rate in rates
-            if rate in row.counts
-        ]
-        at += len(some) + 2
-        if points:
-            place, rate_, low, high = np.array(points).T
-            # Rounding can put the rate a bit outside of its own interval at 0 and 1.
-            spread = np.maximum([rate_ - low, high - rate_], 0)
-            axis.errorbar(
-                place, rate_, yerr=spread, fmt=".", markersize=4, linewidth=0.6, label=name
-            )
+def _skewness_of_mean(row: Row) -> float:
+    return abs(float(row.facts["skewness"])) / math.sqrt(float(row.facts["pairs"]))
 
 
 def _group_table(rows: Sequence[Row]) -> str:

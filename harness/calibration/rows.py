@@ -64,8 +64,11 @@ class Row:
     @property
     def shortfalls(self) -> list[str]:
         """Where the cell is not as wanted, in words."""
+        size = " x ".join(
+            f"{self.facts[name]} {name}" for name in ("pairs", "seeds") if name in self.facts
+        )
         return [
-            f"{self.group}, {self.cell}: {self.rate(wanted.rate):.2%}, wanted {wanted}"
+            f"{self.group}, {self.cell} ({size}): {self.rate(wanted.rate):.2%}, wanted {wanted}"
             for wanted in self.wanted
             if wanted.falls_short(self.counts[wanted.rate], self.studies)
         ]

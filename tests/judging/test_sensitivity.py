@@ -420,3 +420,18 @@ def test_it_is_plain_json() -> None:
     assert first["sign_flips"][0]["side"] == "greater"
     assert first["sign_flips"][0]["resamples"] <= SIGN_FLIPS
     assert first["without_family"]["not_counted"] == {"all": "no pairs would be left"}
+
+
+def test_skewness_is_that_of_the_contrast_over_the_root_of_the_pairs() -> None:
+    """Of numbers with a long tail, by its definition; none where nothing varies."""
+    gap, tail = np.full(20, 2.0), np.zeros(20)
+    tail[0] = 1.0
+    base = np.arange(20.0)
+    arms = {"base": base, "source": base + gap, "patched": base + tail}
+    (lines,) = sensitivity(table(arms), TRANSFER, direction="up").lines
+    off = tail - tail.mean()
+    wanted = (off**3).mean() / (off**2).mean() ** 1.5 / 20**0.5
+    assert lines.skewness == pytest.approx(wanted)
+    same = {**arms, "patched": base + 0.5 * gap}
+    (lines,) = sensitivity(table(same), TRANSFER, direction="up").lines
+    assert lines.skewness is None
