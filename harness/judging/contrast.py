@@ -8,7 +8,7 @@ does the tests.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,10 @@ from harness.judging.fieller import Bools, Floats
 
 _NO_SPREAD = 1e-12
 _MOST_PAIRS = 10_000_000
+
+
+Side = Literal["greater", "less"]
+"""Of 0, on which the mean of a contrast is shown to lie."""
 
 
 class EdgeTests(NamedTuple):
@@ -42,24 +46,19 @@ def edge_tests(
     that varies by no more than their rounding does not vary. Left out: that of effect itself.
     """
     size = np.abs(effect) if size is None else size
-    contrasts = [effect - edge * gap for edge, _ in region.edges]
-    flat = np.array(
-        [
-            ~varies(contrast, size + np.abs(edge * gap))
-            for contrast, (edge, _) in zip(contrasts, region.edges, strict=True)
-        ]
-    )
-    tested = ~flat.any(0)
-    inside, outside = [], []
-    for contrast, (_, side) in zip(contrasts, region.edges, strict=True):
-        inside.append(one_sided(contrast, side, tested))
-        outside.append(one_sided(contrast, "less" if side == "greater" else "greater", tested))
+    edges = np.array([edge for edge, _ in region.edges])
+    edge = edges.reshape(-1, *[1] * effect.ndim)
+    contrasts = effect - edge * gap
+    flat = ~varies(contrasts, size + np.abs(edge * gap))
+    tested = np.broadcast_to(~flat.any(0), flat.shape)
+    above, below = (one_sided(contrasts, side, tested) for side in get_args(Side))
+    inner = np.array([side == "greater" for _, side in region.edges])
+    inner = inner.reshape(-1, *[1] * (effect.ndim - 1))
+    inside, outside = np.where(inner, above, below), np.where(inner, below, above)
     return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(outside, 0)), flat)
 
 
-def one_sided(
-    values: Floats, side: Literal["greater", "less"], where: Bools | np.bool_ = np.True_
-) -> Floats:
+def one_sided(values: Floats, side: Side, where: Bools | np.bool_ = np.True_) -> Floats:
     """Student's p that the mean of `values`, `[..., cluster]`, lies on a side of 0; `[...]`.
 
     where: what may be tested, `[...]`; NaN elsewhere, as scipy must not see what does not vary.

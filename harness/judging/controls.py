@@ -8,7 +8,7 @@ it is one of many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -58,12 +58,18 @@ class Controls(NamedTuple):
         return ~self.inside & ~self.outside
 
 
-def compare(scores: Mapping[str, Floats], arm: str, sign: Floats, rule: Rule) -> Controls:
-    """What a control does, beside base and beside the patched arm.
+def compare(
+    scores: Mapping[str, Floats], arms: Sequence[str], sign: Floats, rule: Rule
+) -> dict[str, Controls]:
+    """What each control does, beside base and beside the patched arm.
 
     scores: mean score by cluster of each arm, `[..., cluster]`; sign: as `orientation`.
     """
-    moved = between(scores, arm, "base", sign)
+    if not arms:
+        return {}
+    # All controls at once, `[control, ..., cluster]`: a test costs as much for one as for many.
+    every = {**scores, "control": np.stack([scores[arm] for arm in arms])}
+    moved = between(every, "control", "base", sign)
     low, high = ends(moved.effect, moved.unit, 1 - ALPHA)
     tests = edge_tests(moved.effect, moved.unit, _band(rule), moved.size)
     flat = tests.flat.any(0)
@@ -71,13 +77,20 @@ def compare(scores: Mapping[str, Floats], arm: str, sign: Floats, rule: Rule) ->
     within = np.abs(moved.estimate) < rule.margin
     inside = np.where(flat, within, tests.p_supported <= ALPHA)
     outside = np.where(flat, ~within, (high < -rule.margin) | (low > rule.margin))
-    apart = between(scores, "patched", arm, _side(rule) * sign)
+    apart = between(every, "patched", "control", _side(rule) * sign)
     apart = apart._replace(unit=moved.unit)
     tests = edge_tests(apart.effect, apart.unit, _AHEAD, apart.size)
     flat, ahead = tests.flat.any(0), np.mean(apart.effect, -1) > 0
     beyond = np.where(flat, ahead, tests.p_supported <= ALPHA)
-    behind = np.where(flat, ~ahead, tests.p_refuted <= ALPHA)
-    return Controls(moved, apart, low, high, inside, outside, beyond, behind & ~beyond)
+    behind = np.where(flat, ~ahead, tests.p_refuted <= ALPHA) & ~beyond
+    return {
+        arm: Controls(
+            Contrast(moved.effect[i], moved.unit, moved.size[i]),
+            Contrast(apart.effect[i], apart.unit, apart.size[i]),
+            *(found[i] for found in (low, high, inside, outside, beyond, behind)),
+        )
+        for i, arm in enumerate(arms)
+    }
 
 
 def gate(

@@ -116,11 +116,8 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
     ceiling = _ceiling(scores, sign) if rule.is_ratio else None
     tests = edge_tests(found.effect, found.unit, rule.region, found.size)
     weak = weakness(found.unit, 1 - ALPHA)
-    controls = {
-        arm: compare(scores, arm, sign, rule)
-        for arm in CONTROLS
-        if arm in scores and rule.has_controls
-    }
+    negative = [arm for arm in CONTROLS if arm in scores and rule.has_controls]
+    controls = compare(scores, negative, sign, rule)
     inside = tests.p_supported <= rule.alpha
     outside = (tests.p_refuted <= rule.alpha_refuted) & (
         weakness(found.unit, rule.refuted_level) < 1
