@@ -200,7 +200,7 @@ def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]
     rule, found = case.rule, decision.found
     unchanged = ""
     if not found.effect.any():
-        unchanged = f" (no pair {'changed' if rule.estimand == 'transfer' else 'differs'})"
+        unchanged = f" ({_none_seen(case.grouping.clusters, rule)})"
     if why == Why.INSIDE:
         return f"{rule.estimand} lies inside {rule.region}{unchanged}", None
     if why == Why.OUTSIDE:
@@ -224,6 +224,16 @@ def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]
         return told, None
     clusters = clusters_to_decide(decision.controls, standing, rule)
     return f"{told}; {_would_decide(case.pairs_of(clusters))}", clusters
+
+
+def _none_seen(clusters: int, rule: Rule) -> str:
+    """What is known where no pair changed: not that none ever does.
+
+    The exact one-sided bound on a share of which n draws show nothing, 1 - 0.05**(1/n).
+    """
+    most = 1 - ALPHA ** (1 / clusters)
+    seen = "no pair changed" if rule.estimand == "transfer" else "no pair differs"
+    return f"{seen}: at 95%, at most {most:.1%} of pairs do"
 
 
 def _would_decide(pairs: int | None) -> str:

@@ -90,7 +90,9 @@ def test_two_patches_that_change_no_pair_are_the_same_and_it_is_said() -> None:
     frame = table({**study.arms, "patched": study.base, "versus": study.base})
     verdict = judge(frame, SAME, estimand="difference")
     assert verdict.word == "supported"
-    assert verdict.reason == "difference lies inside [-0.1, 0.1] (no pair differs)"
+    assert verdict.reason == (
+        "difference lies inside [-0.1, 0.1] (no pair differs: at 95%, at most 7.2% of pairs do)"
+    )
 
 
 def test_two_patches_that_differ_by_rounding_alone_have_no_order() -> None:

@@ -380,7 +380,8 @@ def test_a_patch_that_changed_no_pair_is_judged_and_said(region: Region, word: W
     frame = table({**study.arms, "patched": study.base})
     verdict = judge(frame, region)
     assert verdict.word == word
-    assert verdict.reason.endswith("(no pair changed)")
+    # 1 - 0.05^(1/40): a share of which 40 draws show nothing, at 95%.
+    assert verdict.reason.endswith("(no pair changed: at 95%, at most 7.2% of pairs do)")
     assert verdict.estimate == 0.0
 
 
