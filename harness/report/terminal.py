@@ -124,7 +124,8 @@ def interval_text(one: dict[str, Any]) -> str:
     if one["interval"] is None:
         return "-"
     low, high = one["interval"]
-    return f"[{low:.3f}, {high:.3f}] {one['level']:.0%}"
+    # Levels of families are no whole percents.
+    return f"[{low:.3f}, {high:.3f}] {100 * one['level']:.3g}%"
 
 
 def region_text(region: dict[str, Any]) -> str:
