@@ -18,6 +18,8 @@ from harness.judging.fieller import Floats
 COLUMNS = ("pair", "arm", "seed", "score")
 ARMS = ("base", "source", "patched", "versus")
 CLUSTERS = ("cluster", "source", "base")
+_LARGEST = 1e50
+"""Of a score: the fourth powers in Fieller's formula then stay within what a float can hold."""
 
 
 class Grouping(NamedTuple):
@@ -59,17 +61,19 @@ def spread_of(grouping: Grouping, pairs: int) -> Spread | None:
 
 def check_frame(frame: pd.DataFrame) -> None:
     """Raise UsageError for missing columns, scores that are no numbers, or doubled trials."""
+    if not isinstance(frame, pd.DataFrame):
+        raise UsageError(f"trials: {type(frame).__name__}, expected a pandas DataFrame")
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise UsageError(f"trials: missing columns {missing}, expected {list(COLUMNS)}")
     if frame.empty:
         raise UsageError("trials: the table is empty, expected one row a trial")
+    if doubled_columns := sorted({*map(str, frame.columns[frame.columns.duplicated()])}):
+        raise UsageError(f"trials: columns {doubled_columns} more than once")
     for column in ("pair", "arm", "seed", *CLUSTERS):
-        if column in frame and (missing_key := frame[column].isna().to_numpy()).any():
-            raise UsageError(f"trials: no `{column}` in {_rows(frame, missing_key)}")
-    scores = pd.to_numeric(frame["score"], errors="coerce")
-    bad = ~np.isfinite(scores.to_numpy(dtype=float, na_value=np.nan))
-    if bad.any():
+        if column in frame:
+            _check_key(frame, column)
+    if (bad := ~np.isfinite(_numbers(frame["score"]))).any():
         raise UsageError(f"trials: scores that are not finite numbers in {_rows(frame, bad)}")
     doubled = frame.duplicated(["pair", "arm", "seed"], keep=False).to_numpy()
     if doubled.any():
@@ -77,6 +81,44 @@ def check_frame(frame: pd.DataFrame) -> None:
     for column in CLUSTERS:
         if column in frame and (frame.groupby("pair")[column].nunique(dropna=False) > 1).any():
             raise UsageError(f"trials: a pair with more than one `{column}`, expected one each")
+
+
+def check_sizes(frame: pd.DataFrame) -> None:
+    """Raise UsageError for scores of which some are too large, or all too small, to be judged."""
+    sizes = np.abs(_numbers(frame["score"]))
+    if (bad := sizes > _LARGEST).any():
+        raise UsageError(f"trials: scores above {_LARGEST:g} in {_rows(frame, bad)}")
+    if 0 < (largest := sizes.max()) < 1 / _LARGEST:
+        raise UsageError(
+            f"trials: the largest score is {largest:.3g}, expected at least {1 / _LARGEST:g}: "
+            "give them in a larger unit"
+        )
+
+
+def _check_key(frame: pd.DataFrame, column: str) -> None:
+    """Raise UsageError for a key that is missing, or keys that cannot be told apart and sorted."""
+    if (missing := frame[column].isna().to_numpy()).any():
+        raise UsageError(f"trials: no `{column}` in {_rows(frame, missing)}")
+    try:
+        sorted(frame[column].unique())
+    except TypeError as error:
+        types = sorted({type(value).__name__ for value in frame[column]})
+        raise UsageError(
+            f"trials: `{column}` of types {types}, expected one type, such as text"
+        ) from error
+
+
+def _numbers(scores: pd.Series) -> Floats:
+    """Scores as floats; NaN for what is no number. Raises UsageError for a type that has none."""
+    try:
+        if scores.dtype.kind in "cmM":  # complex numbers, spans, dates: pandas has floats of them
+            raise TypeError("not a number")
+        found = pd.to_numeric(scores, errors="coerce")
+        return found.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, OverflowError) as error:
+        raise UsageError(
+            f"trials: scores of type {scores.dtype} ({error}), expected finite numbers"
+        ) from error
 
 
 def holes(frame: pd.DataFrame, arms: list[str]) -> str:

@@ -100,11 +100,13 @@ def stated(value: float, noise: float, gap_spread: float) -> Spread:
     """A spread from two numbers, both as shares of source - base: of transfers, without controls.
 
     value: the transfer. noise: standard deviation over pairs of (patched - base) - value * gap.
-    gap_spread: that of the gap itself. Raises UsageError for a spread that is not above 0.
+    gap_spread: that of the gap itself. Raises UsageError for a spread that is not above 0, and
+    numbers that are not finite.
     """
-    if not noise > 0 or not gap_spread >= 0:
+    if not np.isfinite([value, noise, gap_spread]).all() or noise <= 0 or gap_spread < 0:
         raise UsageError(
-            f"spread {noise}, gap spread {gap_spread}: expected above 0, and at least 0"
+            f"transfer {value}, spread {noise}, gap spread {gap_spread}: expected finite numbers, "
+            "the spread above 0, the gap spread at least 0"
         )
     gap = gap_spread**2
     covariance = [
@@ -126,18 +128,15 @@ def _outlook(spread: Spread, rule: Rule, pairs: int) -> Outlook:
             f"{pairs} pairs make {clusters} clusters by {spread.by}, expected at least "
             f"{FEWEST_CLUSTERS}"
         )
-    # Seeded by nothing but the size, so that neighbours in a search share their luck.
-    rng = np.random.default_rng(clusters)
     counts, widths = dict.fromkeys(WORDS, 0), []
     at_once = max(1, _CHUNK // (clusters * len(spread.arms)))
-    left = STUDIES
-    while left:
-        now = min(left, at_once)
-        judged = decide(_draw(spread, rng, now, clusters), rule)
+    for first in range(0, STUDIES, at_once):
+        # Not seeded by the size: where all studies are drawn at once, sizes share their luck.
+        rng = np.random.default_rng(first)
+        judged = decide(_draw(spread, rng, min(at_once, STUDIES - first), clusters), rule)
         for word in WORDS:
             counts[word] += int(judged.has_word(word).sum())
         widths.append(_widths(judged))
-        left -= now
     rates: dict[Word, float] = {word: count / STUDIES for word, count in counts.items()}
     every = np.concatenate(widths)
     return Outlook(pairs, rates, float(np.median(np.where(np.isnan(every), np.inf, every))))
@@ -146,9 +145,10 @@ def _outlook(spread: Spread, rule: Rule, pairs: int) -> Outlook:
 def _draw(
     spread: Spread, rng: np.random.Generator, studies: int, clusters: int
 ) -> dict[str, Floats]:
-    shape = (studies, clusters)
+    """Mean scores of each arm, `[study, cluster]`; of more clusters, the first are the same."""
+    shape = (clusters, studies)
     drawn = rng.multivariate_normal(spread.means, spread.covariance, shape, method="svd")
-    return {arm: drawn[..., number] for number, arm in enumerate(spread.arms)}
+    return {arm: np.ascontiguousarray(drawn[..., n].T) for n, arm in enumerate(spread.arms)}
 
 
 def _widths(judged: Decision) -> Floats:

@@ -40,7 +40,15 @@ from harness.judging.decide import (
 )
 from harness.judging.estimand import NEEDED, Contrast, Direction, formula, orientation
 from harness.judging.fieller import Floats, Interval, fieller
-from harness.judging.frame import ARMS, Grouping, check_frame, groupings, holes, spread_of
+from harness.judging.frame import (
+    ARMS,
+    Grouping,
+    check_frame,
+    check_sizes,
+    groupings,
+    holes,
+    spread_of,
+)
 from harness.judging.result import Verdict, Word
 from harness.judging.rule import ALPHA, Rule
 
@@ -74,6 +82,7 @@ def judge(
     Raises UsageError for a table that cannot be read as trials, or a setting out of its range.
     """
     check_frame(frame)
+    check_sizes(frame)
     rule = Rule(
         region,
         estimand=estimand,
@@ -275,9 +284,13 @@ def _invalid(
     clusters: int = 0,
     found: Contrast | None = None,
 ) -> Verdict:
-    """An invalid verdict; it names every failed check, and shows no ratio without a gap."""
+    """An invalid verdict; it names every failed check.
+
+    It shows no ratio without a gap, and none without a spread: the interval of what does not vary
+    would have no width, as if it were known beyond doubt.
+    """
     failed = [check for check in checks if check.passed is False]
-    if any(check.name == "no-ceiling" for check in failed):
+    if any(check.name in ("no-ceiling", "degenerate") for check in failed):
         found = None
 
     def interval(level: float) -> Interval | None:

@@ -363,7 +363,9 @@ def test_no_spread_at_an_edge_is_degenerate(transfer: float, region: Region, edg
     assert verdict.reason == (
         f"degenerate: patched - base - edge * (source - base) does not vary at edge {edge}"
     )
-    assert verdict.estimate == pytest.approx(transfer)
+    # What does not vary would have an interval without width: certainty out of nothing.
+    assert verdict.estimate is verdict.interval is verdict.interval_other is None
+    assert verdict.means["patched"] == pytest.approx(10 + transfer * 6)
     assert verdict.p_supported is None
 
 
