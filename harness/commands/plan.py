@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.claim import FEWEST_PAIRS
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ def run(given: argparse.Namespace) -> int:
     """Print, for each part of each cell, what numbers of pairs would give."""
     if not 0 < given.power < 1:
         raise UsageError(f"power {given.power}: expected above 0 and below 1")
+    for name in ("transfer", "spread", "gap_spread"):
+        if not math.isfinite(getattr(given, name) or 0.0):
+            raise UsageError(f"--{name.replace('_', '-')}: expected a finite number")
+    if (fewest := min(given.pairs, default=FEWEST_PAIRS)) < FEWEST_PAIRS:
+        raise UsageError(f"pairs {fewest}: expected at least {FEWEST_PAIRS}, or nothing is judged")
     asked = list(_stated(given) if given.spread is not None else _piloted(given))
     for one in asked:
         print("\n".join(_lines(one, given)), end="\n\n")
@@ -135,6 +142,16 @@ def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
         from harness.commands.collect import run_pilot
 
         run_pilot(given.claims, given.claim, given.model, given.pilot_pairs, given.pilot)
+    try:
+        yield from _of_pilot(given)
+    except (KeyError, TypeError) as error:
+        raise UsageError(
+            f"{given.pilot / 'evidence.json'}: not evidence as this version writes it ({error!r}); "
+            "run the claim again, or give --pilot-pairs 20"
+        ) from error
+
+
+def _of_pilot(given: argparse.Namespace) -> Iterator[_Asked]:
     cells = [
         one
         for one in _evidence(given.pilot)
