@@ -70,9 +70,9 @@ def run(given: argparse.Namespace) -> int:
     if (fewest := min(given.pairs, default=FEWEST_PAIRS)) < FEWEST_PAIRS:
         raise UsageError(f"pairs {fewest}: expected at least {FEWEST_PAIRS}, or nothing is judged")
     asked = list(_stated(given) if given.spread is not None else _piloted(given))
-    for one in asked:
-        print("\n".join(_lines(one, given)), end="\n\n")
-    print(SEEDS)
+    # All of it or nothing: what cannot be planned is an error before anything is said.
+    parts = ["\n".join(_lines(one, given)) for one in asked]
+    print("\n\n".join([*parts, SEEDS]))
     return 0
 
 
@@ -83,6 +83,10 @@ def _lines(one: _Asked, given: argparse.Namespace) -> list[str]:
     if given.transfer is not None:
         spreads = [at_value(spread, rule, given.transfer) for spread in spreads]
     value, word = estimate_of(spreads[0], rule), expected_word(spreads, rule)
+    if not math.isfinite(value):
+        raise UsageError(
+            f"{one.title}: source and base do not differ, so there is no {rule.estimand} to plan"
+        )
     smallest = min(rule.region.edges, key=lambda edge: abs(edge[0] - value))[0]
     lines = [
         one.title,
