@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from harness.errors import UsageError
 
 TestFunction = TypeVar("TestFunction", bound=Callable[..., object])
+Item = TypeVar("Item")
 ATTRIBUTE = "__kv_claim__"
 BEHAVIOR = "behavior"
 MARGIN = 0.10
@@ -139,7 +140,7 @@ class Family:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise UsageError(f"Family: name {self.name!r}, expected a name")
-        if not isinstance(self.size, int) or self.size < 1:
+        if type(self.size) is not int or self.size < 1:
             raise UsageError(f"Family {self.name!r}: size {self.size!r}, expected at least 1 test")
 
 
@@ -263,12 +264,12 @@ def claim(
         difference=difference,
         gap=gap,
         outcome=outcome,
-        all_of=_as_tuple(all_of, f"claim {id!r}: all_of"),
-        given=_as_tuple(given, f"claim {id!r}: given"),
+        all_of=_as_tuple(all_of, f"claim {id!r}: all_of", "parts"),
+        given=_as_tuple(given, f"claim {id!r}: given", "parts"),
         about=about,
         margin=margin,
         family=family,
-        looks=tuple(looks),
+        looks=_as_tuple(looks, f"claim {id!r}: looks", "numbers of pairs"),
     )
 
     def mark(function: TestFunction) -> TestFunction:
@@ -306,10 +307,10 @@ def _check_looks(looks: tuple[int, ...], where: str) -> None:
         )
 
 
-def _as_tuple(parts: Iterable[Part], where: str) -> tuple[Part, ...]:
-    if not isinstance(parts, Iterable):
-        raise UsageError(f"{where}={parts!r}, expected a sequence of parts")
-    return tuple(parts)
+def _as_tuple(given: Iterable[Item], where: str, of: str) -> tuple[Item, ...]:
+    if not isinstance(given, Iterable):
+        raise UsageError(f"{where}={given!r}, expected a sequence of {of}")
+    return tuple(given)
 
 
 def _check_parts(parts: tuple[Part, ...], where: str) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ MODEL_FIXTURE = "_claims_model"
 EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
 _SESSION = pytest.StashKey[ClaimsSession]()
+_DEFINED = pytest.StashKey[list[pytest.Item]]()
+"""Tests of claims in the modules that were collected, selected or not."""
 _COLLECTED = pytest.StashKey[list[str]]()
 _WRONG = pytest.StashKey[str]()
 """In a worker: what is wrong with the claims that were collected."""
@@ -114,7 +116,9 @@ def pytest_configure(config: pytest.Config) -> None:
             session.start_fresh()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # First, so that a test's id begins with its model whatever else has parameters.
     if MODEL_FIXTURE in metafunc.fixturenames:
         models = metafunc.config.stash[_SESSION].settings.models
         marker = metafunc.definition.get_closest_marker(EMBEDDED_MARK)
@@ -128,6 +132,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             MODEL_FIXTURE, models, indirect=True, scope="session", ids=_model_ids(models)
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Remember every test of a claim that there is: what is then selected changes no family."""
+    made = yield
+    if isinstance(made, list):
+        known = collector.config.stash.setdefault(_DEFINED, [])
+        known += [item for item in made if isinstance(item, pytest.Item) and _is_claim(item)]
+    return made
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -160,13 +174,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if hasattr(config, "workerinput"):
         config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
         try:
-            _check_claims(config, claims)
+            _check_claims(config)
         except UsageError as error:
             # A worker that exits is an internal error to xdist: its tests say what is wrong.
             config.stash[_WRONG] = str(error)
         return
     with _usage_errors():
-        _check_claims(config, claims)
+        _check_claims(config)
         config.stash[_SESSION].check()
         config.stash[_SESSION].start_fresh()
 
@@ -346,8 +360,9 @@ def _cell_of(item: pytest.Item, models: tuple[str, ...]) -> str:
     return (call_id.id if call_id else "").removeprefix(found).removeprefix("-") or "only"
 
 
-def _check_claims(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Raise UsageError for claims that do not go together as they were collected."""
+def _check_claims(config: pytest.Config) -> None:
+    """Raise UsageError for claims that do not go together, whatever part of them was selected."""
+    items = config.stash.get(_DEFINED, [])
     _check_claim_ids(items)
     models, cells = config.stash[_SESSION].settings.models, defaultdict[str, set[str]](set)
     for item in items:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
-from harness.claim import ESTIMANDS, Claim, Estimand, Part, Region, claim, claim_of
+from harness.claim import ESTIMANDS, Claim, Estimand, Family, Part, Region, claim, claim_of
 from harness.errors import UsageError
 
 INF = math.inf
@@ -281,3 +282,61 @@ def test_a_gap_may_be_on_either_side_and_as_small_as_its_unit_asks() -> None:
 def test_one_gap_beside_a_patch_leaves_the_margin_a_meaning() -> None:
     made = Claim("c", **WORDS, gap=SAME, given=(GEOMETRY,), margin=0.2, about="layer")
     assert made.margin == 0.2
+
+
+# --- of how many tests, and after how many pairs --------------------------------------------
+
+
+def test_a_claim_may_name_its_family_and_its_looks() -> None:
+    family = Family("headline", 12)
+    found = claim_of(claim("c", **GIVEN, family=family, looks=[10, 40, 41])(lambda: None))
+    assert found is not None
+    assert (found.family, found.looks) == (Family("headline", 12), (10, 40, 41))
+    assert hash(found) == hash(found)
+
+
+def test_without_them_its_own_cells_are_the_family_and_it_is_judged_once() -> None:
+    assert (Claim("c", **GIVEN).family, Claim("c", **GIVEN).looks) == (None, ())
+
+
+@pytest.mark.parametrize("name", ["", " \n", None, 3], ids=repr)
+def test_a_family_has_a_name(name: object) -> None:
+    with pytest.raises(UsageError, match=f"Family: name {re.escape(repr(name))}, expected a name"):
+        Family(name, 3)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "3", None, True, NAN], ids=repr)
+def test_a_family_has_at_least_one_test(size: object) -> None:
+    with pytest.raises(UsageError, match=f"Family 'f': size {size!r}, expected at least 1 test"):
+        Family("f", size)
+
+
+@pytest.mark.parametrize("family", ["f", ("f", 3), 3], ids=repr)
+def test_what_is_no_family_is_refused(family: object) -> None:
+    with pytest.raises(UsageError, match=r"claim 'c': family=.*, expected a Family\(name, size\)"):
+        claim("c", **GIVEN, family=family)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        pytest.param([40], id="one"),
+        pytest.param([9, 40], id="too-few-pairs"),
+        pytest.param([0, 40], id="none"),
+        pytest.param([80, 40], id="descending"),
+        pytest.param([40, 40], id="twice"),
+        pytest.param([20, 80, 40], id="last-descending"),
+        pytest.param([40.0, 80.0], id="floats"),
+        pytest.param([40, 80.5], id="half-a-pair"),
+        pytest.param([40, None], id="none-of-them"),
+        pytest.param("40", id="text"),
+    ],
+)
+def test_looks_are_two_or_more_numbers_of_pairs_that_grow(looks: list[object]) -> None:
+    with pytest.raises(UsageError, match=r"claim 'c': looks=\(.*\), expected two or more numbers"):
+        claim("c", **GIVEN, looks=looks)
+
+
+def test_looks_that_are_one_number_are_refused_in_words() -> None:
+    with pytest.raises(UsageError, match=r"claim 'c': looks=40, expected a sequence of numbers"):
+        claim("c", **GIVEN, looks=40)

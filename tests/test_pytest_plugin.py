@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
-from harness.pytest_plugin import _cell_of, _model_ids
+from harness.pytest_plugin import MODEL_FIXTURE, _cell_of, _model_ids
+
+
+def item_of(call_id: str, model: str) -> Any:
+    """What of a collected test says which cell it is."""
+    return SimpleNamespace(callspec=SimpleNamespace(id=call_id, params={MODEL_FIXTURE: model}))
 
 
 @pytest.mark.parametrize(
@@ -17,7 +25,12 @@ from harness.pytest_plugin import _cell_of, _model_ids
     ids=["planted", "model-named-like-a-cell", "no-cell"],
 )
 def test_a_cell_is_the_tests_id_without_the_model(call_id: str, model: str, cell: str) -> None:
-    assert _cell_of(call_id, model) == cell
+    models = ("another", model)
+    assert _cell_of(cast(pytest.Item, item_of(call_id, model)), models) == cell
+
+
+def test_a_test_without_parameters_has_one_cell() -> None:
+    assert _cell_of(cast(pytest.Item, SimpleNamespace()), ("planted:inert",)) == "only"
 
 
 def test_names_of_models_are_short_ascii_and_distinct() -> None:

@@ -2,3 +2,6 @@
 
 No part of a judged claim; nothing imports it but the command line.
 """
+
+STUDIES, NETWORK_STUDIES = 10_000, 2_000
+"""Of each cell, and of the cell that runs the network, unless asked otherwise."""

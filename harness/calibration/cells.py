@@ -48,7 +48,6 @@ from harness.models.planted.truth import UnknownTruth
 from harness.run.arms import patched
 from harness.spec import Patch
 
-STUDIES, NETWORK_STUDIES = 10_000, 2_000
 PARTS = 8
 """Into which the network's studies are cut, so that several processes can share them."""
 Run = Callable[[np.random.Generator, int], list[Row]]

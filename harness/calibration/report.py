@@ -96,7 +96,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axis.axhline(wanted, color="0.3", linewidth=0.8, linestyle="--")
         axes[0].axhspan(*COVERAGE, color="0.9", zorder=0)
         axes[-1].set_xlabel("|skewness| / sqrt(pairs)")
-        axes[0].legend(loc="lower left", fontsize="small")
+        # Of groups without coverage nothing is drawn, and there is nothing to explain.
+        if axes[0].get_legend_handles_labels()[0]:
+            axes[0].legend(loc="lower left", fontsize="small")
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 

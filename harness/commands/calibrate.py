@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+from harness.calibration import NETWORK_STUDIES, STUDIES
+
 NAME = "calibrate"
 HELP = "judge thousands of studies of a known truth, and count the errors"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    from harness.calibration.cells import NETWORK_STUDIES, STUDIES
-
     add = parser.add_argument
     add("--studies", type=int, default=STUDIES, metavar="N", help="of each cell (%(default)s)")
     add(

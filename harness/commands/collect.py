@@ -58,7 +58,8 @@ def run_pilot(where: str, claim: str, model: str, pairs: int, out: Path) -> None
 def _pytest(only: _Only, arguments: list[str]) -> None:
     run: Callable[..., int | pytest.ExitCode] = pytest.main
     status = run([*arguments, "-p", "no:cacheprovider"], plugins=[only])
-    if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
+    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if status not in ended:
         raise UsageError(f"pytest {' '.join(arguments)}: exit status {int(status)}, said above")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.claim import FEWEST_PAIRS
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,10 +64,15 @@ def run(given: argparse.Namespace) -> int:
     """Print, for each part of each cell, what numbers of pairs would give."""
     if not 0 < given.power < 1:
         raise UsageError(f"power {given.power}: expected above 0 and below 1")
+    for name in ("transfer", "spread", "gap_spread"):
+        if not math.isfinite(getattr(given, name) or 0.0):
+            raise UsageError(f"--{name.replace('_', '-')}: expected a finite number")
+    if (fewest := min(given.pairs, default=FEWEST_PAIRS)) < FEWEST_PAIRS:
+        raise UsageError(f"pairs {fewest}: expected at least {FEWEST_PAIRS}, or nothing is judged")
     asked = list(_stated(given) if given.spread is not None else _piloted(given))
-    for one in asked:
-        print("\n".join(_lines(one, given)), end="\n\n")
-    print(SEEDS)
+    # All of it or nothing: what cannot be planned is an error before anything is said.
+    parts = ["\n".join(_lines(one, given)) for one in asked]
+    print("\n\n".join([*parts, SEEDS]))
     return 0
 
 
@@ -76,6 +83,10 @@ def _lines(one: _Asked, given: argparse.Namespace) -> list[str]:
     if given.transfer is not None:
         spreads = [at_value(spread, rule, given.transfer) for spread in spreads]
     value, word = estimate_of(spreads[0], rule), expected_word(spreads, rule)
+    if not math.isfinite(value):
+        raise UsageError(
+            f"{one.title}: source and base do not differ, so there is no {rule.estimand} to plan"
+        )
     smallest = min(rule.region.edges, key=lambda edge: abs(edge[0] - value))[0]
     lines = [
         one.title,
@@ -135,6 +146,16 @@ def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
         from harness.commands.collect import run_pilot
 
         run_pilot(given.claims, given.claim, given.model, given.pilot_pairs, given.pilot)
+    try:
+        yield from _of_pilot(given)
+    except (KeyError, TypeError) as error:
+        raise UsageError(
+            f"{given.pilot / 'evidence.json'}: not evidence as this version writes it ({error!r}); "
+            "run the claim again, or give --pilot-pairs 20"
+        ) from error
+
+
+def _of_pilot(given: argparse.Namespace) -> Iterator[_Asked]:
     cells = [
         one
         for one in _evidence(given.pilot)

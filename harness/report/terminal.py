@@ -56,8 +56,8 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         counted = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
         reporter.write_line("")
         reporter.write_line(f"verdicts: {counted}")
-    if (families := families_line(state.families)) is not None:
-        reporter.write_line(families)
+    for line in families_lines(state.families):
+        reporter.write_line(line)
     good = sum(one["passed"] for one in state.instrument)
     if state.instrument:
         reporter.write_line(
@@ -69,22 +69,23 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
     reporter.write_line(f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md")
 
 
-def families_line(families: list[dict[str, Any]]) -> str | None:
-    """What verdicts in families of several tests would be otherwise; None where there is none."""
+def families_lines(families: list[dict[str, Any]]) -> list[str]:
+    """What verdicts in families of several tests are, and would be otherwise; of 80 columns."""
     several = [family for family in families if family["size"] > 1]
     if not several:
-        return None
+        return []
 
     def counted(how: str) -> str:
         found = sum((Counter(family["words"][how]) for family in several), Counter[str]())
         return ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
 
     cells, n = sum(family["judged"] for family in several), len(several)
-    return (
-        f"{cells} of them in {n} {'family' if n == 1 else 'families'}, judged at 0.05 / size: "
-        f"{counted('share')}\n"
-        f"  by Holm's procedure: {counted('holm')}\n  each alone at 0.05: {counted('raw')}"
-    )
+    return [
+        f"{cells} of them in {n} {'family' if n == 1 else 'families'} of several tests",
+        f"  at 0.05 / size: {counted('share')}",
+        f"  by Holm:        {counted('holm')}",
+        f"  alone at 0.05:  {counted('raw')}",
+    ]
 
 
 def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:

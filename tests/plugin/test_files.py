@@ -37,7 +37,7 @@ def test_evidence_is_strict_json_and_survives_reading_and_writing(serial: Run) -
     text = (serial.out / "evidence.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=no_constant)
     assert json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) == text
-    assert set(content) == {"schema", "run", "evidence", "instrument", "protocol"}
+    assert set(content) == {"schema", "run", "evidence", "families", "instrument", "protocol"}
     assert content["schema"] == 1
 
 
@@ -158,8 +158,11 @@ def test_junit_carries_the_evidence_as_json(serial: Run) -> None:
         found[entry.attrib["name"]].append(
             json.loads(entry.attrib["value"], parse_constant=no_constant)
         )
-    without_test = [{k: v for k, v in one.items() if k != "test"} for one in serial.evidence]
-    assert found["claim_evidence"] == without_test
+    # Holm's procedure takes the whole family, and JUnit has each test as it ended.
+    as_it_ended = [{k: v for k, v in one.items() if k != "test"} for one in serial.evidence]
+    for one in as_it_ended:
+        one["multiplicity"] = {**one["multiplicity"], "holm": None}
+    assert found["claim_evidence"] == as_it_ended
     assert len(found["instrument_evidence"]) == 2
     assert junit.getroot().find("testsuite") is not None
 

@@ -42,8 +42,9 @@ def test_each_cell_is_shown_in_its_own_word(serial: Run) -> None:
 
 def test_the_table_has_a_row_a_cell_in_80_columns(serial: Run) -> None:
     # The last lines name a folder, which may be as long as it likes.
-    lines = closing_table(serial)[:-4]
+    *lines, _, _ = closing_table(serial)
     assert max(map(len, lines)) <= 80
+    lines = lines[: next(i for i, line in enumerate(lines) if line.startswith("verdicts: "))]
     rows = [line.split()[:2] for line in lines if line.startswith("  ") and "verdict" not in line]
     assert rows == [[one["cell"], one["verdict"].upper()] for one in serial.evidence]
     for model in (STORED, INERT):
@@ -55,8 +56,12 @@ def test_the_table_ends_with_counts_and_with_where_the_files_are(serial: Run) ->
     found = Counter(one["verdict"] for one in serial.evidence)
     words = ("supported", "refuted", "inconclusive", "invalid")
     counts = ", ".join(f"{found[word]} {word}" for word in words if found[word])
-    *_, verdicts, instrument, files, summary = closing_table(serial)
+    *_, verdicts, families, share, holm, alone, instrument, files, summary = closing_table(serial)
     assert verdicts == f"verdicts: {counts}"
+    assert families == "8 of them in 4 families of several tests"
+    assert share == f"  at 0.05 / size: {counts}"
+    assert holm.startswith("  by Holm:        ")
+    assert alone.startswith("  alone at 0.05:  ")
     assert instrument == "instrument checks: 2 of 2 passed (full swap reproduces the source)"
     assert files == f"evidence: {serial.out}/evidence.json, trials.csv, report.md"
     assert " 10 passed" in summary

@@ -10,6 +10,7 @@ import pytest
 from harness.report.terminal import (
     WORDS,
     asserted_text,
+    families_lines,
     interval_text,
     progress_bar,
     region_text,
@@ -146,6 +147,34 @@ def test_without_a_claim_no_verdicts_are_announced(state: ClaimsSession) -> None
     reporter = Reporter()
     summary(reporter, state)
     assert "verdicts: " not in reporter.lines
+
+
+def family(size: int, judged: int, **words: int) -> dict[str, Any]:
+    """A family as a run has it, the same words however it was judged."""
+    return {"size": size, "judged": judged, "words": dict.fromkeys(("raw", "share", "holm"), words)}
+
+
+def test_families_are_counted_together_three_ways() -> None:
+    several = [
+        family(8, 8, supported=3, invalid=5),
+        family(2, 1, supported=1),
+        # Of one test alone there is nothing to say.
+        family(1, 1, refuted=1),
+    ]
+    several[0]["words"] = {**several[0]["words"], "holm": {"refuted": 1, "inconclusive": 7}}
+    assert families_lines(several) == [
+        "9 of them in 2 families of several tests",
+        "  at 0.05 / size: 4 supported, 5 invalid",
+        "  by Holm:        1 supported, 1 refuted, 7 inconclusive",
+        "  alone at 0.05:  4 supported, 5 invalid",
+    ]
+    assert families_lines(several[:1])[0] == "8 of them in 1 family of several tests"
+    assert families_lines(several[2:]) == families_lines([]) == []
+
+
+def test_thousands_of_every_word_fit_80_columns() -> None:
+    lines = families_lines([family(9999, 39996, **dict.fromkeys(WORDS, 9999))])
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_bar_without_a_terminal_writes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
