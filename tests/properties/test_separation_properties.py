@@ -33,7 +33,9 @@ def test_arms_that_change_places_have_the_other_auc(source: list[float], base: l
 
 @given(source=scores, base=scores)
 @pytest.mark.parametrize(
-    "rising", [math.exp, math.atan, lambda x: 7 * x - 2, lambda x: x**3], ids=str
+    "rising",
+    [math.exp, math.atan, lambda x: 7 * x - 2, lambda x: x**3],
+    ids=["exp", "atan", "linear", "cube"],
 )
 def test_only_the_order_of_scores_counts(
     rising: Callable[[float], float], source: list[float], base: list[float]
