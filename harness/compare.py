@@ -17,6 +17,7 @@ import pandas as pd
 from harness.claim import Part
 from harness.errors import UsageError
 from harness.evidence import plan_sha
+from harness.judging.checks import instrument_failures
 from harness.judging.estimand import NEEDED, contrast, orientation
 from harness.judging.frame import Grouping, groupings
 from harness.judging.paired import MARGIN, Difference, difference, less_sure
@@ -38,13 +39,14 @@ class Change(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A part as it stands in the evidence of one run."""
+    """A part as it stands in the evidence of one run. broken: instrument checks that failed."""
 
     verdict: str
     estimate: float | None
     interval: list[float] | None
     level: float
     pairs: int
+    broken: str = ""
 
 
 class Tokens(NamedTuple):
@@ -220,12 +222,16 @@ def _compared(
     only = (first["pair"].nunique() - len(pairs), second["pair"].nunique() - len(pairs))
     a, b = _among(first, arms, both), _among(second, arms, both)
     found, why = None, ""
+    # What a broken instrument measured is no finding that could move.
+    broken = "; ".join(side.broken for side in sides if side.broken)
     if not both:
         found = Difference("undecided", "no test: no pair in both")
     elif any(table["score"].isna().any() for table in (a, b)):
         why = f"verdicts only: some trials have no {asserted.outcome}"
     else:
         found = paired_difference(a, b, asserted, margin)
+        if broken and not found.equal:
+            found = found._replace(found="undecided", reason=f"the instrument failed: {broken}")
     return ComparedPart(asserted, given, sides, found, why, len(pairs), len(both), only)
 
 
@@ -253,21 +259,32 @@ def _tokens(
     first: Mapping[str, pd.DataFrame], second: Mapping[str, pd.DataFrame]
 ) -> Iterator[tuple[str, Tokens]]:
     for role in (role for role in first if role in second):
-        a, b = (rows[role].set_index(["pair", "seed"])["tokens"] for rows in (first, second))
-        both = a.index.intersection(b.index).sort_values()
-        a, b = a.loc[both], b.loc[both]
-        yield role, Tokens(len(both), int((a == b).sum()), (_sha(a), _sha(b)))
+        a, b = (
+            dict(zip(zip(rows["pair"], rows["seed"], strict=True), rows["tokens"], strict=True))
+            for rows in (first[role], second[role])
+        )
+        both = sorted(a.keys() & b.keys())
+        equal = sum(a[at] == b[at] for at in both)
+        yield role, Tokens(len(both), equal, (_sha(a, both), _sha(b, both)))
 
 
-def _sha(tokens: pd.Series[str]) -> str:
-    lines = [" ".join(map(str, row)) for row in tokens.reset_index().to_numpy().tolist()]
+def _sha(tokens: Mapping[tuple[str, int], str], at: Sequence[tuple[str, int]]) -> str:
+    lines = (f"{pair} {seed} {tokens[pair, seed]}" for pair, seed in at)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _side(run: StoredRun, key: Key, number: int) -> Side:
     one = run.evidence[key]
     part = one["parts"][number]
-    return Side(part["verdict"], part["estimate"], part["interval"], part["level"], one["pairs"])
+    failed = instrument_failures(run.checks(key, number))
+    return Side(
+        part["verdict"],
+        part["estimate"],
+        part["interval"],
+        part["level"],
+        one["pairs"],
+        ", ".join(check.name for check in failed),
+    )
 
 
 def _name(part: Mapping[str, Any]) -> str:

@@ -129,6 +129,21 @@ class StoredRun:
                 frames.append(frame.assign(arm=role))
         return pd.concat(frames, ignore_index=True)
 
+    def checks(self, key: Key, number: int) -> list[Check]:
+        """The checks of a part, those that all parts share among them."""
+        found = []
+        for check in self.evidence[key]["checks"]:
+            prefix, _, name = check["name"].rpartition(": ")
+            if prefix in ("", f"part {number + 1}"):
+                found.append(Check(name, check["passed"], check["detail"]))
+        return found
+
+    def _made_before(self, key: Key, number: int) -> list[Check]:
+        """The checks of a part that were made before it was judged."""
+        arms = self.evidence[key]["arms"]
+        own = {control_check(arm) for arm in CONTROLS if arm in arms} | _OF_A_VERDICT
+        return [check for check in self.checks(key, number) if check.name not in own]
+
     def judge_again(self, key: Key) -> Again | None:
         """Judge the stored numbers by the stored plan, as the run did; None as for `table`.
 
@@ -147,7 +162,7 @@ class StoredRun:
                     part,
                     of=1 if given[number] else given.count(False),
                     margin=one["parts"][number]["region"]["margin"],
-                    checks=_instrument(one, number),
+                    checks=self._made_before(key, number),
                     direction=direction_of(part),
                     alpha=one["multiplicity"]["alpha"],
                 )
@@ -214,17 +229,6 @@ def _plain(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     return value.item() if hasattr(value, "item") else value
-
-
-def _instrument(one: Mapping[str, Any], number: int) -> list[Check]:
-    """The checks of a part that were made before it was judged."""
-    made = {control_check(arm) for arm in CONTROLS if arm in one["arms"]} | _OF_A_VERDICT
-    checks = []
-    for check in one["checks"]:
-        prefix, _, name = check["name"].rpartition(": ")
-        if prefix in ("", f"part {number + 1}") and name not in made:
-            checks.append(Check(name, check["passed"], check["detail"]))
-    return checks
 
 
 def _content(path: Path) -> dict[str, Any]:

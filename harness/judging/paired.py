@@ -44,7 +44,8 @@ class Difference(NamedTuple):
         ends at 0.05), 'moved' where it is shown beyond (95% interval), else 'undecided'.
     first, second: the estimate in each run on what both have. value, interval: second - first,
         at 95%, in the unit of the estimand; None where nothing could be computed.
-    margin: in that unit. by: what a cluster is, clusters: how many.
+    margin: in that unit. by: what a cluster is, clusters: how many. equal: whether both runs have
+        the same numbers in every cluster.
     """
 
     found: Found
@@ -56,6 +57,7 @@ class Difference(NamedTuple):
     margin: float | None = None
     by: str = ""
     clusters: int = 0
+    equal: bool = False
 
 
 def difference_ends(first: Contrast, second: Contrast, level: float) -> tuple[Floats, Floats]:
@@ -94,7 +96,7 @@ def difference(
     if np.isfinite([low, high]).all():
         found = found._replace(interval=Interval(float(low), float(high)))
     if _equal(first, second):
-        return found._replace(found="same", reason="the same in every pair")
+        return found._replace(found="same", reason=f"equal in every {by}", equal=True)
     word, reason = (_of_ratios if is_ratio else _of_gaps)(first, second, margin)
     if word == "undecided" and not reason:
         reason = f"neither shown within {scaled:.3g} nor beyond"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -12,7 +13,9 @@ from harness.judging.fieller import Interval
 from harness.report.markdown import cell_text
 from harness.stored import Key, StoredRun
 
-_HEAD = ("cell", "run", "says", "estimate", "interval", "pairs")
+Row = tuple[str, str, str, str, str, str, str]
+_HEAD: Row = ("cell", "run", "says", "estimate", "interval", "pairs", "tokens equal")
+_MARKUP = re.compile(r"([\\`*]|<(?=[A-Za-z/!?]))")
 _LONGEST = 60
 """Characters of a value that is shown; JSON has all of them."""
 
@@ -42,7 +45,8 @@ def comparison_json(found: Comparison, first: StoredRun, second: StoredRun) -> d
 def _lines(found: Comparison, first: StoredRun, second: StoredRun) -> Iterator[str]:
     yield from ("# Two runs compared", "", f"- A: `{first.folder}`", f"- B: `{second.folder}`")
     yield f"- {_counted(found)}"
-    yield f"- Margin {found.margin:g} of source - base; B - A at 95% on the pairs that both have."
+    yield f"- B - A: on what both ran, at 95%; margin {found.margin:g} of source - base"
+    yield "- tokens equal: trials of all arms with the same token ids in both"
     for (claim, model), cells in groupby(
         found.cells, lambda cell: (cell.key.claim, cell.key.model)
     ):
@@ -63,43 +67,44 @@ def _counted(found: Comparison) -> str:
     told = ", ".join(f"{words[word]} {word}" for word in sorted(words))
     return (
         f"{n} {'cell' if n == 1 else 'cells'} in both: {changed} with another verdict; "
-        f"estimates: {told or 'none in both'}."
+        f"estimates: {told or 'none in both'}"
     )
 
 
 def _claim(claim: str, model: str, cells: Sequence[ComparedCell]) -> Iterator[str]:
     yield from ("", f"## {claim} on {model}", "")
-    rows: list[tuple[str, ...]] = []
-    notes: list[str] = []
+    rows: list[Row] = []
+    notes: dict[str, list[str]] = {}
     for cell in cells:
-        several = len(cell.parts) > 1
-        if several or not cell.parts:
-            sides = [(run, verdict) for run, verdict in zip("AB", cell.verdicts, strict=True)]
-            rows += [
-                (
-                    cell.key.cell if run == "A" else "",
-                    run,
-                    _strong(verdict, cell.verdicts),
-                    "",
-                    "",
-                    "",
-                )
-                for run, verdict in sides
-            ]
+        several = len(cell.parts) != 1
+        if several:
+            rows += _cell_rows(cell)
         for part in cell.parts:
-            name = _part_name(part) if several else cell.key.cell
-            rows += _part_rows(name, part)
-            where = f"{cell.key.cell}, {name}" if several else name
-            notes += [f"- {where}: {note}" for note in _part_notes(part)]
-        notes += [f"- {cell.key.cell}: tokens: {_tokens(cell)}"]
+            name = f"- {_part_name(part)}" if several else cell.key.cell
+            rows += _part_rows(name, part, "" if several else _tokens(cell))
+            where = f"{cell.key.cell}, {_part_name(part)}" if several else cell.key.cell
+            for note in _part_notes(part):
+                notes.setdefault(note, []).append(where)
     yield from _table(_HEAD, rows)
-    yield ""
-    yield from notes
+    if notes:
+        yield ""
+        yield from (f"- {'; '.join(where)}: {note}" for note, where in notes.items())
 
 
-def _part_rows(name: str, part: ComparedPart) -> list[tuple[str, ...]]:
-    verdicts = tuple(side.verdict for side in part.sides)
-    rows = [
+def _cell_rows(cell: ComparedCell) -> list[Row]:
+    """A cell of several parts: its own words, and its tokens."""
+    a, b = (_strong(verdict, cell.verdicts) for verdict in cell.verdicts)
+    blank = ("", "", "")
+    return [
+        (cell.key.cell, "A", a, *blank, ""),
+        ("", "B", b, *blank, _tokens(cell)),
+    ]
+
+
+def _part_rows(name: str, part: ComparedPart, tokens: str) -> list[Row]:
+    """A part in A, in B, and the difference."""
+    verdicts = [side.verdict for side in part.sides]
+    rows: list[Row] = [
         (
             name if run == "A" else "",
             run,
@@ -107,38 +112,33 @@ def _part_rows(name: str, part: ComparedPart) -> list[tuple[str, ...]]:
             _number(side.estimate),
             _side_interval(side),
             str(side.pairs),
+            "",
         )
-        for run, side in zip("AB", part.sides, strict=True)
+        for run, side in _by_run(part.sides)
     ]
     found, word = part.difference, _word(part)
     word = f"**{word}**" if word == "moved" else word
-    if found is None:
-        return [*rows, ("", "B - A", word, "-", "-", str(part.pairs))]
-    interval = _interval(found.interval)
-    shown = f"{interval} 95%" if found.interval else interval
-    return [*rows, ("", "B - A", word, _number(found.value, sign=True), shown, str(part.pairs))]
+    value = _number(found.value, sign=True) if found else "-"
+    shown = f"{_interval(found.interval)} 95%" if found and found.interval else "-"
+    return [*rows, ("", "B - A", word, value, shown, str(part.pairs), tokens)]
 
 
 def _part_notes(part: ComparedPart) -> Iterator[str]:
+    found = part.difference
     if part.why:
         yield part.why
-    elif part.difference and part.difference.found != "same":
-        yield f"{part.difference.found}: {part.difference.reason}"
+    elif found and found.found != "same":
+        yield f"{found.found}: {found.reason}"
     if any(part.only):
-        yield f"left out: {part.only[0]} pairs that only A has, {part.only[1]} that only B has"
+        told = f"left out: {part.only[0]} pairs that only A has, {part.only[1]} that only B has"
+        if found and found.first is not None and found.second is not None:
+            told += f"; in both A {found.first:.3f}, B {found.second:.3f}"
+        yield told
 
 
 def _tokens(cell: ComparedCell) -> str:
     n = sum(one.trials for one in cell.tokens.values())
-    if not n:
-        return "no trial in both"
-    equal = sum(one.equal for one in cell.tokens.values())
-    other = [
-        f"{role} {one.equal} of {one.trials}"
-        for role, one in cell.tokens.items()
-        if one.equal < one.trials
-    ]
-    return f"{equal} of {n} trials equal" + (f" ({', '.join(other)})" if other else "")
+    return f"{sum(one.equal for one in cell.tokens.values())} of {n}" if n else "-"
 
 
 def _stated(found: Comparison) -> Iterator[str]:
@@ -183,8 +183,10 @@ def _value(value: Any) -> str:
     if value is None:
         return "none"
     text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-    flat = cell_text(text) if isinstance(value, str) else text
-    return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 3]}..."
+    flat = " ".join(text.split())
+    flat = flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 3]}..."
+    # Not brackets: a region is to be read as it is, and alone they mark nothing up.
+    return _MARKUP.sub(r"\\\1", flat)
 
 
 def _word(part: ComparedPart) -> str:
@@ -215,7 +217,7 @@ def _interval(interval: Interval | None) -> str:
     return "-" if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
     """A Markdown table whose columns are as wide as what is in them."""
     cells = [[cell_text(text) if n == 0 else text for n, text in enumerate(row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
