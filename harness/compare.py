@@ -18,7 +18,7 @@ from harness.claim import Part
 from harness.errors import UsageError
 from harness.evidence import plan_sha
 from harness.judging.checks import instrument_failures
-from harness.judging.estimand import NEEDED, contrast, orientation
+from harness.judging.estimand import NEEDED, Contrast, contrast, orientation
 from harness.judging.frame import Grouping, groupings
 from harness.judging.paired import MARGIN, Difference, difference, less_sure
 from harness.outcome import Outcome
@@ -149,7 +149,7 @@ def compare(first: StoredRun, second: StoredRun, margin: float = MARGIN) -> Comp
         margin,
         tuple(_cell(first, second, key, margin) for key in keys),
         (_only(first, second), _only(second, first)),
-        tuple(_changes({name: run.run.get(name) for name in RUN_FACTS} for run in (first, second))),
+        tuple(_changes(_facts(first), _facts(second))),
         {model: tuple(_provenance(first, second, model)) for model in models},
     )
 
@@ -171,7 +171,7 @@ def paired_difference(
     return less_sure(found)
 
 
-def _contrast(grouping: Grouping, part: Part) -> Any:
+def _contrast(grouping: Grouping, part: Part) -> Contrast:
     sign = orientation(grouping.scores, direction_of(part))
     return contrast(grouping.scores, part.estimand, sign)
 
@@ -294,8 +294,7 @@ def _name(part: Mapping[str, Any]) -> str:
 
 def _stated(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Change]:
     """What differs in the claims as they were stated, and in the share they were judged at."""
-    stated = [_as_stated(evidence) for evidence in (one, other)]
-    yield from _changes(stated)
+    yield from _changes(_as_stated(one), _as_stated(other))
 
 
 def _as_stated(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,8 +361,7 @@ def region_text(low: float | None, high: float | None) -> str:
 
 def _provenance(first: StoredRun, second: StoredRun, model: str) -> Iterator[Change]:
     """What differs in how a model was run, and in the prompts of its pairs."""
-    runs = [_of_model(run, model) for run in (first, second)]
-    yield from _changes(runs)
+    yield from _changes(_of_model(first, model), _of_model(second, model))
     shas = [
         {side: set(rows[f"{side}_sha"]) for side in ("source", "base")}
         for rows in (run.trials[run.trials["model"] == model] for run in (first, second))
@@ -398,12 +396,15 @@ def _flat(content: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, An
             yield f"{under}{name}", value
 
 
-def _changes(of: Any) -> Iterator[Change]:
+def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Change]:
     """Fields of two flat objects that differ, those of the first in its order."""
-    first, second = of
     for name in dict.fromkeys((*first, *second)):
         if first.get(name) != second.get(name):
             yield Change(name, first.get(name), second.get(name))
+
+
+def _facts(run: StoredRun) -> dict[str, Any]:
+    return {name: run.run.get(name) for name in RUN_FACTS}
 
 
 def _only(run: StoredRun, other: StoredRun) -> tuple[Key, ...]:

@@ -42,6 +42,9 @@ KINDS: tuple[Cell, ...] = (
     Cell.of(claim("gap", gap=Region(low=0.0)), "a"),
     Cell.of(claim("geometry", gap=Region(high=0.1), outcome="rv"), "a"),
     Cell.of(claim("both", all_of=BOTH, given=(Part.gap("behavior", Region(low=0.0)),)), "a", HERE),
+    Cell.of(
+        claim("neither", all_of=(Part.transfer("behavior", Region(0.6, 0.9)), BOTH[1])), "a", HERE
+    ),
     Cell.of(claim("looks", transfer=Region(high=0.12), looks=(10, PAIRS)), "a", THERE),
     Cell.of(claim("loglik", transfer=Region(0.1, 0.9), outcome="loglik"), "a", HERE),
     Cell.of(

@@ -348,14 +348,19 @@ def width(interval: Interval | None) -> float:
 
 
 def test_the_same_texts_by_other_ids_are_the_same_clusters(first: StoredRun) -> None:
-    rows = first.trials.copy()
-    ids = {
-        old: f"{len(rows)}-{n}"
-        for n, old in enumerate(sorted(rows["source"].unique(), reverse=True))
-    }
-    renamed = replace(first, folder=Path("b"), trials=rows.assign(source=rows["source"].map(ids)))
-    assert compare(first, renamed).holds
-    assert words(cell_of(compare(first, renamed), "transfer")) == ["same"]
+    """Twelve sources for fourteen pairs; the other run's task calls them by ids in other order."""
+    number = first.trials["pair_index"].clip(upper=11)
+    shared = first.trials.assign(source_sha=number.map("sha-{:02}".format))
+    one, other = (
+        replace(first, folder=Path(name), trials=shared.assign(source=ids.map("id-{:02}".format)))
+        for name, ids in (("a", number), ("b", 50 - number))
+    )
+    found = compare(one, other)
+    (part,) = cell_of(found, "transfer").parts
+    assert part.difference is not None
+    assert (part.difference.by, part.difference.clusters) == ("source", 12)
+    assert part.difference.equal
+    assert found.holds
 
 
 def test_seeds_that_only_one_run_has_are_left_out(

@@ -11,12 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness.cell import Cell
+from harness.claim import Region
 from harness.errors import UsageError
 from harness.evidence import plain
+from harness.models.load import load_model
 from harness.run.ledger import Ledger
 from harness.session import LEDGER_FOLDER
+from harness.spec import Patch
 from harness.stored import load_run, trials_of
-from tests.runs import KINDS, PAIRS, edited_copy, key_of
+from tests.runs import KINDS, PAIRS, claim, edited_copy, key_of, make_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 UNSEEN = {"loglik", "pasted"}
@@ -40,6 +44,19 @@ def test_judged_again_a_cell_has_the_verdict_that_stands(name: str, a_run: Path)
         )
         assert verdict.means == part["means"]
         assert plain(verdict.controls) == part["controls"]
+
+
+def test_geometry_that_contracts_is_judged_again(tmp_path: Path) -> None:
+    """The source lies below the base: read as a score, there would be nothing to transfer."""
+    asserted = claim("contracts", transfer=Region(-0.5, 0.5), outcome="rv")
+    cell = Cell.of(asserted, "a", Patch("v_proj", "18/32", "last(32)"))
+    model = load_model("planted:geometry-only", device="cpu")
+    run = load_run(make_run(tmp_path, model, [cell], pairs=10))
+    (key,) = run.evidence
+    again = run.judge_again(key)
+    assert again is not None
+    assert again.combined.word == run.evidence[key]["verdict"] != "invalid"
+    assert again.verdicts[0].means["source"] < again.verdicts[0].means["base"]
 
 
 def test_another_score_is_another_verdict(a_run: Path) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 from harness.compare import Change, ComparedCell, ComparedPart, Comparison, Side
 from harness.judging.fieller import Interval
-from harness.report.markdown import cell_text
 from harness.stored import Key, StoredRun
 
 Row = tuple[str, str, str, str, str, str, str]
 _HEAD: Row = ("cell", "run", "says", "estimate", "interval", "pairs", "tokens equal")
-_MARKUP = re.compile(r"([\\`*]|<(?=[A-Za-z/!?]))")
+_MARKUP = re.compile(r"([\\`*|]|<(?=[A-Za-z/!?]))")
 _LONGEST = 60
 """Characters of a value that is shown; JSON has all of them."""
 
@@ -120,7 +119,8 @@ def _part_rows(name: str, part: ComparedPart, tokens: str) -> list[Row]:
     word = f"**{word}**" if word == "moved" else word
     value = _number(found.value, sign=True) if found else "-"
     shown = f"{_interval(found.interval)} 95%" if found and found.interval else "-"
-    return [*rows, ("", "B - A", word, value, shown, str(part.pairs), tokens)]
+    pairs = str(part.pairs) if found else "-"
+    return [*rows, ("", "B - A", word, value, shown, pairs, tokens)]
 
 
 def _part_notes(part: ComparedPart) -> Iterator[str]:
@@ -184,9 +184,12 @@ def _value(value: Any) -> str:
         return "none"
     text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
     flat = " ".join(text.split())
-    flat = flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 3]}..."
-    # Not brackets: a region is to be read as it is, and alone they mark nothing up.
-    return _MARKUP.sub(r"\\\1", flat)
+    return _plain(flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 3]}...")
+
+
+def _plain(text: str) -> str:
+    """Text that marks nothing up. Not brackets: a region is to be read as it is in a terminal."""
+    return _MARKUP.sub(r"\\\1", text)
 
 
 def _word(part: ComparedPart) -> str:
@@ -219,7 +222,7 @@ def _interval(interval: Interval | None) -> str:
 
 def _table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
     """A Markdown table whose columns are as wide as what is in them."""
-    cells = [[cell_text(text) if n == 0 else text for n, text in enumerate(row)] for row in rows]
+    cells = [[_plain(text) if n == 0 else text for n, text in enumerate(row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     for row in (head, ["-" * width for width in widths], *cells):
         padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))

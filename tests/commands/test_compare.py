@@ -39,7 +39,7 @@ def test_the_same_run_exits_with_0(
 ) -> None:
     assert main(["compare", str(a_run), str(copy)]) == 0
     said = capsys.readouterr().out
-    assert "9 cells in both: 0 with another verdict; estimates: 2 not compared, 9 same" in said
+    assert "10 cells in both: 0 with another verdict; estimates: 2 not compared, 11 same" in said
     assert "What differs in how they were run\n\nNothing that is recorded." in said
     assert "What differs in the claims" not in said
 
