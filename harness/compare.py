@@ -230,6 +230,9 @@ def _compared(
         why = f"verdicts only: some trials have no {asserted.outcome}"
     else:
         found = paired_difference(a, b, asserted, margin)
+        if any(side.estimate is None for side in sides):
+            # A run without a gap between source and base shows no ratio; nor is one shown here.
+            found = found._replace(first=None, second=None, value=None, interval=None)
         if broken and not found.equal:
             found = found._replace(found="undecided", reason=f"the instrument failed: {broken}")
     return ComparedPart(asserted, given, sides, found, why, len(pairs), len(both), only)

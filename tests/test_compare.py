@@ -230,6 +230,16 @@ def test_what_a_broken_instrument_measured_has_not_moved(
     assert part.difference.reason == "the instrument failed: full-swap"
 
 
+def test_no_ratio_is_shown_where_a_run_shows_none(first: StoredRun, warmer: StoredRun) -> None:
+    key = key_of("transfer")
+    one = warmer.evidence[key]
+    parts = [{**one["parts"][0], "estimate": None, "interval": None}]
+    other = replace(warmer, evidence={key: {**one, "parts": parts}})
+    (part,) = compare(first, other).cells[0].parts
+    assert part.difference is not None
+    assert (part.difference.first, part.difference.value, part.difference.interval) == (None,) * 3
+
+
 # --- the plan -------------------------------------------------------------------------------
 
 
