@@ -1,9 +1,10 @@
 """`python -m harness`: what is done with claims outside of pytest.
 
     python -m harness plan --claim ID --model M     pairs needed for a verdict
+    python -m harness compare RUN_A RUN_B           whether a finding moved between two runs
     python -m harness calibrate                     how often the suite itself is wrong
 
-Exit status: 0; 1 where a calibration falls short; 2 for bad usage, said in one line.
+Exit status: 0; 1 where a calibration falls short, or runs differ; 2 for bad usage, in one line.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from harness.commands import calibrate, plan
+from harness.commands import calibrate, compare, plan
 from harness.errors import UsageError
 
-_COMMANDS = (plan, calibrate)
+_COMMANDS = (plan, compare, calibrate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Evidence:
     repetition, geometry: by role, beside every verdict; `reach` says what geometry can tell here.
     texts: one example of base, source and patched, chosen by the rule it states. arms: the id of
     the arm that stood in each role.
+    plan: the claim as it was stated before anything was run, with `sha`, its `plan_sha`.
     """
 
     claim: str
@@ -82,6 +84,7 @@ class Evidence:
     near_ties: int
     study: str
     provenance: dict[str, Any]
+    plan: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,15 @@ class ProtocolEvidence:
     sample: dict[str, Any]
     trials: dict[str, int]
     provenance: dict[str, Any]
+
+
+def plan_sha(plan: dict[str, Any]) -> str:
+    """SHA-256, hex, over all fields of a plan but `sha` itself, as JSON with sorted keys.
+
+    A plan that was edited without its hash shows. It is no signature: who edits both is not caught.
+    """
+    stated = {name: value for name, value in plan.items() if name != "sha"}
+    return hashlib.sha256(to_json(stated, sort_keys=True).encode()).hexdigest()
 
 
 def to_json(content: Any, **options: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from harness.cell import Cell
 from harness.claim import Part
-from harness.evidence import Evidence
+from harness.evidence import Evidence, plan_sha
 from harness.expectation import Expectation
 from harness.judging.checks import Check
 from harness.judging.instrument import near_ties
@@ -82,13 +83,52 @@ class Look(NamedTuple):
 class Found(NamedTuple):
     """A cell as it was asked, and what came of it.
 
-    looks: what was seen at each look on the way. spared: pairs of the last look that were not run.
+    stated: its plan, made before anything was run. looks: what was seen at each look on the way.
+    spared: pairs of the last look that were not run.
     """
 
     cell: Cell
     judged: Judged
+    stated: dict[str, Any]
     looks: tuple[Look, ...] = ()
     spared: int = 0
+
+
+def plan_of(cell: Cell) -> dict[str, Any]:
+    """What is asserted and asked, as plain JSON, and its hash as `sha`; nothing needs to have run.
+
+    An open end of a region is None. Patches are as they were asked, not as resolved on a model.
+    """
+    claim, family = cell.claim, cell.share.family
+
+    def stated(parts: Sequence[Part]) -> list[dict[str, Any]]:
+        return [
+            {
+                "outcome": str(Outcome.parse(part.outcome)),
+                "estimand": part.estimand,
+                "region": [
+                    float(end) if math.isfinite(end) else None
+                    for end in (part.region.low, part.region.high)
+                ],
+            }
+            for part in parts
+        ]
+
+    plan = {
+        "claim": claim.id,
+        "says": claim.says,
+        "cites": claim.cites,
+        "parts": stated(claim.parts),
+        "given": stated(claim.given),
+        "about": claim.about,
+        "margin": float(claim.margin),
+        "family": family.name,
+        "family_size": family.size,
+        "looks": list(claim.looks),
+        "patch": [str(patch) for patch in cell.patches],
+        "versus": [str(patch) for patch in cell.versus],
+    }
+    return {**plan, "sha": plan_sha(plan)}
 
 
 def not_judged(parts: Sequence[Part], failed: Sequence[Check], pairs: int) -> Judged:
@@ -182,6 +222,7 @@ def evidence_of(
         near_ties=near_ties(every, NEAR_TIE),
         study=study.runner.study,
         provenance=study.provenance,
+        plan=found.stated,
     )
 
 

@@ -27,7 +27,15 @@ from harness.judging.instrument import (
 from harness.measure.behavior import scorer_of
 from harness.models.load import LoadedModel
 from harness.provenance import provenance
-from harness.record import Found, Look, Setting, evidence_of, not_judged, scorer_on_ends
+from harness.record import (
+    Found,
+    Look,
+    Setting,
+    evidence_of,
+    not_judged,
+    plan_of,
+    scorer_on_ends,
+)
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from harness.run.forced import ForcedRuns
 from harness.run.likelihood import Likelihood
@@ -87,7 +95,8 @@ class ModelStudy:
         """
         plan = self._plan(asked)
         if plan.untestable:
-            found = Found(asked, not_judged(plan.cell.parts, plan.untestable, len(self.pairs)))
+            judged = not_judged(plan.cell.parts, plan.untestable, len(self.pairs))
+            found = Found(asked, judged, plan.stated)
             return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
         looks: list[Look] = []
         planned = self._looks(plan.cell.claim)
@@ -97,7 +106,7 @@ class ModelStudy:
             looks.append(Look.of(n, judged))
             if judged.is_final:
                 break
-        found = Found(asked, judged, tuple(looks), spared=planned[-1] - n)
+        found = Found(asked, judged, plan.stated, tuple(looks), spared=planned[-1] - n)
         evidence = evidence_of(
             study._setting, found, plan.expected, trials, plan.roles, likelihoods
         )
@@ -147,7 +156,7 @@ class ModelStudy:
             arms["self-patch"] = self_patch(cell.patches)
         if not untestable:
             self.runner.check(arms.values(), self.pairs)
-        return _Plan(cell, arms, untestable, expected)
+        return _Plan(cell, arms, untestable, expected, plan_of(asked))
 
     def _carry_out(self, plan: _Plan) -> tuple[Trials, Likelihoods, Judged]:
         """Run a plan on this study's pairs, and judge it."""
@@ -322,12 +331,16 @@ class ModelStudy:
 
 
 class _Plan(NamedTuple):
-    """What a cell needs run. arms: by role, those of the cell's own. untestable: why nothing is."""
+    """What a cell needs run. arms: by role, those of the cell's own. untestable: why nothing is.
+
+    stated: the claim and patches as asked, hashed, for the evidence.
+    """
 
     cell: Cell
     arms: dict[str, Arm]
     untestable: list[Check]
     expected: Expectation | None
+    stated: dict[str, Any]
 
     @property
     def roles(self) -> dict[str, Arm]:

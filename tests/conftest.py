@@ -16,6 +16,7 @@ from harness.models.load import LoadedModel, load_model
 from harness.models.planted.prompts import planted_task
 from harness.tasks.load import load_task
 from harness.tasks.task import Task
+from tests.runs import make_run
 
 ROOT = Path(__file__).parents[1]
 STORIES = Path(os.environ.get("KV_CLAIMS_STORIES", ROOT.parent / "shared/models/stories260K"))
@@ -53,3 +54,9 @@ def stories() -> LoadedModel:
 def stories_task() -> Task:
     """The small task of stories260K."""
     return load_task(ROOT / "claims/tasks/sea_stories.yaml")
+
+
+@pytest.fixture(scope="session")
+def a_run(stored: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with one claim of each kind. Do not change it: copy it."""
+    return make_run(tmp_path_factory.mktemp("runs") / "a", stored)
