@@ -67,8 +67,9 @@ class Row:
         size = " x ".join(
             f"{self.facts[name]} {name}" for name in ("pairs", "seeds") if name in self.facts
         )
+        which = f"{self.group}, {self.cell}" + (f" ({size})" if size else "")
         return [
-            f"{self.group}, {self.cell} ({size}): {self.rate(wanted.rate):.2%}, wanted {wanted}"
+            f"{which}: {self.rate(wanted.rate):.2%}, wanted {wanted}"
             for wanted in self.wanted
             if wanted.falls_short(self.counts[wanted.rate], self.studies)
         ]

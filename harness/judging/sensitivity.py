@@ -180,7 +180,9 @@ def _skewness(found: Contrast) -> float | None:
     values = found.effect - float(found.estimate) * found.unit
     if not varies(values, found.size + np.abs(found.estimate * found.unit)):
         return None
-    return float(stats.skew(values) / np.sqrt(len(values)))
+    with np.errstate(all="ignore"):  # squares of what is tiny may be 0
+        found = float(stats.skew(values) / np.sqrt(len(values)))
+    return found if np.isfinite(found) else None
 
 
 def _without_cluster(clusters: _Clusters) -> Range:

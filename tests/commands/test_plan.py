@@ -186,9 +186,17 @@ def test_a_larger_spread_takes_more_pairs(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("claim", "options", "reason"),
     [
-        ("simple", ["--spread", "-0.5", "--transfer", "0.5"], "spread -0.5, gap spread 0.5: exp"),
-        ("simple", ["--spread", "0", "--transfer", "0.5"], "spread 0.0, gap spread 0.5: expected"),
-        ("simple", [*STATED, "--gap-spread", "-1"], "spread 0.5, gap spread -1.0: expected above"),
+        (
+            "simple",
+            ["--spread", "-0.5", "--transfer", "0.5"],
+            "transfer 0.5, spread -0.5, gap spread 0.5: exp",
+        ),
+        (
+            "simple",
+            ["--spread", "0", "--transfer", "0.5"],
+            "transfer 0.5, spread 0.0, gap spread 0.5: ",
+        ),
+        ("simple", [*STATED, "--gap-spread", "-1"], "transfer 0.5, spread 0.5, gap spread -1.0: "),
         ("simple", ["--spread", "0.5"], "--spread: needs --transfer, the true value to assume"),
         ("two-parts", STATED, "claim 'two-parts': behavior gap >= 1 needs a pilot, --spread is"),
         ("simpel", STATED, "claim 'simpel': not in "),

@@ -146,7 +146,8 @@ def patched_again(case: Case, second: Case) -> list[torch.Tensor]:
     first = slab_of(case, case.write)
     store = PromptStore(b.model)
     length = b.store.lengths[case.base]
-    store.add([b.store.tokens[case.base], b.store.tokens[second.donor]])
+    # All prompts again: in another batch a prefill may differ in its last bits.
+    store.add(b.store.tokens)
     base = store.index(b.store.tokens[case.base])
     donor = store.index(b.store.tokens[second.donor])
     if base != donor:
