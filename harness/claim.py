@@ -20,6 +20,8 @@ Item = TypeVar("Item")
 ATTRIBUTE = "__kv_claim__"
 BEHAVIOR = "behavior"
 MARGIN = 0.10
+SAME_WITHIN = 0.05
+"""Share of source - base up to which two runs' estimates of one finding count as the same."""
 FEWEST_PAIRS = 10
 """Fewer clusters of pairs than this are never judged."""
 

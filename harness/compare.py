@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.claim import Part
+from harness.claim import SAME_WITHIN, Part
 from harness.errors import UsageError
 from harness.evidence import plan_sha
 from harness.judging.checks import instrument_failures
 from harness.judging.estimand import NEEDED, Contrast, contrast, orientation
 from harness.judging.frame import Grouping, groupings
-from harness.judging.paired import MARGIN, Difference, difference, less_sure
+from harness.judging.paired import Difference, difference, less_sure
 from harness.outcome import Outcome
 from harness.stored import Key, StoredRun, direction_of, part_of
 
@@ -130,7 +130,7 @@ class Comparison:
         return not any(cell.verdict_changed or cell.moved for cell in self.cells)
 
 
-def compare(first: StoredRun, second: StoredRun, margin: float = MARGIN) -> Comparison:
+def compare(first: StoredRun, second: StoredRun, margin: float = SAME_WITHIN) -> Comparison:
     """Compare two runs, A and B.
 
     margin: up to this share of source - base a difference does not matter.
@@ -155,7 +155,7 @@ def compare(first: StoredRun, second: StoredRun, margin: float = MARGIN) -> Comp
 
 
 def paired_difference(
-    first: pd.DataFrame, second: pd.DataFrame, part: Part, margin: float = MARGIN
+    first: pd.DataFrame, second: pd.DataFrame, part: Part, margin: float = SAME_WITHIN
 ) -> Difference:
     """The difference of a part's estimate between two tables of the same pairs and seeds, B - A.
 

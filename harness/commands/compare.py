@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.claim import SAME_WITHIN
 from harness.errors import UsageError
 
 NAME = "compare"
@@ -14,15 +15,13 @@ _OF_A_RUN = ("evidence.json", "trials.parquet", "trials.csv", "report.md")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    from harness.judging.paired import MARGIN
-
     add = parser.add_argument
     add("first", type=Path, metavar="RUN_A", help="folder that `pytest claims` wrote")
     add("second", type=Path, metavar="RUN_B", help="another")
     add(
         "--margin",
         type=float,
-        default=MARGIN,
+        default=SAME_WITHIN,
         metavar="M",
         help="share of source - base up to which a difference does not matter (%(default)s)",
     )

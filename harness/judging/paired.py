@@ -29,9 +29,6 @@ from harness.judging.estimand import Contrast
 from harness.judging.fieller import Bools, Floats, Interval, weakness
 from harness.judging.rule import ALPHA
 
-MARGIN = 0.05
-"""A difference up to this share of source - base does not matter, unless another is stated."""
-
 Found = Literal["same", "moved", "undecided"]
 SHOWN_LEVEL, INNER_LEVEL = 1 - ALPHA, 1 - 2 * ALPHA
 _ROUNDING = 1e-12

@@ -181,8 +181,8 @@ def _skewness(found: Contrast) -> float | None:
     if not varies(values, found.size + np.abs(found.estimate * found.unit)):
         return None
     with np.errstate(all="ignore"):  # squares of what is tiny may be 0
-        found = float(stats.skew(values) / np.sqrt(len(values)))
-    return found if np.isfinite(found) else None
+        skewness = float(stats.skew(values) / np.sqrt(len(values)))
+    return skewness if np.isfinite(skewness) else None
 
 
 def _without_cluster(clusters: _Clusters) -> Range:
