@@ -212,7 +212,7 @@ class _Study(NamedTuple):
         base, source, patched = self.means(self.cell.patches, "source", outcome)
         gap = source - base
         if part.estimand == "gap":
-            if outcome.is_geometry and abs(gap) < _NO_GAP:
+            if abs(gap) < _NO_GAP:
                 return _Truth("invalid", "degenerate", gap, {})
             return _worded(gap, part, {}, self.cell.claim.margin)
         if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):

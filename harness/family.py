@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from harness.claim import Claim, claim_of
 from harness.errors import UsageError
 from harness.judging.multiplicity import Share, holm, holm_word
+from harness.judging.result import Word
 
 _P_VALUES = ("p_supported", "p_refuted")
 
@@ -90,11 +91,17 @@ def _family(model: str, name: str, cells: list[dict[str, Any]]) -> dict[str, Any
         "judged": len(cells),
         "alpha": cells[0]["multiplicity"]["alpha"],
         "words": {
-            "raw": Counter(one["multiplicity"]["raw"] for one in cells),
-            "share": Counter(one["verdict"] for one in cells),
-            "holm": Counter(one["multiplicity"]["holm"]["verdict"] for one in cells),
+            "raw": _counted(one["multiplicity"]["raw"] for one in cells),
+            "share": _counted(one["verdict"] for one in cells),
+            "holm": _counted(one["multiplicity"]["holm"]["verdict"] for one in cells),
         },
     }
+
+
+def _counted(words: Iterable[str]) -> dict[str, int]:
+    """Words with their counts, always in one order, whichever test ended first."""
+    found = Counter(words)
+    return {word: found[word] for word in get_args(Word) if found[word]}
 
 
 def _adjusted(cells: Sequence[dict[str, Any]], p: str, size: int) -> dict[int, float]:

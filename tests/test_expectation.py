@@ -11,12 +11,16 @@ from harness.claim import Claim, Part, Region
 from harness.errors import UsageError
 from harness.expectation import Expectation, expectation, outcome
 from harness.judging.verdict import judge
+from harness.models.load import load_model
 from harness.models.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.truth import true_transfer
 from harness.run.arms import controls
+from harness.run.ledger import Ledger
+from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
 from harness.spec import Patch
+from harness.study import ModelStudy
 from harness.tasks.scorers import Published
 from harness.tasks.task import Task
 from tests.judging.frames import PASSED, Study
@@ -273,6 +277,18 @@ def test_a_gap_in_geometry_is_expected_from_the_values() -> None:
     assert word_of(lower, "geometry-only")[0] == "supported"
     # Every layer of this one has the same values: R_V is 1 for sources and bases.
     assert word_of(lower, "stored-at-layer") == ("invalid", "degenerate")
+
+
+def test_a_gap_of_nothing_is_expected_without_spread() -> None:
+    """On the same luck sources and bases of this model write the same: no pair has a gap."""
+    assert word_of(claims(gap=Region(low=1.0)), "inert") == ("invalid", "degenerate")
+    model = load_model("planted:inert", device="cpu")
+    runner = Runner(model, CATALOG["inert"].task(12), Sampling(6), Ledger())
+    asked = Cell.of(claims(gap=Region(low=1.0)), "cell")
+    evidence, expects = ModelStudy(runner, 12, n_seeds=1).judge(asked)
+    assert expects is not None
+    assert evidence.reason.startswith(expects.because)
+    assert evidence.verdict == expects.word
 
 
 def test_what_reads_the_pasted_rows_is_expected_invalid() -> None:

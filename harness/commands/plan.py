@@ -33,9 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--pilot",
         type=Path,
-        default=Path("reports/latest"),
         metavar="DIR",
-        help="folder of a run that judged the claim (%(default)s)",
+        help="folder of a run that judged the claim (reports/latest, or reports/pilot where one is "
+        "run first)",
     )
     add(
         "--pilot-pairs",
@@ -69,6 +69,8 @@ def run(given: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')}: expected a finite number")
     if (fewest := min(given.pairs, default=FEWEST_PAIRS)) < FEWEST_PAIRS:
         raise UsageError(f"pairs {fewest}: expected at least {FEWEST_PAIRS}, or nothing is judged")
+    if given.pilot is None:
+        given.pilot = Path("reports/latest" if given.pilot_pairs is None else "reports/pilot")
     asked = list(_stated(given) if given.spread is not None else _piloted(given))
     # All of it or nothing: what cannot be planned is an error before anything is said.
     parts = ["\n".join(_lines(one, given)) for one in asked]
