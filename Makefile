@@ -48,7 +48,7 @@ compat: .venv/.test
 	@echo "== compat: transformers 5.0, in .venv-compat/ =="
 	$(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[test]' 'transformers==5.0.*'
+		"$$(grep '^torch==' constraints.txt)" --editable '.[test]' 'transformers==5.0.*'
 	.venv-compat/bin/python -m pytest tests/models tests/patch tests/run tests/properties
 
 clean:
