@@ -43,8 +43,15 @@ def check_families(items: Iterable[pytest.Item], cell_ids: Mapping[str, set[str]
             claims[claim.id] = claim, cells_of(item)
     members: Counter[str] = Counter()
     sizes: dict[str, tuple[int, str]] = {}
+    looks: dict[str, tuple[int, str]] = {}
     for claim, cells in claims.values():
-        family = Share.of(claim, cells).family
+        family, n_looks = Share.of(claim, cells)
+        same, first = looks.setdefault(family.name, (n_looks, claim.id))
+        if same != n_looks:
+            raise UsageError(
+                f"family {family.name!r}: {same} looks in claim {first!r}, {n_looks} in claim "
+                f"{claim.id!r}, expected one number, as they share one error rate"
+            )
         # Parametrized by other means than marks, a claim can have more cells than its marks say.
         members[family.name] += max(cells, len(cell_ids.get(claim.id, ())))
         size, owner = sizes.setdefault(family.name, (family.size, claim.id))

@@ -134,8 +134,26 @@ def plan_of(cell: Cell) -> dict[str, Any]:
 def not_judged(parts: Sequence[Part], failed: Sequence[Check], pairs: int) -> Judged:
     """Verdicts on a cell that was not run, because no outcome of it could decide the claim."""
     reason = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+    return _not_run(parts, "invalid", reason, pairs, tuple(failed))
+
+
+def not_looked_at(cell: Cell, pairs: int) -> Judged:
+    """Verdicts on a cell that was not run, as its first planned look wants more pairs."""
+    first = cell.claim.looks[0]
+    reason = f"not looked at yet: its first look is after {first} pairs, {pairs} were asked for"
+    return _not_run(cell.parts, "inconclusive", reason, pairs, (), first)
+
+
+def _not_run(
+    parts: Sequence[Part],
+    word: Word,
+    reason: str,
+    pairs: int,
+    checks: tuple[Check, ...],
+    pairs_needed: int | None = None,
+) -> Judged:
     verdict = Verdict(
-        word="invalid",
+        word=word,
         reason=reason,
         verified=True,
         estimate=None,
@@ -145,14 +163,10 @@ def not_judged(parts: Sequence[Part], failed: Sequence[Check], pairs: int) -> Ju
         means={},
         pairs=pairs,
         clusters=0,
-        checks=tuple(failed),
+        checks=checks,
+        pairs_needed=pairs_needed,
     )
-    return Judged(
-        [verdict] * len(parts),
-        Combined("invalid", reason),
-        "invalid",
-        [Beside()] * len(parts),
-    )
+    return Judged([verdict] * len(parts), Combined(word, reason), word, [Beside()] * len(parts))
 
 
 def evidence_of(

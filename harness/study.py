@@ -33,6 +33,7 @@ from harness.record import (
     Setting,
     evidence_of,
     not_judged,
+    not_looked_at,
     plan_of,
     scorer_on_ends,
 )
@@ -100,6 +101,10 @@ class ModelStudy:
             return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
         looks: list[Look] = []
         planned = self._looks(plan.cell.claim)
+        if not planned:
+            judged = not_looked_at(plan.cell, len(self.pairs))
+            found = Found(asked, judged, plan.stated)
+            return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
         for n in planned:
             study = self._first(n)
             trials, likelihoods, judged = study._carry_out(plan)
@@ -168,10 +173,13 @@ class ModelStudy:
         return trials, likelihoods, judge_cell(cell, tables, checks, self.task, self.pairs)
 
     def _looks(self, claim: Claim) -> list[int]:
-        """Numbers of pairs at which a claim is judged here: its looks, as far as pairs go."""
-        planned = claim.looks or (len(self.pairs),)
-        last = min(planned[-1], len(self.pairs))
-        return [*(n for n in planned if n < last), last]
+        """Numbers of pairs at which a claim is judged here: its looks, as far as pairs go.
+
+        No other number is looked at: each look that was not declared is a chance more to err.
+        """
+        if not claim.looks:
+            return [len(self.pairs)]
+        return [n for n in claim.looks if n <= len(self.pairs)]
 
     def _first(self, n: int) -> ModelStudy:
         """The same study on its first n pairs; trials are shared."""

@@ -155,7 +155,7 @@ def _judge_one(
 ) -> Verdict:
     outcome = Outcome.parse(part.outcome)
     whole, lost = _without_holes(frame, outcome)
-    return judge_part(
+    verdict = judge_part(
         whole,
         part,
         of=_of(cell, part),
@@ -163,6 +163,18 @@ def _judge_one(
         checks=[*checks, *lost],
         direction=_direction(outcome),
         alpha=alpha,
+    )
+    if not lost:
+        return verdict
+    # What stood in for the missing scores is no number to show, nor to plan from.
+    return replace(
+        verdict,
+        estimate=None,
+        interval=None,
+        interval_other=None,
+        means={},
+        controls={},
+        spreads=(),
     )
 
 

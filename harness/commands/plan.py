@@ -175,8 +175,9 @@ def _of_pilot(given: argparse.Namespace) -> Iterator[_Asked]:
 
 
 def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
-    from harness.claim import Region
+    from harness.claim import Family, Region
     from harness.judging.frame import Spread
+    from harness.judging.multiplicity import Share
     from harness.judging.rule import Rule
     from harness.outcome import Outcome
 
@@ -202,7 +203,10 @@ def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
             alpha / (1 if part["given"] else claimed),
         )
         how = one["multiplicity"]
-        share = f"judged at {alpha:.4g}, as one of {how['size']} in {how['family']!r}"
+        looks = len(how["looks"]["planned"])
+        share = (
+            f"judged at {alpha:.4g}, as {Share(Family(how['family'], how['size']), max(1, looks))}"
+        )
         yield _Asked(title, share, rule, spreads)
 
 

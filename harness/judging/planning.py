@@ -60,9 +60,9 @@ def pairs_for(
     a_cluster = max(spread.pairs / spread.clusters for spread in spreads)
     low, high = 0, FEWEST_CLUSTERS
     while (found := outlook(spreads, rule, _pairs(high, a_cluster))).rates[word] < power:
-        low, high = high, 2 * high
-        if high > MOST_CLUSTERS:
+        if high == MOST_CLUSTERS:
             return None
+        low, high = high, min(2 * high, MOST_CLUSTERS)
     while high - low > max(1, high // 50) and low >= FEWEST_CLUSTERS:
         middle = (low + high) // 2
         now = outlook(spreads, rule, _pairs(middle, a_cluster))

@@ -29,6 +29,11 @@ class Rule:
     alpha_refuted: float = ALPHA
 
     def __post_init__(self) -> None:
+        if not isinstance(self.region, Region):
+            raise UsageError(f"region {self.region!r}, expected a Region(low, high)")
+        for name in ("margin", "alpha", "alpha_refuted"):
+            if not isinstance(value := getattr(self, name), int | float):
+                raise UsageError(f"{name} {value!r}, expected a number")
         if self.estimand not in ESTIMANDS:
             raise UsageError(f"estimand {self.estimand!r}, expected one of {ESTIMANDS}")
         if self.direction not in get_args(Direction):

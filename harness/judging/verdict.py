@@ -218,6 +218,7 @@ def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]
         clusters = pairs_to_decide(
             found.effect, found.unit, rule.region, rule.alpha, rule.alpha_refuted
         )
+        clusters = _with_controls(clusters, decision, rule)
         told = f"the interval meets an edge of {rule.region}"
         return f"{told}; {_would_decide(case.pairs_of(clusters))}{unchanged}", clusters
     if why == Why.WEAK_RATIO:
@@ -233,6 +234,16 @@ def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]
         return told, None
     clusters = clusters_to_decide(decision.controls, standing, rule)
     return f"{told}; {_would_decide(case.pairs_of(clusters))}", clusters
+
+
+def _with_controls(clusters: int | None, decision: Decision, rule: Rule) -> int | None:
+    """Clusters that would support a claim and decide its controls, too; see `pairs_to_decide`."""
+    standing = Standing(int(gate(decision.controls, rule)))
+    waits = standing in (Standing.UNDECIDED, Standing.MAYBE_AS_FAR)
+    if clusters is None or not waits or float(decision.found.estimate) not in rule.region:
+        return clusters
+    others = clusters_to_decide(decision.controls, standing, rule)
+    return None if others is None else max(clusters, others)
 
 
 def _none_seen(clusters: int, rule: Rule) -> str:

@@ -82,7 +82,7 @@ def families_lines(families: list[dict[str, Any]]) -> list[str]:
     cells, n = sum(family["judged"] for family in several), len(several)
     return [
         f"{cells} of them in {n} {'family' if n == 1 else 'families'} of several tests",
-        f"  at 0.05 / size: {counted('share')}",
+        f"  at their share: {counted('share')}",
         f"  by Holm:        {counted('holm')}",
         f"  alone at 0.05:  {counted('raw')}",
     ]

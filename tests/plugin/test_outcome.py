@@ -59,7 +59,7 @@ def test_the_table_ends_with_counts_and_with_where_the_files_are(serial: Run) ->
     *_, verdicts, families, share, holm, alone, instrument, files, summary = closing_table(serial)
     assert verdicts == f"verdicts: {counts}"
     assert families == "8 of them in 4 families of several tests"
-    assert share == f"  at 0.05 / size: {counts}"
+    assert share == f"  at their share: {counts}"
     assert holm.startswith("  by Holm:        ")
     assert alone.startswith("  alone at 0.05:  ")
     assert instrument == "instrument checks: 2 of 2 passed (full swap reproduces the source)"

@@ -164,7 +164,7 @@ def test_families_are_counted_together_three_ways() -> None:
     several[0]["words"] = {**several[0]["words"], "holm": {"refuted": 1, "inconclusive": 7}}
     assert families_lines(several) == [
         "9 of them in 2 families of several tests",
-        "  at 0.05 / size: 4 supported, 5 invalid",
+        "  at their share: 4 supported, 5 invalid",
         "  by Holm:        1 supported, 1 refuted, 7 inconclusive",
         "  alone at 0.05:  4 supported, 5 invalid",
     ]
