@@ -166,6 +166,17 @@ def test_a_family_has_one_size(collect: Collect) -> None:
     )
 
 
+def test_a_family_has_one_number_of_looks(collect: Collect) -> None:
+    """Its tests share one error rate, which looks divide."""
+    items = collect(SHARED.format(size=8, other="F, looks=(20, 40)"))
+    with pytest.raises(UsageError) as error:
+        check(items)
+    assert str(error.value) == (
+        "family 'headline': 1 looks in claim 'a', 2 in claim 'b', expected one number, as they "
+        "share one error rate"
+    )
+
+
 BY_OTHER_MEANS = {
     "fixture": """
 @pytest.fixture(params=["p", "q", "r"])

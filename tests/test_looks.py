@@ -114,21 +114,31 @@ def test_a_look_in_the_middle_may_decide(study: ModelStudy) -> None:
     assert looks_of(evidence)["pairs_spared"] == 15
 
 
-@pytest.mark.parametrize(
-    ("pairs", "wanted"),
-    [(40, [20, 40]), (30, [20, 30]), (20, [20]), (14, [14])],
-    ids=["cut", "between", "first", "below-the-first"],
-)
-def test_looks_beyond_the_pairs_at_hand_are_taken_at_the_last_pair(
-    study: ModelStudy, pairs: int, wanted: list[int]
-) -> None:
+@pytest.mark.parametrize("pairs", [20, 30, 40])
+def test_nothing_but_declared_looks_is_looked_at(study: ModelStudy, pairs: int) -> None:
+    """Every other number of pairs would be one more chance to err, however a run is taken up."""
     fewer = ModelStudy(study.runner, pairs, n_seeds=1)
     evidence = judged(fewer, claim(NARROW, looks=(20, 60, 80)))
     looks = looks_of(evidence)
-    assert [look["pairs"] for look in looks["taken"]] == wanted
+    assert [look["pairs"] for look in looks["taken"]] == [20]
+    assert evidence.pairs == 20
     assert (looks["planned"], looks["pairs_spared"]) == ([20, 60, 80], 0)
     # However many there are left, each spends a third.
     assert evidence.multiplicity["alpha"] == pytest.approx(0.05 / 3)
+
+
+def test_before_its_first_look_a_claim_is_not_run_and_not_decided(
+    stored: LoadedModel, stored_task: Task
+) -> None:
+    study = study_of(stored, stored_task, n=14)
+    evidence = judged(study, claim(AT_MOST, looks=(20, 60)))
+    assert evidence.verdict == "inconclusive"
+    assert evidence.reason == (
+        "not looked at yet: its first look is after 20 pairs, 14 were asked for"
+    )
+    assert (evidence.pairs_needed, evidence.estimate, evidence.interval) == (20, None, None)
+    assert looks_of(evidence)["taken"] == []
+    assert trials_of(study) == []
 
 
 def test_more_pairs_at_hand_than_the_last_look_asks_for_are_not_run(

@@ -493,6 +493,9 @@ def test_a_generation_too_short_for_its_window_leaves_nothing_to_judge() -> None
     trials = [t for t in runner.ledger.trials() if t.arm in ("base", "source")]
     assert {len(trial.tokens) < 17 for trial in trials} == {True, False}
     assert passed(evidence)["short-window"] is False
+    # What stands in for the missing scores is no number to show, nor to plan from.
+    assert (evidence.estimate, evidence.interval, evidence.means) == (None, None, {})
+    assert all(part["spreads"] == [] for part in evidence.parts)
     assert evidence.verdict == "invalid"
     assert "short-window" in evidence.reason
 

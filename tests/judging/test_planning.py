@@ -13,6 +13,7 @@ from harness.calibration.judged import Size, means
 from harness.calibration.planted import PlantedStudies, roles
 from harness.claim import Estimand, Region
 from harness.errors import UsageError
+from harness.judging import planning
 from harness.judging.decide import decide
 from harness.judging.frame import Grouping, Spread, spread_of
 from harness.judging.planning import (
@@ -392,3 +393,17 @@ def test_a_small_pilot_plans_about_the_right_number() -> None:
         found = pairs_for([at_value(pilot(n, luck), rule, truth())], rule, "supported")
         assert found is not None
         assert found.pairs / wanted.pairs == pytest.approx(1, abs=3 * 2 / sqrt(2 * n))
+
+
+def test_as_many_clusters_are_looked_for_as_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doubling search ends at the most, not at the last power of two below it."""
+    monkeypatch.setattr(planning, "MOST_CLUSTERS", 300)
+    spread, rule = [stated(0.8, 0.46, 0.5)], Rule(Region(0.7, 0.9))
+    found = pairs_for(spread, rule, "supported", 0.8)
+    assert found is not None
+    assert 160 < found.pairs <= 300
+    # 160 is the last number that doubling from 10 reaches below 220.
+    monkeypatch.setattr(planning, "MOST_CLUSTERS", 220)
+    assert pairs_for(spread, rule, "supported", 0.8) is not None
+    monkeypatch.setattr(planning, "MOST_CLUSTERS", 150)
+    assert pairs_for(spread, rule, "supported", 0.8) is None

@@ -477,6 +477,17 @@ def test_controls_are_tested_at_5_percent_whatever_the_claims_own_level() -> Non
         assert (judge(study.frame(), EIGHTY, alpha=0.001).word == "supported") is bool(word)
 
 
+def test_the_pairs_that_would_support_a_claim_are_enough_for_its_controls() -> None:
+    """An interval that meets an edge, and a control that wants more pairs than the claim does."""
+    alone = judge(Study(0.75, 1.5, n=20).frame(), EIGHTY)
+    both = Study(0.75, 1.5, n=20, controls={"noise": (0.0, 4.0)})
+    now = judge(both.frame(), EIGHTY)
+    assert now.reason.startswith("the interval meets an edge")
+    assert now.pairs_needed > alone.pairs_needed
+    assert judge(replace(both, n=now.pairs_needed).frame(), EIGHTY).word == "supported"
+    assert judge(replace(both, n=alone.pairs_needed).frame(), EIGHTY).word == "inconclusive"
+
+
 def test_one_control_outside_weighs_more_than_one_undecided() -> None:
     verdict = judge(with_controls(noise=WIDE, wrong_layer=0.5), EIGHTY)
     assert verdict.word == "invalid"
@@ -1076,3 +1087,18 @@ def test_a_control_that_is_the_base_is_inside_though_nothing_varies() -> None:
     verdict = judge(table(arms), EIGHTY)
     assert verdict.word == "supported"
     assert verdict.controls["noise"]["state"] == "inside"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"region": (0.7, 0.9)}, r"region \(0\.7, 0\.9\), expected a Region"),
+        ({"alpha": "x"}, "alpha 'x', expected a number"),
+        ({"margin": None}, "margin None, expected a number"),
+    ],
+    ids=["region", "alpha", "margin"],
+)
+def test_a_setting_of_another_type_is_refused(setting: dict[str, object], message: str) -> None:
+    given = {"region": EIGHTY, **setting}
+    with pytest.raises(UsageError, match=message):
+        judge(Study(0.8).frame(), **given)  # type: ignore[arg-type]
