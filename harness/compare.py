@@ -18,11 +18,11 @@ from harness.claim import SAME_WITHIN, Part
 from harness.errors import UsageError
 from harness.evidence import plan_sha
 from harness.judging.checks import instrument_failures
-from harness.judging.estimand import NEEDED, Contrast, contrast, orientation
+from harness.judging.estimand import NEEDED, Contrast, contrast, direction_of, orientation
 from harness.judging.frame import Grouping, groupings
 from harness.judging.paired import Difference, difference, less_sure
 from harness.outcome import Outcome
-from harness.stored import Key, StoredRun, direction_of, part_of
+from harness.stored import Key, StoredRun, part_of
 
 RUN_FACTS = ("kv_claims", "profile", "pairs_asked", "seeds", "task_file")
 """Facts on a run as a whole that are compared; models, sampling and versions stand by model."""

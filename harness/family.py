@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from harness.claim import Claim, claim_of
 from harness.errors import UsageError
 from harness.judging.multiplicity import Share, holm, holm_word
-from harness.judging.result import Word
+from harness.judging.result import WORDS
 
 _P_VALUES = ("p_supported", "p_refuted")
 
@@ -108,7 +108,7 @@ def _family(model: str, name: str, cells: list[dict[str, Any]]) -> dict[str, Any
 def _counted(words: Iterable[str]) -> dict[str, int]:
     """Words with their counts, always in one order, whichever test ended first."""
     found = Counter(words)
-    return {word: found[word] for word in get_args(Word) if found[word]}
+    return {word: found[word] for word in WORDS if found[word]}
 
 
 def _adjusted(cells: Sequence[dict[str, Any]], p: str, size: int) -> dict[int, float]:

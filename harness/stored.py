@@ -20,7 +20,7 @@ from harness.claim import BEHAVIOR, ESTIMANDS, Part, Region
 from harness.errors import UsageError
 from harness.evidence import SCHEMA
 from harness.judging.checks import CONTROLS, STATISTICAL_CHECKS, Check, control_check
-from harness.judging.estimand import NEEDED, Direction
+from harness.judging.estimand import direction_of, stands_in_table
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict
 from harness.outcome import TEXT_NAMES, Outcome
@@ -28,10 +28,6 @@ from harness.run.scores import scored
 from harness.run.trial import Trial
 
 EVIDENCE_FILE, TRIALS_FILE = "evidence.json", "trials.parquet"
-SHARED_ROLES = ("self-patch", "full-swap")
-"""Roles that check the instrument and stand in no judged table."""
-
-_JUDGED_ROLES = ("base", "source", "patched", "versus")
 _OF_A_VERDICT = {*STATISTICAL_CHECKS, "same-is-not-p>0.05", "best-of-k"}
 _COLUMNS = (
     *("model", "study", "arm", "pair", "pair_index", "seed", "source", "base"),
@@ -122,8 +118,7 @@ class StoredRun:
             return None
         frames = []
         for role, rows in roles.items():
-            needed = role in NEEDED[part.estimand]
-            if needed or role not in (*_JUDGED_ROLES, *SHARED_ROLES):
+            if stands_in_table(role, part.estimand):
                 trials = trials_of(rows) if outcome.is_geometry else []
                 frame = scored(rows, trials, outcome, one["provenance"]["n_layers"], {})
                 frames.append(frame.assign(arm=role))
@@ -192,11 +187,6 @@ def part_of(stored: Mapping[str, Any]) -> Part:
     region = stored["region"]
     ends = {name: region[name] for name in ("low", "high") if region[name] is not None}
     return Part(stored["outcome"]["name"], stored["estimand"], Region(**ends))
-
-
-def direction_of(part: Part) -> Direction:
-    """Geometry may contract or expand from base to source; a score must rise."""
-    return "either" if Outcome.parse(part.outcome).is_geometry else "up"
 
 
 def trials_of(rows: pd.DataFrame) -> list[Trial]:

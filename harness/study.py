@@ -95,14 +95,14 @@ class ModelStudy:
         Raises UsageError, before the model runs, for a patch that does not fit model or prompts.
         """
         plan = self._plan(asked)
-        if plan.untestable:
-            judged = not_judged(plan.cell.parts, plan.untestable, len(self.pairs))
-            found = Found(asked, judged, plan.stated)
-            return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
         looks: list[Look] = []
         planned = self._looks(plan.cell.claim)
-        if not planned:
-            judged = not_looked_at(plan.cell, len(self.pairs))
+        if plan.untestable or not planned:
+            judged = (
+                not_judged(plan.cell.parts, plan.untestable, len(self.pairs))
+                if plan.untestable
+                else not_looked_at(plan.cell, len(self.pairs))
+            )
             found = Found(asked, judged, plan.stated)
             return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
         for n in planned:

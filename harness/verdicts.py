@@ -15,7 +15,7 @@ import pandas as pd
 from harness.cell import Cell
 from harness.claim import Part
 from harness.judging.checks import Check, instrument_failures
-from harness.judging.estimand import NEEDED, Direction
+from harness.judging.estimand import direction_of, stands_in_table
 from harness.judging.instrument import clusters_ignored
 from harness.judging.multiplicity import Share, best_of_k
 from harness.judging.parts import Combined, combine, judge_part
@@ -30,9 +30,6 @@ from harness.tasks.task import Pair, Task
 
 Trials = dict[str, list[Trial]]
 """By role: base, source, patched, a control's name."""
-
-_INSTRUMENT_ROLES = ("self-patch", "full-swap")
-_JUDGED_ROLES = {"base", "source", "patched", "versus"}
 
 
 class OtherScorer(NamedTuple):
@@ -100,9 +97,7 @@ class Tables:
     def of_part(self, trials: Trials, part: Part, likelihoods: Likelihoods) -> pd.DataFrame:
         """The table that a part is judged on: its arms, and the controls."""
         needed = {
-            role: some
-            for role, some in trials.items()
-            if role in NEEDED[part.estimand] or role not in (*_JUDGED_ROLES, *_INSTRUMENT_ROLES)
+            role: some for role, some in trials.items() if stands_in_table(role, part.estimand)
         }
         return self.of(needed, Outcome.parse(part.outcome), likelihoods)
 
@@ -141,7 +136,7 @@ def _beside(
     outcome = Outcome.parse(part.outcome)
     if frame["score"].isna().any():
         return Beside()
-    lines = sensitivity(frame, part, direction=_direction(outcome), families=_families(task))
+    lines = sensitivity(frame, part, direction=direction_of(part), families=_families(task))
     if outcome.name != "behavior":
         return Beside(lines)
     other = "published" if task.scorer.name == "lexicon" else "lexicon"
@@ -161,7 +156,7 @@ def _judge_one(
         of=_of(cell, part),
         margin=cell.claim.margin,
         checks=[*checks, *lost],
-        direction=_direction(outcome),
+        direction=direction_of(part),
         alpha=alpha,
     )
     if not lost:
@@ -184,11 +179,6 @@ def _families(task: Task) -> Families | None:
     if len({prompt.family for prompt in prompts}) == len(prompts):
         return None
     return {pair.id: (pair.source.family, pair.base.family) for pair in task.pairs}
-
-
-def _direction(outcome: Outcome) -> Direction:
-    """Geometry may contract or expand from base to source; a score must rise."""
-    return "either" if outcome.is_geometry else "up"
 
 
 def _combined(cell: Cell, verdicts: Sequence[Verdict], alpha: float) -> Combined:

@@ -19,12 +19,19 @@ from harness.judging.crossed import word_of_both
 from harness.judging.decide import Decision, decide
 from harness.judging.estimand import contrast, orientation
 from harness.judging.fieller import Bools, Floats, ends
-from harness.judging.result import Word
+from harness.judging.result import WORDS
 from harness.judging.rule import ALPHA, Rule
 
 WIDTH = 0.2
 """Of the regions, as a share of source - base: that of the seed's 80% +- 10."""
-WORDS: tuple[Word, ...] = ("supported", "refuted", "inconclusive", "invalid")
+EDGES = ("at low edge", "at high edge")
+FEW_ERRORS = (
+    *(Wanted(f"supported {place}", "at most", 0.05) for place in EDGES),
+    *(Wanted(f"refuted {place}", "at most", 0.025) for place in EDGES),
+    Wanted("supported outside", "at most", 0.01),
+    Wanted("refuted inside", "at most", 0.01),
+)
+"""What is wanted of the regions of `placed`."""
 Scores = Mapping[str, Floats]
 """Mean score by arm, `[study, cluster]`."""
 
@@ -121,16 +128,7 @@ def errors_row(
     }
     wanted = (
         Wanted("covered", "at least", 0.94) if conservative else Wanted("covered", "within"),
-        *(
-            Wanted(f"supported {place}", "at most", 0.05)
-            for place in ("at low edge", "at high edge")
-        ),
-        *(
-            Wanted(f"refuted {place}", "at most", 0.025)
-            for place in ("at low edge", "at high edge")
-        ),
-        Wanted("supported outside", "at most", 0.01),
-        Wanted("refuted inside", "at most", 0.01),
+        *FEW_ERRORS,
     )
     return Row(group, cell, size.studies, facts, counts, wanted)
 

@@ -17,10 +17,10 @@ Does not: generate words (a score counts markers only), nor know models without 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from harness.run.arms import BASE, SOURCE, Arm, Patches, controls, patched
 from harness.spec import Patch
 from harness.tasks.task import Task
 
+Truth = TypeVar("Truth")
 _CHUNK_WORDS = 1_000_000
 """Words decided at once: 8 MB an array, of which about ten are alive."""
 _ANY = (Patch("kv", "all", "all"),)
@@ -172,23 +173,20 @@ class PlantedStudies:
         return len(self._laws[BASE].odds.silent)
 
     def _law(self, arm: Arm) -> _Drawn:
-        found = laws(
-            self.planted,
-            arm.patches or _ANY,
-            self._task,
-            donor=arm.donor or "source",
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            over=self._over,
-        )
+        found = self._ask(laws, arm)
+        odds = odds_of(getattr(found, _stands_as(arm)))
         if arm.donor is None:
-            return _Drawn(odds_of(found.source if arm.prompt == "source" else found.base), None, 1)
+            return _Drawn(odds, None, 1)
         spread = None if found.variance is None else np.sqrt(found.variance)
-        draws = found.patched.logits.shape[1] // found.base.logits.shape[1]
-        return _Drawn(odds_of(found.patched), spread, draws)
+        return _Drawn(odds, spread, found.patched.logits.shape[1] // found.base.logits.shape[1])
 
     def _expected(self, arm: Arm) -> float:
-        means = expected_means(
+        mean: float = getattr(self._ask(expected_means, arm), _stands_as(arm))
+        return mean
+
+    def _ask(self, truth: Callable[..., Truth], arm: Arm) -> Truth:
+        """What is known of an arm, by one of the functions of `truth`."""
+        return truth(
             self.planted,
             arm.patches or _ANY,
             self._task,
@@ -197,9 +195,6 @@ class PlantedStudies:
             temperature=self.temperature,
             over=self._over,
         )
-        if arm.donor is None:
-            return means.source if arm.prompt == "source" else means.base
-        return means.patched
 
     def _pairs(self, rng: np.random.Generator, studies: int, pairs: int) -> Ints:
         """The row of each pair, `[study, pair]`."""
@@ -219,6 +214,11 @@ class PlantedStudies:
             return rows
         fresh: Ints = rows - rows % N_STYLES + rng.integers(N_STYLES, size=rows.shape)
         return fresh
+
+
+def _stands_as(arm: Arm) -> str:
+    """Which of the three arms of a truth an arm is."""
+    return arm.prompt if arm.donor is None else "patched"
 
 
 def _chunks(studies: int, words: int) -> Iterator[slice]:

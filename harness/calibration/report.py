@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.calibration.judged import EDGES
 from harness.calibration.rows import COVERAGE, Row, groups, table
 
 SYMMETRIC = 0.2
 """Largest skewness of a contrast that counts as symmetric."""
-_EDGES = ("at low edge", "at high edge")
 _LEAST_SKEW = 1e-3
 """Left end of the figure's axis."""
 
@@ -80,8 +80,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     shown = [row for row in rows if "skewness" in row.facts]
     panels: tuple[tuple[str, tuple[str, ...], float], ...] = (
         ("95% interval covers", ("covered",), 0.95),
-        ("supported, truth on an edge", tuple(f"supported {edge}" for edge in _EDGES), 0.05),
-        ("refuted, truth on an edge", tuple(f"refuted {edge}" for edge in _EDGES), 0.025),
+        ("supported, truth on an edge", tuple(f"supported {edge}" for edge in EDGES), 0.05),
+        ("refuted, truth on an edge", tuple(f"refuted {edge}" for edge in EDGES), 0.025),
     )
     with matplotlib.rc_context({"svg.hashsalt": "kv-claims", "svg.fonttype": "none"}):
         figure = Figure(figsize=(8, 9), layout="constrained")

@@ -175,11 +175,12 @@ def _of_pilot(given: argparse.Namespace) -> Iterator[_Asked]:
 
 
 def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
-    from harness.claim import Family, Region
+    from harness.claim import Family
+    from harness.judging.estimand import direction_of
     from harness.judging.frame import Spread
     from harness.judging.multiplicity import Share
     from harness.judging.rule import Rule
-    from harness.outcome import Outcome
+    from harness.stored import part_of
 
     alpha, parts = one["multiplicity"]["alpha"], one["parts"]
     claimed = sum(not part["given"] for part in parts)
@@ -191,13 +192,11 @@ def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
         )
         if not spreads:
             raise UsageError(f"{title}: nothing was measured ({one['reason']}), so nothing to plan")
-        low, high = part["region"]["low"], part["region"]["high"]
-        ends = {name: end for name, end in (("low", low), ("high", high)) if end is not None}
-        geometry = Outcome.parse(part["outcome"]["name"]).is_geometry
+        asserted = part_of(part)
         rule = Rule(
-            Region(**ends),
-            part["estimand"],
-            "either" if geometry else "up",
+            asserted.region,
+            asserted.estimand,
+            direction_of(asserted),
             part["region"]["margin"],
             alpha,
             alpha / (1 if part["given"] else claimed),

@@ -19,8 +19,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from harness.claim import Estimand
+from harness.claim import Estimand, Part
+from harness.judging.checks import CONTROLS
 from harness.judging.fieller import Floats
+from harness.outcome import Outcome
 
 Direction = Literal["up", "either"]
 """Where the source must lie: above the base, or clearly on one side of it, whichever."""
@@ -37,6 +39,16 @@ _EFFECT: dict[Estimand, tuple[str, str]] = {
     "difference": ("patched", "versus"),
     "gap": ("source", "base"),
 }
+
+
+def stands_in_table(role: str, estimand: Estimand) -> bool:
+    """Whether an arm is judged with an estimand: one that it is made of, or a negative control."""
+    return role in NEEDED[estimand] or role in CONTROLS
+
+
+def direction_of(part: Part) -> Direction:
+    """Geometry may contract or expand from base to source; a score must rise."""
+    return "either" if Outcome.parse(part.outcome).is_geometry else "up"
 
 
 class Contrast(NamedTuple):

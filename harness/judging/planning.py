@@ -20,7 +20,7 @@ from harness.judging.decide import FEWEST_CLUSTERS, Decision, decide
 from harness.judging.estimand import contrast, orientation
 from harness.judging.fieller import Floats, ends
 from harness.judging.frame import Spread
-from harness.judging.result import Word
+from harness.judging.result import WORDS, Word
 from harness.judging.rule import Rule
 
 STUDIES = 400
@@ -29,7 +29,6 @@ MOST_CLUSTERS = 4000
 """More than this is not looked for."""
 _CHUNK = 4_000_000
 """Scores drawn at once."""
-WORDS: tuple[Word, ...] = ("supported", "refuted", "inconclusive", "invalid")
 
 
 class Outlook(NamedTuple):

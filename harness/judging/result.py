@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from harness.judging.checks import Check
 from harness.judging.fieller import Interval
 from harness.judging.frame import Spread
 
 Word = Literal["supported", "refuted", "inconclusive", "invalid"]
+WORDS: tuple[Word, ...] = get_args(Word)
 
 
 @dataclass(frozen=True)

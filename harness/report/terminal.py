@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harness.judging.result import WORDS
 from harness.report.published import summary_lines
 from harness.session import ClaimsSession
 
-WORDS = ("supported", "refuted", "inconclusive", "invalid")
 _LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
 _COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
 
