@@ -14,12 +14,13 @@ import pytest
 
 from harness.cell import Cell
 from harness.claim import Claim, Part, Region
-from harness.compare import ComparedCell, Comparison, compare, edited, paired_difference
+from harness.compare import ComparedCell, Comparison, compare, paired_difference
 from harness.errors import UsageError
 from harness.evidence import plan_sha
 from harness.judging.fieller import Interval
 from harness.models.load import LoadedModel
 from harness.record import plan_of
+from harness.stated import edited
 from harness.stored import StoredRun, load_run
 from tests.judging.frames import Study, table, wave
 from tests.runs import HERE, KINDS, PAIRS, THERE, TOKENS, WIDE, claim, edited_copy, key_of, make_run
