@@ -1,13 +1,13 @@
 """What a claim's test holds in its hands: `study.judge(...)`, or one of the two that judge nothing.
 
-Turns evidence into a test result; how a verdict counts is decided in `harness.expectation`.
+Turns evidence into a test result; how a verdict counts is decided in `harness.passing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,16 @@ from harness.evidence import (
     Evidence,
     InstrumentEvidence,
     ProtocolEvidence,
+    plain,
     to_json,
 )
-from harness.expectation import outcome
+from harness.passing import outcome
+from harness.pins.check import Pinned, against
+from harness.pins.file import PinFile, Place
+from harness.pins.pin import pin_of, why_not_pinned
 from harness.published.replay import replay_published
 from harness.run.arms import Patches
-from harness.study import ModelStudy
+from harness.study import CellRun, ModelStudy
 from harness.tasks.load import load_task
 
 
@@ -36,7 +40,8 @@ class ClaimTest:
     """One test of one claim on one model.
 
     siblings: how many cells the claim has, whatever part of them is run. record: takes a kind and
-    a JSON string.
+    a JSON string. pins: of the model, None where it has none. pin: takes, under `--claims-update`,
+    what is to be pinned. test: file and function.
     """
 
     study: ModelStudy
@@ -45,6 +50,9 @@ class ClaimTest:
     strict: bool
     record: Callable[[str, str], None]
     siblings: int = 1
+    test: str = ""
+    pins: PinFile | None = None
+    pin: Callable[[str], None] | None = None
     _done: bool = False
 
     def judge(self, patch: Patches | None = None, *, versus: Patches | None = None) -> Evidence:
@@ -59,15 +67,38 @@ class ClaimTest:
             pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
         with _one_line_errors():
             cell = Cell.of(self.claim, self.cell, patch, versus, siblings=self.siblings)
-            evidence, expected = self.study.judge(cell)
+            done = self.study.run_cell(cell)
         self._done = True
+        pinned = self._pinned(done)
+        evidence = replace(done.evidence, pinned=pinned.to_dict() if pinned else None)
         self.record(EVIDENCE, to_json(evidence.__dict__))
-        result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)
+        result, why = outcome(
+            evidence.verdict, evidence.reason, done.expected, pinned, strict=self.strict
+        )
         if result == "skip":
             pytest.skip(why)
         if result == "fail":
             pytest.fail(why, pytrace=False)
         return evidence
+
+    def _pinned(self, done: CellRun) -> Pinned | None:
+        """How the cell stands to its pin; under `--claims-update` that is made anew."""
+        if self.pins is None:
+            return None
+        evidence = plain(done.evidence.__dict__)
+        fresh = pin_of(evidence, done.tables, test=self.test, pairs_asked=self.study.n_pairs)
+        kept = self.pins.pins.get(Place(fresh.claim, fresh.cell))
+        file = str(self.pins.path)
+        found = against(kept, fresh, done.tables, file=file) if kept else None
+        if self.pin is None:
+            return found
+        changes, notes = (found.changes, found.notes) if found else ((), ())
+        if why := why_not_pinned(evidence):
+            told = f"{fresh.claim}, cell {fresh.cell}: {why} failed"
+            self.pin(to_json({"pin": None, "changes": [told], "notes": []}))
+            return found
+        self.pin(to_json({"pin": fresh.to_dict(), "changes": changes, "notes": notes}))
+        return Pinned("recorded", fresh.verdict, fresh.estimate, file, changes, notes)
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run the instrument's oracle check on every pair, record it, and fail if it fails."""

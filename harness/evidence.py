@@ -27,6 +27,8 @@ class Evidence:
     Beside each stand `spreads` (means and covariance of its arms over clusters, for planning),
     `sensitivity` lines and the verdict under the other scorer, none of which decides anything.
     expected: the word that follows from a planted model's truth, or None; `truth` says from what.
+    pinned: how the cell stands to its pin (`harness.pins.check.Pinned`): `word`, the `verdict` and
+    `estimate` of the pin, `changes` and `notes`; None where there is no pin.
     interval: [low, high] at `level`; interval_other at the other of the two levels.
     multiplicity: the family of headline tests that the cell is one of, its size, the error rate
     that was its share, the word at 0.05 had it been the only test (`raw`), that by Holm's procedure
@@ -58,7 +60,7 @@ class Evidence:
     verified: bool
     expected: str | None
     truth: dict[str, Any] | None
-    pinned: None
+    pinned: dict[str, Any] | None
     estimate: float | None
     interval: list[float] | None
     level: float

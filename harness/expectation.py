@@ -1,7 +1,7 @@
 """What a verdict should be: on a planted model it follows from the truth, never from a run.
 
 The truth of a cell is, part by part, what its arms do in expectation, and what its controls do.
-Whether a test then passes is decided in one place, `outcome`.
+Whether a test then passes is decided in `harness.passing`.
 """
 
 from __future__ import annotations
@@ -119,32 +119,6 @@ def expectation(
         first.controls,
         tuple(truth.to_dict() for truth in truths),
         _unless(cell, truths),
-    )
-
-
-def outcome(
-    word: str, reason: str, expected: Expectation | None, *, strict: bool
-) -> tuple[Literal["pass", "skip", "fail"], str]:
-    """How a verdict stands as a test result, and why.
-
-    With an expectation the verdict must equal it (an invalid one for the expected reason).
-    Without: supported passes, refuted and invalid fail. Inconclusive is a skip that says so; with
-    `strict`, inconclusive and invalid always fail.
-    """
-    if word == "inconclusive":
-        return ("fail" if strict else "skip"), f"inconclusive: {reason}"
-    if word == "invalid" and strict:
-        return "fail", f"invalid: {reason}"
-    if expected is None:
-        return ("pass" if word == "supported" else "fail"), f"{word}: {reason}"
-    # The reason must start so: an instrument that fails as well is not what was expected.
-    same = word == expected.word and (word != "invalid" or reason.startswith(expected.because))
-    unknown = expected.unless is not None and reason.startswith(expected.unless)
-    if same or (word == "invalid" and unknown):
-        return "pass", f"{word}, as expected: {reason}"
-    return "fail", (
-        f"{word} ({reason}), but the truth of the planted model makes it "
-        f"{expected.word} ({expected.because})"
     )
 
 

@@ -23,16 +23,21 @@ from harness.errors import UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
 from harness.family import cells_of, check_families
 from harness.models.planted.catalog import PLANTED_PREFIX
+from harness.pins.file import Place
 from harness.report import terminal
 from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
 
-COLLECTED = "claims_collected"
+COLLECTED, UNUSED_PINS, PIN = "claims_collected", "claims_unused_pins", "claims_pin"
 MODEL_FIXTURE = "_claims_model"
 EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
 _SESSION = pytest.StashKey[ClaimsSession]()
 _DEFINED = pytest.StashKey[list[pytest.Item]]()
 """Tests of claims in the modules that were collected, selected or not."""
+_FILES = pytest.StashKey[set[str]]()
+"""Files that were collected, with claims in them or not."""
+_PIN = pytest.StashKey[str]()
+"""On a test: what it made for `--claims-update`, as JSON; in its report, under `PIN`."""
 _COLLECTED = pytest.StashKey[list[str]]()
 _WRONG = pytest.StashKey[str]()
 """In a worker: what is wrong with the claims that were collected."""
@@ -70,6 +75,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="claims_strict",
         action="store_true",
         help="inconclusive and invalid verdicts fail",
+    )
+    add(
+        "--claims-update",
+        dest="claims_update",
+        action="store_true",
+        help="write what was found to claims/pins, and show what that changes",
     )
     add("--resume", dest="claims_resume", action="store_true", default=None)
     add(
@@ -138,6 +149,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Remember every test of a claim that there is: what is then selected changes no family."""
     made = yield
+    collector.config.stash.setdefault(_FILES, set()).add(collector.nodeid.partition("::")[0])
     if isinstance(made, list):
         known = collector.config.stash.setdefault(_DEFINED, [])
         known += [item for item in made if isinstance(item, pytest.Item) and _is_claim(item)]
@@ -178,10 +190,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         except UsageError as error:
             # A worker that exits is an internal error to xdist: its tests say what is wrong.
             config.stash[_WRONG] = str(error)
+        unused = config.stash[_SESSION].pins.unused
+        # Exact builtin types only: nothing else crosses.
+        config.workeroutput[UNUSED_PINS] = {  # type: ignore[attr-defined]
+            model: [list(place) for place in places] for model, places in unused.items()
+        }
         return
     with _usage_errors():
-        _check_claims(config)
         config.stash[_SESSION].check()
+        _check_claims(config)
         config.stash[_SESSION].start_fresh()
 
 
@@ -218,8 +235,13 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     item = request.node
     settings = request.config.stash[_SESSION].settings
 
+    pins = request.config.stash[_SESSION].pins
+
     def record(kind: str, content: str) -> None:
         item.user_properties.append((kind, content))
+
+    def pin(content: str) -> None:
+        item.stash[_PIN] = content
 
     return ClaimTest(
         study=_claims_model,
@@ -228,7 +250,21 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
         strict=settings.strict,
         record=record,
         siblings=cells_of(item),
+        test=item.nodeid.partition("[")[0],
+        pins=pins.of(_model_of(item) or ""),
+        pin=pin if pins.updating else None,
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test's pin go with its report: a string, which crosses to the controller as it is."""
+    report = yield
+    if call.when == "call" and (content := item.stash.get(_PIN, None)) is not None:
+        report.__dict__[PIN] = content
+    return report
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -237,6 +273,10 @@ def pytest_testnodedown(node: Any) -> None:
     collected = getattr(node, "workeroutput", {}).get(COLLECTED)
     if collected is not None:
         node.config.stash[_COLLECTED] = collected
+        node.config.stash[_SESSION].pins.unused |= {
+            model: [Place(*place) for place in places]
+            for model, places in node.workeroutput.get(UNUSED_PINS, {}).items()
+        }
 
 
 class _Collector:
@@ -255,6 +295,9 @@ class _Collector:
         ):
             if (content := _property(report, kind)) is not None:
                 into.append({**content, "test": report.nodeid})
+        if (pin := report.__dict__.get(PIN)) is not None:
+            model = self._state.evidence[-1]["model"]
+            self._state.pins.add(model, json.loads(pin))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -278,6 +321,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         from harness.report.write import write_reports
 
         write_reports(state)
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        # A run that was broken off pins nothing.
+        state.pins.write()
     if exitstatus == pytest.ExitCode.OK and _without_evidence(config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -324,6 +370,7 @@ def _settings(config: pytest.Config) -> Settings:
         "protocol": option.claims_protocol,
         "out": Path(option.claims_out) if option.claims_out else config.rootpath / Settings.out,
         "strict": option.claims_strict,
+        "update": option.claims_update,
         "resume": option.claims_resume,
     }
     return Settings(
@@ -369,6 +416,19 @@ def _check_claims(config: pytest.Config) -> None:
         if found := claim_of(getattr(item, "function", None)):
             cells[found.id].add(_cell_of(item, models))
     check_families(items, cells)
+    _look_for_unused_pins(config, items)
+
+
+def _look_for_unused_pins(config: pytest.Config, items: list[pytest.Item]) -> None:
+    session = config.stash[_SESSION]
+    for model in session.pins.models:
+        cells = defaultdict[str, set[str]](set)
+        for item in items:
+            found = claim_of(getattr(item, "function", None))
+            if found and _model_of(item) == model:
+                cells[found.id].add(_cell_of(item, session.settings.models))
+        files = config.stash.setdefault(_FILES, set())
+        session.pins.look_for_unused(model, cells, files)
 
 
 def _check_claim_ids(items: list[pytest.Item]) -> None:

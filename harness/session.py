@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from harness.errors import UsageError
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
+from harness.pins.book import PinBook
+from harness.pins.file import FOLDER as PINS
 from harness.run.ledger import Ledger, archive, check_writable
 from harness.run.sampling_settings import Sampling
 from harness.tasks.load import load_task
@@ -71,6 +73,7 @@ class Settings:
     out: Path = Path("reports/latest")
     strict: bool = False
     resume: bool = True
+    update: bool = False
 
     @property
     def budget(self) -> Profile:
@@ -143,6 +146,16 @@ class ClaimsSession:
     families: list[dict[str, Any]] = field(default_factory=list)
     checked: bool = False
 
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.pins = PinBook(
+            settings.root,
+            settings.root / PINS,
+            tuple(m for m in settings.models if not m.startswith(PLANTED_PREFIX)),
+            settings.revision,
+            settings.update,
+        )
+
     @property
     def reported(self) -> list[dict[str, Any]]:
         """Everything that tests reported, of whatever kind."""
@@ -151,6 +164,7 @@ class ClaimsSession:
     def check(self) -> None:
         """Check the settings, once."""
         if not self.checked:
+            self.pins.check()
             self.settings.check()
             self.checked = True
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from harness.cell import Cell
-from harness.claim import Claim
+from harness.claim import Claim, Part
 from harness.errors import UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
@@ -58,6 +60,17 @@ def no_progress(_label: str, _total: int) -> AbstractContextManager[Progress]:
     return nullcontext(lambda _n: None)
 
 
+class CellRun(NamedTuple):
+    """A cell that was run and judged.
+
+    tables: for each part, the rows that it was judged on, one a trial; None where nothing was run.
+    """
+
+    evidence: Evidence
+    expected: Expectation | None
+    tables: list[pd.DataFrame | None]
+
+
 @dataclass
 class ModelStudy:
     """One model, one task and one budget; judges cell after cell and shares what they share.
@@ -90,6 +103,11 @@ class ModelStudy:
         return range(self.n_seeds)
 
     def judge(self, asked: Cell) -> tuple[Evidence, Expectation | None]:
+        """Run a cell's arms and judge its claim; errors as in `run_cell`."""
+        done = self.run_cell(asked)
+        return done.evidence, done.expected
+
+    def run_cell(self, asked: Cell) -> CellRun:
         """Run a cell's arms and judge its claim, at each of its looks until it is decided.
 
         Raises UsageError, before the model runs, for a patch that does not fit model or prompts.
@@ -104,10 +122,11 @@ class ModelStudy:
                 else not_looked_at(plan.cell, len(self.pairs))
             )
             found = Found(asked, judged, plan.stated)
-            return evidence_of(self._setting, found, plan.expected, {}, {}, {}), plan.expected
+            evidence = evidence_of(self._setting, found, plan.expected, {}, {}, {})
+            return CellRun(evidence, plan.expected, [None] * len(plan.cell.parts))
         for n in planned:
             study = self._first(n)
-            trials, likelihoods, judged = study._carry_out(plan)
+            trials, likelihoods, tables, judged = study._carry_out(plan)
             looks.append(Look.of(n, judged))
             if judged.is_final:
                 break
@@ -115,7 +134,7 @@ class ModelStudy:
         evidence = evidence_of(
             study._setting, found, plan.expected, trials, plan.roles, likelihoods
         )
-        return evidence, plan.expected
+        return CellRun(evidence, plan.expected, [tables[part] for part in plan.cell.parts])
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run base, source and the full swap on every pair: the oracle check of the instrument."""
@@ -163,14 +182,17 @@ class ModelStudy:
             self.runner.check(arms.values(), self.pairs)
         return _Plan(cell, arms, untestable, expected, plan_of(asked))
 
-    def _carry_out(self, plan: _Plan) -> tuple[Trials, Likelihoods, Judged]:
+    def _carry_out(
+        self, plan: _Plan
+    ) -> tuple[Trials, Likelihoods, dict[Part, pd.DataFrame], Judged]:
         """Run a plan on this study's pairs, and judge it."""
         cell, roles = plan.cell, plan.roles
         trials = {**self._shared, **self._run(f"{cell.claim.id} {cell.id}", plan.arms)}
         likelihoods = self._likelihoods(cell, roles)
         checks = self._instrument(cell, trials, roles, likelihoods)
         tables = {part: self._tables.of_part(trials, part, likelihoods) for part in cell.parts}
-        return trials, likelihoods, judge_cell(cell, tables, checks, self.task, self.pairs)
+        judged = judge_cell(cell, tables, checks, self.task, self.pairs)
+        return trials, likelihoods, tables, judged
 
     def _looks(self, claim: Claim) -> list[int]:
         """Numbers of pairs at which a claim is judged here: its looks, as far as pairs go.

@@ -9,12 +9,13 @@ import pytest
 from harness.cell import Cell
 from harness.claim import Claim, Part, Region
 from harness.errors import UsageError
-from harness.expectation import Expectation, expectation, outcome
+from harness.expectation import Expectation, expectation
 from harness.judging.verdict import judge
 from harness.models.load import load_model
 from harness.models.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.truth import true_transfer
+from harness.passing import outcome
 from harness.run.arms import controls
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner

@@ -58,6 +58,8 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         reporter.write_line(f"verdicts: {counted}")
     for line in families_lines(state.families):
         reporter.write_line(line)
+    for line in pins_lines(state):
+        reporter.write_line(line)
     good = sum(one["passed"] for one in state.instrument)
     if state.instrument:
         reporter.write_line(
@@ -67,6 +69,18 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
     for line in summary_lines(state.protocol):
         reporter.write_line(line)
     reporter.write_line(f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md")
+
+
+def pins_lines(state: ClaimsSession) -> list[str]:
+    """How cells stand to their pins, what moved, and what `--claims-update` wrote."""
+    pinned = [(one, one["pinned"]) for one in state.evidence if one["pinned"]]
+    counted = Counter(pin["word"] for _, pin in pinned)
+    lines = [f"pins: {', '.join(f'{n} {word}' for word, n in counted.items())}"] if counted else []
+    for one, pin in pinned:
+        if pin["word"] in ("moved", "undecided"):
+            told = "; ".join(pin["changes"] or pin["notes"])
+            lines.append(f"  {pin['word']}: {one['claim']}, cell {one['cell']}: {told}")
+    return [*lines, *state.pins.lines]
 
 
 def families_lines(families: list[dict[str, Any]]) -> list[str]:
