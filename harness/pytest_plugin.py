@@ -39,8 +39,16 @@ _FILES = pytest.StashKey[set[str]]()
 _PIN = pytest.StashKey[str]()
 """On a test: what it made for `--claims-update`, as JSON; in its report, under `PIN`."""
 _COLLECTED = pytest.StashKey[list[str]]()
+_CELLS = pytest.StashKey[list[pytest.Item]]()
+"""Tests of claims that were selected."""
 _WRONG = pytest.StashKey[str]()
 """In a worker: what is wrong with the claims that were collected."""
+
+
+_NO_RERUNS = (
+    "a verdict is not run again until it pleases; expected a run of more pairs, or `looks` that "
+    "the claim declares"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,8 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SESSION] = session
         if worker is None:
             config.pluginmanager.register(_Collector(session), "kv-claims-collector")
-        if getattr(config.option, "reruns", None):
-            raise UsageError("--reruns: a verdict is not run again until it pleases")
+        _refuse_reruns(config)
         given = (
             any(
                 value is not None and value is not False
@@ -181,6 +188,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     claims = [item for item in session.items if _is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
+    config.stash[_CELLS] = claims
     if not claims or config.option.collectonly:
         return
     if hasattr(config, "workerinput"):
@@ -283,27 +291,30 @@ class _Collector:
     """Takes evidence out of reports, wherever the tests ran: the hook itself gets no config."""
 
     def __init__(self, state: ClaimsSession) -> None:
-        self._state = state
+        self.state = state
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if type(report) is not pytest.TestReport or report.when != "call":
+        if not _is_of_a_test(report):
             return
         for kind, into in (
-            (EVIDENCE, self._state.evidence),
-            (INSTRUMENT, self._state.instrument),
-            (PROTOCOL, self._state.protocol),
+            (EVIDENCE, self.state.evidence),
+            (INSTRUMENT, self.state.instrument),
+            (PROTOCOL, self.state.protocol),
         ):
             if (content := _property(report, kind)) is not None:
                 into.append({**content, "test": report.nodeid})
         if (pin := report.__dict__.get(PIN)) is not None:
-            model = self._state.evidence[-1]["model"]
-            self._state.pins.add(model, json.loads(pin))
+            model = self.state.evidence[-1]["model"]
+            self.state.pins.add(model, json.loads(pin))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] | None:
     """Show a verdict in its own word; what counts as failed or skipped stays pytest's."""
-    if report.when != "call" or hasattr(report, "wasxfail"):
+    if not _is_of_a_test(report) or hasattr(report, "wasxfail"):
+        return None
+    # pytest's way to say that what was to fail passed: in our word it would read as good news.
+    if report.failed and str(report.longrepr).startswith("[XPASS(strict)]"):
         return None
     evidence = _property(report, EVIDENCE)
     if evidence is None:
@@ -330,6 +341,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     state = config.stash[_SESSION]
+    if config.option.collectonly and config.get_verbosity() >= -1:
+        found = [claim_of(getattr(item, "function", None)) for item in config.stash.get(_CELLS, [])]
+        terminal.collected(terminalreporter, [claim for claim in found if claim is not None])
     if state.reported:
         terminal.summary(terminalreporter, state)
     elif config.stash.get(_COLLECTED, []) and not config.option.collectonly:
@@ -351,6 +365,13 @@ def _without_evidence(config: pytest.Config) -> list[str]:
     if config.option.collectonly:
         return []
     return [test for test in config.stash.get(_COLLECTED, []) if test not in found]
+
+
+def _refuse_reruns(config: pytest.Config) -> None:
+    """Raise UsageError for what runs a failed test again (pytest-rerunfailures, flaky)."""
+    for option, name in (("reruns", "--reruns"), ("force_flaky", "--force-flaky")):
+        if getattr(config.option, option, None):
+            raise UsageError(f"{name}: {_NO_RERUNS}")
 
 
 def _settings(config: pytest.Config) -> Settings:
@@ -411,6 +432,8 @@ def _check_claims(config: pytest.Config) -> None:
     """Raise UsageError for claims that do not go together, whatever part of them was selected."""
     items = config.stash.get(_DEFINED, [])
     _check_claim_ids(items)
+    if again := [item for item in items if item.get_closest_marker("flaky")]:
+        raise UsageError(f"{again[0].nodeid}: marked flaky: {_NO_RERUNS}")
     models, cells = config.stash[_SESSION].settings.models, defaultdict[str, set[str]](set)
     for item in items:
         if found := claim_of(getattr(item, "function", None)):
@@ -460,6 +483,11 @@ def _is_claim(item: pytest.Item) -> bool:
     """Whether a test owes evidence: it asks for a study, or is marked as a claim."""
     asks = MODEL_FIXTURE in getattr(item, "fixturenames", [])
     return asks or claim_of(getattr(item, "function", None)) is not None
+
+
+def _is_of_a_test(report: pytest.TestReport) -> bool:
+    """Whether a report is of a test itself: those of its subtests carry its evidence again."""
+    return type(report) is pytest.TestReport and report.when == "call"
 
 
 def _property(report: Any, kind: str) -> Any:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any
 
 from tqdm import tqdm
 
+from harness.claim import Claim
 from harness.judging.result import WORDS
 from harness.report.published import summary_lines
 from harness.session import ClaimsSession
@@ -69,6 +71,21 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
     for line in summary_lines(state.protocol):
         reporter.write_line(line)
     reporter.write_line(f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md")
+
+
+def collected(reporter: Any, claims: Sequence[Claim]) -> None:
+    """What was collected, claim by claim: its sentence, its citation and what it asserts."""
+    if not claims:
+        return
+    reporter.section("claims", sep="=")
+    cells = Counter(claim.id for claim in claims)
+    for claim in {claim.id: claim for claim in claims}.values():
+        n = cells[claim.id]
+        reporter.write_line(f"{claim.id} ({n} {'cell' if n == 1 else 'cells'})")
+        asserted = [*map(str, claim.parts), *(f"given {part}" for part in claim.given)]
+        for said in (f'"{claim.says}"', claim.cites, "; ".join(asserted)):
+            for line in wrap(said, 76):
+                reporter.write_line(f"    {line}")
 
 
 def pins_lines(state: ClaimsSession) -> list[str]:

@@ -21,7 +21,7 @@ SMALL = ("--pairs", str(PAIRS), "--max-new-tokens", str(TOKENS))
 CONFIG = f"""
 [pytest]
 pythonpath = [{json.dumps(str(ROOT))}]
-addopts = ["--import-mode=importlib", "-p", "no:cacheprovider"]
+addopts = ["--import-mode=importlib"]
 strict = true
 filterwarnings = ["error"]
 """
@@ -64,14 +64,17 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
-def run_pytest(cwd: Path, what: str, *options: str, out: Path, **env: str) -> Run:
+def run_pytest(
+    cwd: Path, what: str, *options: str, out: Path, cache: bool = False, **env: str
+) -> Run:
     """Run pytest on a path in a process of its own, reports into `out`.
 
     The path comes first: pytest looks for its configuration beside whatever stands first, and
     knows our options only later.
     """
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", what, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", what]
+    command += [] if cache else ["-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "--claims-out", str(out), *options],
         cwd=cwd,

@@ -42,7 +42,8 @@ def test_an_unknown_model_is_refused_and_leaves_earlier_reports_alone(
         ),
         (
             ["--reruns", "3"],
-            "ERROR: --reruns: a verdict is not run again until it pleases",
+            "ERROR: --reruns: a verdict is not run again until it pleases; expected a run of more "
+            "pairs, or `looks` that the claim declares",
         ),
     ],
     ids=["batch-size", "reruns"],
