@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -24,11 +25,18 @@ from harness.evidence import (
     ProtocolEvidence,
     to_json,
 )
-from harness.expectation import outcome
-from harness.published.replay import replay_published
+from harness.expectation import Expectation, outcome
 from harness.run.arms import Patches
-from harness.study import ModelStudy
 from harness.tasks.load import load_task
+
+if TYPE_CHECKING:
+    from harness.study import ModelStudy
+
+
+class Study(Protocol):
+    """Whatever a cell is judged by: a model that is run, or trials that were stored."""
+
+    def judge(self, asked: Cell) -> tuple[Evidence, Expectation | None]: ...
 
 
 @dataclass
@@ -39,7 +47,7 @@ class ClaimTest:
     a JSON string.
     """
 
-    study: ModelStudy
+    study: Study
     claim: Claim | None
     cell: str
     strict: bool
@@ -72,7 +80,7 @@ class ClaimTest:
     def check_full_swap(self) -> InstrumentEvidence:
         """Run the instrument's oracle check on every pair, record it, and fail if it fails."""
         with _one_line_errors():
-            evidence = self.study.check_full_swap()
+            evidence = self._model.check_full_swap()
         self.record(INSTRUMENT, to_json(evidence.__dict__))
         failed = [check for check in evidence.checks if check["passed"] is not True]
         if failed:
@@ -85,13 +93,24 @@ class ClaimTest:
 
         prose: the task file whose lexicon is held against the seed's own best cell.
         """
-        study = self.study
+        from harness.published.replay import replay_published
+
+        study = self._model
         with _one_line_errors():
             evidence = replay_published(
                 study.runner, study.pairs, load_task(prose), study.show_progress
             )
         self.record(PROTOCOL, to_json(evidence.__dict__))
         return evidence
+
+    @property
+    def _model(self) -> ModelStudy:
+        """The study, where it runs a model: stored trials cannot answer what is asked then."""
+        from harness.study import ModelStudy
+
+        if not isinstance(self.study, ModelStudy):
+            raise pytest.fail.Exception("it needs a model, and trials are replayed", pytrace=False)
+        return self.study
 
 
 @contextmanager

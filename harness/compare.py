@@ -16,26 +16,16 @@ import pandas as pd
 
 from harness.claim import SAME_WITHIN, Part
 from harness.errors import UsageError
-from harness.evidence import plan_sha
 from harness.judging.checks import instrument_failures
 from harness.judging.estimand import NEEDED, Contrast, contrast, direction_of, orientation
 from harness.judging.frame import Grouping, groupings
 from harness.judging.paired import Difference, difference, less_sure
 from harness.outcome import Outcome
+from harness.stated import Change, changes, edited, stated_changes
 from harness.stored import Key, StoredRun, part_of
 
 RUN_FACTS = ("kv_claims", "profile", "pairs_asked", "seeds", "task_file")
 """Facts on a run as a whole that are compared; models, sampling and versions stand by model."""
-
-_STATED = ("says", "cites", "about", "margin", "family", "family_size", "looks", "patch", "versus")
-
-
-class Change(NamedTuple):
-    """Something that is not the same in both runs. first, second: None where a run has it not."""
-
-    what: str
-    first: Any
-    second: Any
 
 
 class Side(NamedTuple):
@@ -149,7 +139,7 @@ def compare(first: StoredRun, second: StoredRun, margin: float = SAME_WITHIN) ->
         margin,
         tuple(_cell(first, second, key, margin) for key in keys),
         (_only(first, second), _only(second, first)),
-        tuple(_changes(_facts(first), _facts(second))),
+        tuple(changes(_facts(first), _facts(second))),
         {model: tuple(_provenance(first, second, model)) for model in models},
     )
 
@@ -183,7 +173,7 @@ def _cell(first: StoredRun, second: StoredRun, key: Key, margin: float) -> Compa
         (one["verdict"], other["verdict"]),
         tuple(_parts(first, second, key, margin)),
         dict(_tokens(first.roles(key), second.roles(key))),
-        tuple(_stated(one, other)),
+        tuple(stated_changes(one, other)),
         (tuple(edited(one)), tuple(edited(other))),
     )
 
@@ -295,76 +285,9 @@ def _name(part: Mapping[str, Any]) -> str:
     return f"{given}{part['outcome']['name']} {part['estimand']}"
 
 
-def _stated(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Change]:
-    """What differs in the claims as they were stated, and in the share they were judged at."""
-    yield from _changes(_as_stated(one), _as_stated(other))
-
-
-def _as_stated(one: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan by what a reader calls its fields; from the evidence where it has no plan."""
-    plan = one.get("plan") or _plan_of(one)
-    said = {name: plan.get(name) for name in _STATED}
-    for kind, prefix in (("parts", ""), ("given", "given ")):
-        for part in plan[kind]:
-            name = f"region of {prefix}{part['outcome']} {part['estimand']}"
-            said[name] = region_text(*part["region"])
-    return {**said, "alpha": one["multiplicity"]["alpha"]}
-
-
-def _plan_of(one: Mapping[str, Any]) -> dict[str, Any]:
-    """What evidence without a plan says of its claim (of runs before there were plans)."""
-    parts = one["parts"]
-    patches = {
-        role: [patch["text"] for patch in one[role]["all"]] if one.get(role) else []
-        for role in ("patch", "versus")
-    }
-    return {
-        "says": one["says"],
-        "cites": one["cites"],
-        "about": parts[0]["region"]["about"],
-        "margin": parts[0]["region"]["margin"],
-        "family": one["multiplicity"]["family"],
-        "family_size": one["multiplicity"]["size"],
-        "looks": one["multiplicity"]["looks"]["planned"],
-        **patches,
-        "parts": [_plan_part(part) for part in parts if not part["given"]],
-        "given": [_plan_part(part) for part in parts if part["given"]],
-    }
-
-
-def _plan_part(part: Mapping[str, Any]) -> dict[str, Any]:
-    region = part["region"]
-    return {
-        "outcome": part["outcome"]["name"],
-        "estimand": part["estimand"],
-        "region": [region["low"], region["high"]],
-    }
-
-
-def edited(one: Mapping[str, Any]) -> Iterator[str]:
-    """What in a run's evidence is not what its plan says: it was edited after the run."""
-    plan = one.get("plan")
-    if not plan:
-        yield "no plan: the run is of a version without one"
-        return
-    if plan.get("sha") != plan_sha(plan):
-        yield "the plan is not the one that its hash is of"
-    judged = _plan_of(one)
-    for name in (*_STATED, "parts", "given"):
-        if plan.get(name) != judged[name]:
-            yield f"{name}: planned {plan.get(name)}, judged {judged[name]}"
-
-
-def region_text(low: float | None, high: float | None) -> str:
-    """A region with every digit, so that no edit of one is rounded away."""
-    if low is None:
-        return f"<= {high!r}"
-    return f">= {low!r}" if high is None else f"[{low!r}, {high!r}]"
-
-
 def _provenance(first: StoredRun, second: StoredRun, model: str) -> Iterator[Change]:
     """What differs in how a model was run, and in the prompts of its pairs."""
-    yield from _changes(_of_model(first, model), _of_model(second, model))
+    yield from changes(_of_model(first, model), _of_model(second, model))
     shas = [
         {side: set(rows[f"{side}_sha"]) for side in ("source", "base")}
         for rows in (run.trials[run.trials["model"] == model] for run in (first, second))
@@ -397,13 +320,6 @@ def _flat(content: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{under}{name}.")
         else:
             yield f"{under}{name}", value
-
-
-def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Change]:
-    """Fields of two flat objects that differ, those of the first in its order."""
-    for name in dict.fromkeys((*first, *second)):
-        if first.get(name) != second.get(name):
-            yield Change(name, first.get(name), second.get(name))
 
 
 def _facts(run: StoredRun) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from harness.compare import Change, ComparedCell, ComparedPart, Comparison, Side
+from harness.compare import ComparedCell, ComparedPart, Comparison, Side
 from harness.judging.fieller import Interval
+from harness.stated import Change
 from harness.stored import Key, StoredRun
 
 Row = tuple[str, str, str, str, str, str, str]
