@@ -71,6 +71,8 @@ class ClaimTest:
         self._done = True
         self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)
+        if not evidence.verified:
+            why += " (not verified)"
         if result == "skip":
             pytest.skip(why)
         if result == "fail":

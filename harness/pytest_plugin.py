@@ -18,15 +18,27 @@ from typing import Any
 
 import pytest
 
-from harness.claim import claim_of
+from harness.claim import Claim, claim_of
 from harness.errors import UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
 from harness.family import cells_of, check_families
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.report import terminal
-from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
+from harness.report.shards import in_dispute
+from harness.session import (
+    EMBEDDED,
+    PROFILES,
+    PROTOCOLS,
+    REPLAY_OUT,
+    ClaimsSession,
+    Settings,
+    describe,
+    replay_lines,
+    start_replay,
+)
 
 COLLECTED = "claims_collected"
+NOT_REPLAYED = "claims_not_replayed"
 MODEL_FIXTURE = "_claims_model"
 EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
@@ -66,6 +78,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--claims-out", dest="claims_out", metavar="DIR", help="default reports/latest")
     add(
+        "--claims-replay",
+        dest="claims_replay",
+        metavar="DIR|YAML",
+        help="judge stored trials again, or a published table (docs/replay.md); no model is run",
+    )
+    add(
         "--claims-strict",
         dest="claims_strict",
         action="store_true",
@@ -89,10 +107,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     worker = getattr(config, "workerinput", None)
     with _usage_errors():
+        settings, replayed = _settings(config), None
+        if (path := config.option.claims_replay) is not None:
+            asked = config.option.claims_models or ()
+            settings, replayed = start_replay(settings, Path(path), asked, vars(config.option))
         session = ClaimsSession(
-            _settings(config),
+            settings,
             shard=worker["workerid"] if worker else "main",
             workers=worker["workercount"] if worker else 1,
+            replayed=replayed,
         )
         config.stash[_SESSION] = session
         if worker is None:
@@ -120,9 +143,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # First, so that a test's id begins with its model whatever else has parameters.
     if MODEL_FIXTURE in metafunc.fixturenames:
-        models = metafunc.config.stash[_SESSION].settings.models
+        state = metafunc.config.stash[_SESSION]
+        models, is_run = state.settings.models, state.replayed is None
         marker = metafunc.definition.get_closest_marker(EMBEDDED_MARK)
-        if marker is not None and not metafunc.config.option.claims_models:
+        if marker is not None and is_run and not metafunc.config.option.claims_models:
             models = tuple(PLANTED_PREFIX + name for name in marker.args)
             if unknown := sorted(set(models) - set(EMBEDDED)):
                 raise pytest.UsageError(
@@ -155,7 +179,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         is_replay = item.get_closest_marker(REPLAY_MARK) is not None
         (wanted if is_replay == replay else others).append(item)
-    if others:
+    wanted, not_stored = _replayable(config, wanted)
+    if others := others + not_stored:
         config.hook.pytest_deselected(items=others)
     models = config.stash[_SESSION].settings.models
     items[:] = sorted(wanted, key=lambda item: _place(item, models))
@@ -167,6 +192,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
+    if hasattr(config, "workerinput"):
+        left = config.stash[_SESSION].not_replayed
+        config.workeroutput[NOT_REPLAYED] = left  # type: ignore[attr-defined]
     claims = [item for item in session.items if _is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
     if not claims or config.option.collectonly:
@@ -189,6 +217,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     cells = [item for item in items if claim_of(getattr(item, "function", None))]
     if not cells:
         return None
+    state = config.stash[_SESSION]
+    if state.replayed is not None:
+        return replay_lines(state, len(cells))[0]
     claims = {found.id for item in cells if (found := claim_of(getattr(item, "function", None)))}
     return describe(config.stash[_SESSION].settings, len(cells), sorted(claims))
 
@@ -237,6 +268,9 @@ def pytest_testnodedown(node: Any) -> None:
     collected = getattr(node, "workeroutput", {}).get(COLLECTED)
     if collected is not None:
         node.config.stash[_COLLECTED] = collected
+    left = getattr(node, "workeroutput", {}).get(NOT_REPLAYED)
+    if left:
+        node.config.stash[_SESSION].not_replayed = left
 
 
 class _Collector:
@@ -265,7 +299,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] 
     evidence = _property(report, EVIDENCE)
     if evidence is None:
         return None
-    return terminal.status(report.outcome, evidence["verdict"])
+    return terminal.status(report.outcome, evidence["verdict"], verified=evidence["verified"])
 
 
 @pytest.hookimpl(trylast=True)
@@ -278,12 +312,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         from harness.report.write import write_reports
 
         write_reports(state)
-    if exitstatus == pytest.ExitCode.OK and _without_evidence(config):
+    disputed = any(map(in_dispute, [*state.evidence, *state.instrument]))
+    if exitstatus == pytest.ExitCode.OK and (disputed or _without_evidence(config)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     state = config.stash[_SESSION]
+    if state.replayed is not None and not config.option.collectonly:
+        for line in replay_lines(state, len(state.evidence))[1:]:
+            terminalreporter.write_line(line)
     if state.reported:
         terminal.summary(terminalreporter, state)
     elif config.stash.get(_COLLECTED, []) and not config.option.collectonly:
@@ -322,7 +360,9 @@ def _settings(config: pytest.Config) -> Settings:
         "batch_size": _batch_size(option.claims_batch_size),
         "profile": option.claims_profile,
         "protocol": option.claims_protocol,
-        "out": Path(option.claims_out) if option.claims_out else config.rootpath / Settings.out,
+        "out": Path(option.claims_out)
+        if option.claims_out
+        else config.rootpath / (Settings.out if option.claims_replay is None else REPLAY_OUT),
         "strict": option.claims_strict,
         "resume": option.claims_resume,
     }
@@ -369,6 +409,40 @@ def _check_claims(config: pytest.Config) -> None:
         if found := claim_of(getattr(item, "function", None)):
             cells[found.id].add(_cell_of(item, models))
     check_families(items, cells)
+
+
+def _replayable(
+    config: pytest.Config, items: list[pytest.Item]
+) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The tests that stored trials can answer, and the others; all where a model is run."""
+    state = config.stash[_SESSION]
+    if (source := state.replayed) is None:
+        return items, []
+    models, cells = state.settings.models, dict[str, tuple[Claim, set[str]]]()
+    for item in config.stash.get(_DEFINED, []):
+        if claim := claim_of(getattr(item, "function", None)):
+            cells.setdefault(claim.id, (claim, set()))[1].add(_cell_of(item, models))
+    try:
+        source.check_tests(cells)
+    except UsageError as error:
+        if hasattr(config, "workerinput"):
+            # A worker that exits is an internal error to xdist: its tests say what is wrong.
+            config.stash[_WRONG] = str(error)
+            return items, []
+        raise pytest.UsageError(str(error)) from error
+    kept, left = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        if not _is_claim(item):
+            kept.append(item)
+            continue
+        claim, model = claim_of(getattr(item, "function", None)), _model_of(item)
+        why = "it needs a model"
+        if claim is not None and model is not None:
+            why = source.lacks(claim, _cell_of(item, models), model)
+        (left if why else kept).append(item)
+        if why:
+            state.not_replayed[why] = state.not_replayed.get(why, 0) + 1
+    return kept, left
 
 
 def _check_claim_ids(items: list[pytest.Item]) -> None:
