@@ -27,6 +27,7 @@ from harness.report import terminal
 from harness.report.shards import in_dispute
 from harness.session import (
     EMBEDDED,
+    NEEDS_MODEL,
     PROFILES,
     PROTOCOLS,
     REPLAY_OUT,
@@ -120,6 +121,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SESSION] = session
         if worker is None:
             config.pluginmanager.register(_Collector(session), "kv-claims-collector")
+        if replayed is not None:
+            config.pluginmanager.register(_Replayable(), "kv-claims-replayable")
         if getattr(config.option, "reruns", None):
             raise UsageError("--reruns: a verdict is not run again until it pleases")
         given = (
@@ -179,9 +182,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         is_replay = item.get_closest_marker(REPLAY_MARK) is not None
         (wanted if is_replay == replay else others).append(item)
-    wanted, not_stored = _replayable(config, wanted)
-    if others := others + not_stored:
+    if others:
         config.hook.pytest_deselected(items=others)
+        if config.stash[_SESSION].replayed is not None:
+            config.stash[_SESSION].not_replayed[NEEDS_MODEL] = len(others)
     models = config.stash[_SESSION].settings.models
     items[:] = sorted(wanted, key=lambda item: _place(item, models))
     if getattr(config.option, "dist", "no") == "loadgroup":
@@ -271,6 +275,37 @@ def pytest_testnodedown(node: Any) -> None:
     left = getattr(node, "workeroutput", {}).get(NOT_REPLAYED)
     if left:
         node.config.stash[_SESSION].not_replayed = left
+
+
+class _Replayable:
+    """With --claims-replay: keeps the tests that stored trials can answer, and counts the others.
+
+    Last, so that tests are not counted which the user did not select.
+    """
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        state = config.stash[_SESSION]
+        models, cells = state.settings.models, dict[str, tuple[Claim, set[str]]]()
+        for item in config.stash.get(_DEFINED, []):
+            if claim := claim_of(getattr(item, "function", None)):
+                cells.setdefault(claim.id, (claim, set()))[1].add(_cell_of(item, models))
+        if cells and (wrong := state.check_replay(cells)):
+            if not hasattr(config, "workerinput"):
+                raise pytest.UsageError(wrong)
+            # A worker that exits is an internal error to xdist: its tests say what is wrong.
+            config.stash[_WRONG] = wrong
+            return
+        left = []
+        for item in filter(_is_claim, items):
+            claim = claim_of(getattr(item, "function", None))
+            if state.leaves_out(claim, _cell_of(item, models), _model_of(item)):
+                left.append(item)
+        if left:
+            config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if item not in left]
 
 
 class _Collector:
@@ -409,40 +444,6 @@ def _check_claims(config: pytest.Config) -> None:
         if found := claim_of(getattr(item, "function", None)):
             cells[found.id].add(_cell_of(item, models))
     check_families(items, cells)
-
-
-def _replayable(
-    config: pytest.Config, items: list[pytest.Item]
-) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """The tests that stored trials can answer, and the others; all where a model is run."""
-    state = config.stash[_SESSION]
-    if (source := state.replayed) is None:
-        return items, []
-    models, cells = state.settings.models, dict[str, tuple[Claim, set[str]]]()
-    for item in config.stash.get(_DEFINED, []):
-        if claim := claim_of(getattr(item, "function", None)):
-            cells.setdefault(claim.id, (claim, set()))[1].add(_cell_of(item, models))
-    try:
-        source.check_tests(cells)
-    except UsageError as error:
-        if hasattr(config, "workerinput"):
-            # A worker that exits is an internal error to xdist: its tests say what is wrong.
-            config.stash[_WRONG] = str(error)
-            return items, []
-        raise pytest.UsageError(str(error)) from error
-    kept, left = list[pytest.Item](), list[pytest.Item]()
-    for item in items:
-        if not _is_claim(item):
-            kept.append(item)
-            continue
-        claim, model = claim_of(getattr(item, "function", None)), _model_of(item)
-        why = "it needs a model"
-        if claim is not None and model is not None:
-            why = source.lacks(claim, _cell_of(item, models), model)
-        (left if why else kept).append(item)
-        if why:
-            state.not_replayed[why] = state.not_replayed.get(why, 0) + 1
-    return kept, left
 
 
 def _check_claim_ids(items: list[pytest.Item]) -> None:

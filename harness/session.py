@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from harness.claim import Claim
 from harness.errors import UsageError
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
 DEFAULT_TASK = Path("claims/tasks/self_observation.yaml")
 LEDGER_FOLDER = "ledger"
+NEEDS_MODEL = "it needs a model"
 REPLAY_OUT = Path("reports/replay")
 """Where the files of `--claims-replay` go by default."""
 Protocol = Literal["claims", "published"]
@@ -164,6 +166,25 @@ class ClaimsSession:
         else:
             check_writable(self.settings.out)
         self.checked = True
+
+    def check_replay(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> str:
+        """What is wrong with what is replayed, given claims and cells that have tests; or ''."""
+        assert self.replayed is not None
+        try:
+            self.replayed.check_tests(cells)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def leaves_out(self, claim: Claim | None, cell: str, model: str | None) -> bool:
+        """Whether stored trials cannot answer a test; counts it by why."""
+        assert self.replayed is not None
+        why = NEEDS_MODEL
+        if claim is not None and model is not None:
+            why = self.replayed.lacks(claim, cell, model)
+        if why:
+            self.not_replayed[why] = self.not_replayed.get(why, 0) + 1
+        return bool(why)
 
     def start_fresh(self) -> Path | None:
         """With --no-resume: move earlier trials aside, to the folder that is returned."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from harness.judging.result import WORDS
 from harness.report.published import summary_lines
+from harness.report.shards import in_dispute
 from harness.session import ClaimsSession
 
 _LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
@@ -59,6 +60,9 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         counted = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
         reporter.write_line("")
         reporter.write_line(f"verdicts: {counted}")
+    disputed = [one for one in state.evidence if in_dispute(one)]
+    if disputed:
+        reporter.write_line(f"{len(disputed)} of them {disputed[0]['reason']}", red=True)
     if n := sum(not one["verified"] for one in state.evidence):
         reporter.write_line(f"* not verified: {n}, as some check was not run or the claim edited")
     for line in families_lines(state.families):

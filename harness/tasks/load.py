@@ -52,7 +52,7 @@ def read_yaml(path: Path, what: str) -> Any:
         raise UsageError(f"{what} {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:
         # PyYAML lets a date that is none, or a number that is none, out as a plain ValueError.
-        raise UsageError(f"{what} {path}: not YAML: {error}") from error
+        raise UsageError(f"{what} {path}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def _task_of(content: Any, where: str) -> Task:
