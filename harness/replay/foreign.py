@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.claim import Claim
 from harness.errors import UsageError
+from harness.judging.estimand import stands_in_table
 from harness.outcome import TEXT_NAMES, Outcome
 from harness.replay.described import Described, nearest, read_description
 from harness.replay.foreign_study import ForeignStudy
@@ -88,6 +89,8 @@ class ForeignTable:
                     f"{where}: no cell {cell!r}, expected one of {', '.join(sorted(names.known))}"
                     f"{nearest(cell, names.known)}"
                 )
+            if not any(stands_in_table(role, e) for role in roles for e in claim.estimands):
+                raise UsageError(f"{where}: {cell}: no arm is named that the claim is judged on")
             for role in roles:
                 if role == "versus" and "difference" not in claim.estimands:
                     raise UsageError(f"{where}: {cell}: the claim compares no two patches: versus")

@@ -56,7 +56,10 @@ class ReplayedRun:
             raise UsageError(f"{folder / EVIDENCE_FILE}: no verdict in it, nothing to judge again")
         names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)
         file = stored.run.get("task_file")
-        tasks = {name: task or task_of(name, Path(file) if file else None) for name in names}
+        try:
+            tasks = {name: task or task_of(name, Path(file) if file else None) for name in names}
+        except UsageError as error:
+            raise UsageError(f"{error}; give --task FILE with the task of {folder}") from error
         found = cls(stored, names, tasks)
         for name in names:
             found._check(name, is_own=task is None)

@@ -251,6 +251,10 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
     ),
     "no claim": ({"claims": {}}, "claims is empty"),
     "no cell": ({"claims": {"transfers": {}}}, "transfers: no cell, expected at least one"),
+    "no role": (
+        {"claims": {"transfers": {"a": {}}}},
+        "transfers: a: no arm is named that the claim is judged on",
+    ),
     "an unread role": (
         {"claims": {"transfers": {"a": {**ROLES, "versus": "kv"}}}},
         "a: the claim compares no two patches: versus",
@@ -327,6 +331,13 @@ def test_a_file_that_is_no_table_is_one_error(
     path = write()
     (tmp_path / "published.csv").write_bytes(content)
     with pytest.raises(UsageError, match=message):
+        opened(path)
+
+
+def test_a_description_in_another_encoding_is_one_error(write: Callable[..., Path]) -> None:
+    path = write()
+    path.write_bytes("about: caf\u00e9\n".encode("latin-1") + path.read_bytes())
+    with pytest.raises(UsageError, match="not YAML: 'utf-8' codec"):
         opened(path)
 
 
