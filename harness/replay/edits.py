@@ -21,11 +21,12 @@ _PLAIN = ("says", "cites", "family", "family_size", "looks", "alpha")
 def edits_of(one: Mapping[str, Any], asked: Cell) -> list[Change]:
     """What a cell states now and did not state when it was run: old value, new value.
 
-    Patches are not compared: whether the trials are of them is seen by their arms.
+    Patches are compared where nothing was run: else it is seen by the arms of the trials.
     """
     now = {"plan": plan_of(asked), "multiplicity": {"alpha": asked.share.alpha}}
     found = stated_changes(one, now)
-    return [change for change in found if change.what not in ("patch", "versus")]
+    by_arms = ("patch", "versus") if one["arms"] else ()
+    return [change for change in found if change.what not in by_arms]
 
 
 def change_truth(edits: list[Change]) -> bool:

@@ -225,17 +225,17 @@ class StoredStudy:
 
     def _untestable(self, what: _Asked) -> list[Check]:
         """Why nothing that could be measured says anything on the claim; see `ModelStudy`."""
-        donor = [Check(**check) for check in what.one["checks"] if check["name"] == DONOR]
-        if donor:
-            return donor
+        then = [Check(**check) for check in what.one["checks"] if check["passed"] is False]
+        same = not what.one["arms"] and _is_as_planned(what)
+        if same and any(check.name == DONOR for check in then):
+            return then
         if not what.cell.patches:
             return []
         lengths = self._lengths(what)
         if lengths is not None:
             return what.cell.unreached(self.model.n_layers, lengths)
         # Nothing at all was run on this model: what was found then is all there is.
-        failed = [Check(**check) for check in what.one["checks"] if check["passed"] is False]
-        return [] if what.one["arms"] else failed
+        return then if same else []
 
     def _lengths(self, what: _Asked) -> list[tuple[int, int]] | None:
         """Tokens of (source, base) of every pair; None where no prompt was run."""
@@ -343,6 +343,13 @@ class StoredStudy:
         negative = {role: arm for role, arm in roles.items() if role in CONTROLS}
         budget = Sampling(sampling["max_new_tokens"], sampling["temperature"])
         return expectation(planted, what.cell, negative, self.task, budget, failed)
+
+
+def _is_as_planned(what: _Asked) -> bool:
+    """Whether the patches are spelled as they were when nothing was run on them."""
+    plan = what.one.get("plan") or {}
+    sides = (("patch", what.asked.patches), ("versus", what.asked.versus))
+    return all(plan.get(name) == [str(patch) for patch in asked] for name, asked in sides)
 
 
 def _stored_expectation(one: Mapping[str, Any]) -> Expectation | None:

@@ -161,6 +161,20 @@ def test_what_was_not_run_cannot_be_judged_once_it_needs_trials(replayed: Replay
         again(replayed, Cell.of(moved, "a", Patch("v_proj", "27/32", "last(16)")))
 
 
+def test_another_patch_where_nothing_was_run_is_looked_at_anew(replayed: ReplayedRun) -> None:
+    """Both read what they paste; which of them is asked about still shows."""
+    pasted = claim("pasted", transfer=Region(0.9, 1.1), outcome="pr@27/32")
+    one = again(replayed, Cell.of(pasted, "a", Patch("kv_proj", "27/32", "last(16)")))
+    assert (one["verdict"], one["verified"]) == ("invalid", False)
+    assert one["reason"].startswith("measured-where-patched")
+    assert (
+        "patch: ['v_proj@27/32/last(16)'] -> ['kv_proj@27/32/last(16)']"
+        in (check(one, CLAIM_EDITED)["detail"])
+    )
+    with pytest.raises(UsageError, match="no trials are stored of it"):
+        again(replayed, Cell.of(pasted, "a", Patch("v_proj", "3", "last(16)")))
+
+
 def test_evidence_that_was_edited_by_hand_shows(a_run: Path, tmp_path: Path) -> None:
     def widen(content: dict[str, Any]) -> None:
         for one in content["evidence"]:
