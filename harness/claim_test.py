@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pytest
 
@@ -25,14 +26,22 @@ from harness.evidence import (
     plain,
     to_json,
 )
+from harness.expectation import Expectation
 from harness.passing import outcome
 from harness.pins.check import Pinned, against
 from harness.pins.file import PinFile, Place
 from harness.pins.pin import pin_of, why_not_pinned
-from harness.published.replay import replay_published
 from harness.run.arms import Patches
-from harness.study import CellRun, ModelStudy
 from harness.tasks.load import load_task
+
+if TYPE_CHECKING:
+    from harness.study import CellRun, ModelStudy
+
+
+class Study(Protocol):
+    """Whatever a cell is judged by: a model that is run, or trials that were stored."""
+
+    def judge(self, asked: Cell) -> tuple[Evidence, Expectation | None]: ...
 
 
 @dataclass
@@ -44,7 +53,7 @@ class ClaimTest:
     what is to be pinned. test: file and function.
     """
 
-    study: ModelStudy
+    study: Study
     claim: Claim | None
     cell: str
     strict: bool
@@ -67,28 +76,36 @@ class ClaimTest:
             pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
         with _one_line_errors():
             cell = Cell.of(self.claim, self.cell, patch, versus, siblings=self.siblings)
-            done = self.study.run_cell(cell)
+            evidence, expected, pinned = self._judged(cell)
         self._done = True
-        pinned = self._pinned(done)
-        evidence = replace(done.evidence, pinned=pinned.to_dict() if pinned else None)
         self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(
-            evidence.verdict, evidence.reason, done.expected, pinned, strict=self.strict
+            evidence.verdict, evidence.reason, expected, pinned, strict=self.strict
         )
+        if not evidence.verified:
+            why += " (not verified)"
         if result == "skip":
             pytest.skip(why)
         if result == "fail":
             pytest.fail(why, pytrace=False)
         return evidence
 
-    def _pinned(self, done: CellRun) -> Pinned | None:
-        """How the cell stands to its pin; under `--claims-update` that is made anew."""
+    def _judged(self, cell: Cell) -> tuple[Evidence, Expectation | None, Pinned | None]:
+        """The cell's evidence; where its model has pins, with how it stands to its own."""
         if self.pins is None:
-            return None
+            return *self.study.judge(cell), None
+        study = cast("ModelStudy", self.study)
+        done = study.run_cell(cell)
+        pinned = self._pinned(self.pins, done, study.n_pairs)
+        known = pinned.to_dict() if pinned else None
+        return replace(done.evidence, pinned=known), done.expected, pinned
+
+    def _pinned(self, pins: PinFile, done: CellRun, n_pairs: int) -> Pinned | None:
+        """How the cell stands to its pin; under `--claims-update` that is made anew."""
         evidence = plain(done.evidence.__dict__)
-        fresh = pin_of(evidence, done.tables, test=self.test, pairs_asked=self.study.n_pairs)
-        kept = self.pins.pins.get(Place(fresh.claim, fresh.cell))
-        file = str(self.pins.path)
+        fresh = pin_of(evidence, done.tables, test=self.test, pairs_asked=n_pairs)
+        kept = pins.pins.get(Place(fresh.claim, fresh.cell))
+        file = str(pins.path)
         found = against(kept, fresh, done.tables, file=file) if kept else None
         if self.pin is None:
             return found
@@ -103,7 +120,7 @@ class ClaimTest:
     def check_full_swap(self) -> InstrumentEvidence:
         """Run the instrument's oracle check on every pair, record it, and fail if it fails."""
         with _one_line_errors():
-            evidence = self.study.check_full_swap()
+            evidence = self._model.check_full_swap()
         self.record(INSTRUMENT, to_json(evidence.__dict__))
         failed = [check for check in evidence.checks if check["passed"] is not True]
         if failed:
@@ -116,13 +133,24 @@ class ClaimTest:
 
         prose: the task file whose lexicon is held against the seed's own best cell.
         """
-        study = self.study
+        from harness.published.replay import replay_published
+
+        study = self._model
         with _one_line_errors():
             evidence = replay_published(
                 study.runner, study.pairs, load_task(prose), study.show_progress
             )
         self.record(PROTOCOL, to_json(evidence.__dict__))
         return evidence
+
+    @property
+    def _model(self) -> ModelStudy:
+        """The study, where it runs a model: stored trials cannot answer what is asked then."""
+        from harness.study import ModelStudy
+
+        if not isinstance(self.study, ModelStudy):
+            raise pytest.fail.Exception("it needs a model, and trials are replayed", pytrace=False)
+        return self.study
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def provenance(runner: Runner) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "dtype": model.dtype_name,
         "n_layers": model.n_layers,
+        "n_kv_heads": model.n_kv_heads,
         "revision": model.revision,
         "weights_sha": model.weights_sha,
         "task_sha": runner.task.sha,

@@ -18,16 +18,29 @@ from typing import Any
 
 import pytest
 
-from harness.claim import claim_of
+from harness.claim import Claim, claim_of
 from harness.errors import UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
 from harness.family import cells_of, check_families
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.pins.file import Place
 from harness.report import terminal
-from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
+from harness.report.shards import in_dispute
+from harness.session import (
+    EMBEDDED,
+    NEEDS_MODEL,
+    PROFILES,
+    PROTOCOLS,
+    REPLAY_OUT,
+    ClaimsSession,
+    Settings,
+    describe,
+    replay_lines,
+    start_replay,
+)
 
-COLLECTED, UNUSED_PINS, PIN = "claims_collected", "claims_unused_pins", "claims_pin"
+COLLECTED, NOT_REPLAYED = "claims_collected", "claims_not_replayed"
+UNUSED_PINS, PIN = "claims_unused_pins", "claims_pin"
 MODEL_FIXTURE = "_claims_model"
 EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
@@ -79,6 +92,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add("--claims-out", dest="claims_out", metavar="DIR", help="default reports/latest")
     add(
+        "--claims-replay",
+        dest="claims_replay",
+        metavar="DIR|YAML",
+        help="judge stored trials again, or a published table (docs/replay.md); no model is run",
+    )
+    add(
         "--claims-strict",
         dest="claims_strict",
         action="store_true",
@@ -108,14 +127,21 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     worker = getattr(config, "workerinput", None)
     with _usage_errors():
+        settings, replayed = _settings(config), None
+        if (path := config.option.claims_replay) is not None:
+            asked = config.option.claims_models or ()
+            settings, replayed = start_replay(settings, Path(path), asked, vars(config.option))
         session = ClaimsSession(
-            _settings(config),
+            settings,
             shard=worker["workerid"] if worker else "main",
             workers=worker["workercount"] if worker else 1,
+            replayed=replayed,
         )
         config.stash[_SESSION] = session
         if worker is None:
             config.pluginmanager.register(_Collector(session), "kv-claims-collector")
+        if replayed is not None:
+            config.pluginmanager.register(_Replayable(), "kv-claims-replayable")
         _refuse_reruns(config)
         given = (
             any(
@@ -138,9 +164,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # First, so that a test's id begins with its model whatever else has parameters.
     if MODEL_FIXTURE in metafunc.fixturenames:
-        models = metafunc.config.stash[_SESSION].settings.models
+        state = metafunc.config.stash[_SESSION]
+        models, is_run = state.settings.models, state.replayed is None
         marker = metafunc.definition.get_closest_marker(EMBEDDED_MARK)
-        if marker is not None and not metafunc.config.option.claims_models:
+        if marker is not None and is_run and not metafunc.config.option.claims_models:
             models = tuple(PLANTED_PREFIX + name for name in marker.args)
             if unknown := sorted(set(models) - set(EMBEDDED)):
                 raise pytest.UsageError(
@@ -176,6 +203,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (wanted if is_replay == replay else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
+        if config.stash[_SESSION].replayed is not None:
+            config.stash[_SESSION].not_replayed[NEEDS_MODEL] = len(others)
     models = config.stash[_SESSION].settings.models
     items[:] = sorted(wanted, key=lambda item: _place(item, models))
     if getattr(config.option, "dist", "no") == "loadgroup":
@@ -186,6 +215,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
+    if hasattr(config, "workerinput"):
+        left = config.stash[_SESSION].not_replayed
+        config.workeroutput[NOT_REPLAYED] = left  # type: ignore[attr-defined]
     claims = [item for item in session.items if _is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
     config.stash[_CELLS] = claims
@@ -214,6 +246,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     cells = [item for item in items if claim_of(getattr(item, "function", None))]
     if not cells:
         return None
+    state = config.stash[_SESSION]
+    if state.replayed is not None:
+        return replay_lines(state, len(cells))[0]
     claims = {found.id for item in cells if (found := claim_of(getattr(item, "function", None)))}
     return describe(config.stash[_SESSION].settings, len(cells), sorted(claims))
 
@@ -285,6 +320,40 @@ def pytest_testnodedown(node: Any) -> None:
             model: [Place(*place) for place in places]
             for model, places in node.workeroutput.get(UNUSED_PINS, {}).items()
         }
+    left = getattr(node, "workeroutput", {}).get(NOT_REPLAYED)
+    if left:
+        node.config.stash[_SESSION].not_replayed = left
+
+
+class _Replayable:
+    """With --claims-replay: keeps the tests that stored trials can answer, and counts the others.
+
+    Last, so that tests are not counted which the user did not select.
+    """
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        state = config.stash[_SESSION]
+        models, cells = state.settings.models, dict[str, tuple[Claim, set[str]]]()
+        for item in config.stash.get(_DEFINED, []):
+            if claim := claim_of(getattr(item, "function", None)):
+                cells.setdefault(claim.id, (claim, set()))[1].add(_cell_of(item, models))
+        if cells and (wrong := state.check_replay(cells)):
+            if not hasattr(config, "workerinput"):
+                raise pytest.UsageError(wrong)
+            # A worker that exits is an internal error to xdist: its tests say what is wrong.
+            config.stash[_WRONG] = wrong
+            return
+        left = []
+        for item in filter(_is_claim, items):
+            claim = claim_of(getattr(item, "function", None))
+            if state.leaves_out(claim, _cell_of(item, models), _model_of(item)):
+                left.append(item)
+        if left:
+            config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if item not in left]
 
 
 class _Collector:
@@ -319,7 +388,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] 
     evidence = _property(report, EVIDENCE)
     if evidence is None:
         return None
-    return terminal.status(report.outcome, evidence["verdict"])
+    return terminal.status(report.outcome, evidence["verdict"], verified=evidence["verified"])
 
 
 @pytest.hookimpl(trylast=True)
@@ -335,7 +404,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         # A run that was broken off pins nothing.
         state.pins.write()
-    if exitstatus == pytest.ExitCode.OK and _without_evidence(config):
+    disputed = any(map(in_dispute, [*state.evidence, *state.instrument]))
+    if exitstatus == pytest.ExitCode.OK and (disputed or _without_evidence(config)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -344,6 +414,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if config.option.collectonly and config.get_verbosity() >= -1:
         found = [claim_of(getattr(item, "function", None)) for item in config.stash.get(_CELLS, [])]
         terminal.collected(terminalreporter, [claim for claim in found if claim is not None])
+    if state.replayed is not None and not config.option.collectonly:
+        for line in replay_lines(state, len(state.evidence))[1:]:
+            terminalreporter.write_line(line)
     if state.reported:
         terminal.summary(terminalreporter, state)
     elif config.stash.get(_COLLECTED, []) and not config.option.collectonly:
@@ -389,7 +462,9 @@ def _settings(config: pytest.Config) -> Settings:
         "batch_size": _batch_size(option.claims_batch_size),
         "profile": option.claims_profile,
         "protocol": option.claims_protocol,
-        "out": Path(option.claims_out) if option.claims_out else config.rootpath / Settings.out,
+        "out": Path(option.claims_out)
+        if option.claims_out
+        else config.rootpath / (Settings.out if option.claims_replay is None else REPLAY_OUT),
         "strict": option.claims_strict,
         "update": option.claims_update,
         "resume": option.claims_resume,

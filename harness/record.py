@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from harness.cell import Cell
 from harness.claim import Part
@@ -18,17 +18,15 @@ from harness.judging.parts import Combined
 from harness.judging.result import Verdict, Word
 from harness.measure.behavior import behavior
 from harness.measure.separation import Scored, repetition_share, separation
-from harness.models.load import LoadedModel
 from harness.outcome import LATE, Outcome
 from harness.reach import classify
 from harness.run.arms import Arm
 from harness.run.likelihood import Likelihood
-from harness.run.runner import Runner
-from harness.run.sampling import NEAR_TIE
 from harness.run.scores import geometry_score
+from harness.run.tolerances import NEAR_TIE
 from harness.run.trial import Trial
 from harness.spec import Patch, resolve_heads, resolve_layers
-from harness.tasks.task import Pair, Task, clusters_of
+from harness.tasks.task import Pair, Prompt, Task, clusters_of
 from harness.verdicts import Beside, Judged
 
 SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
@@ -36,27 +34,37 @@ SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
 SHOWN_ROLES = ("base", "source", "patched", "versus")
 
 
+class Subject(Protocol):
+    """What is told of a model: by one that is loaded, or by what was stored of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def n_kv_heads(self) -> int: ...
+
+
 class Setting(NamedTuple):
     """What every cell of a study shares.
+
+    study: the hash that its trials share. arm_id, tokens: the id of an arm in one spelling, and the
+    tokens of a prompt, on this model.
 
     planned: how many trials of an arm a cell has. scorer: what `scorer_on_ends` says, to be asked
     once base and source were run.
     """
 
-    runner: Runner
+    model: Subject
+    task: Task
+    study: str
+    arm_id: Callable[[Arm], str]
+    tokens: Callable[[Prompt], int]
     pairs: Sequence[Pair]
     n_seeds: int
     provenance: dict[str, Any]
     planned: Callable[[Arm], int]
     scorer: Callable[[], dict[str, Any]]
-
-    @property
-    def model(self) -> LoadedModel:
-        return self.runner.model
-
-    @property
-    def task(self) -> Task:
-        return self.runner.task
 
 
 class Look(NamedTuple):
@@ -232,9 +240,9 @@ def evidence_of(
         else [],
         checks=[check._asdict() for check in _all_checks(verdicts)],
         texts=_texts(study, trials),
-        arms={role: study.runner.canonical(arm).id for role, arm in roles.items()},
+        arms={role: study.arm_id(arm) for role, arm in roles.items()},
         near_ties=near_ties(every, NEAR_TIE),
-        study=study.runner.study,
+        study=study.study,
         provenance=study.provenance,
         plan=found.stated,
     )
@@ -412,15 +420,15 @@ def _geometry(
     reach = None
     if cell.patches:
         pair = study.pairs[0]
-        tokens = study.runner.rows.tokens
-        fits = min(len(tokens(pair.source)), len(tokens(pair.base))) >= 16
+        source, base = study.tokens(pair.source), study.tokens(pair.base)
+        fits = min(source, base) >= 16
         reach = (
             classify(
                 cell.patches,
                 outcome,
                 n_layers=n_layers,
-                source_tokens=len(tokens(pair.source)),
-                base_tokens=len(tokens(pair.base)),
+                source_tokens=source,
+                base_tokens=base,
             )
             if fits
             else None

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from harness.claim import Claim
 from harness.errors import UsageError
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
 from harness.pins.book import PinBook
 from harness.pins.file import FOLDER as PINS
+from harness.replay.source import ReplayStudy, Source
 from harness.run.ledger import Ledger, archive, check_writable
 from harness.run.sampling_settings import Sampling
 from harness.tasks.load import load_task
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
 DEFAULT_TASK = Path("claims/tasks/self_observation.yaml")
 LEDGER_FOLDER = "ledger"
+NEEDS_MODEL = "it needs a model"
+REPLAY_OUT = Path("reports/replay")
+"""Where the files of `--claims-replay` go by default."""
 Protocol = Literal["claims", "published"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """What `pytest claims` runs: the claims, or the seed's procedure with its defects."""
@@ -145,13 +150,19 @@ class ClaimsSession:
     protocol: list[dict[str, Any]] = field(default_factory=list)
     families: list[dict[str, Any]] = field(default_factory=list)
     checked: bool = False
+    replayed: Source | None = None
+    """With --claims-replay: the stored trials that are judged in place of a model's."""
+    not_replayed: dict[str, int] = field(default_factory=dict)
+    """With --claims-replay: cells that were left out, by why."""
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.pins = PinBook(
             settings.root,
             settings.root / PINS,
-            tuple(m for m in settings.models if not m.startswith(PLANTED_PREFIX)),
+            tuple(m for m in settings.models if not m.startswith(PLANTED_PREFIX))
+            if self.replayed is None
+            else (),
             settings.revision,
             settings.update,
         )
@@ -163,19 +174,44 @@ class ClaimsSession:
 
     def check(self) -> None:
         """Check the settings, once."""
-        if not self.checked:
+        if self.checked:
+            return
+        if self.replayed is None:
             self.pins.check()
             self.settings.check()
-            self.checked = True
+        else:
+            check_writable(self.settings.out)
+        self.checked = True
+
+    def check_replay(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> str:
+        """What is wrong with what is replayed, given claims and cells that have tests; or ''."""
+        assert self.replayed is not None
+        try:
+            self.replayed.check_tests(cells)
+        except UsageError as error:
+            return str(error)
+        return ""
+
+    def leaves_out(self, claim: Claim | None, cell: str, model: str | None) -> bool:
+        """Whether stored trials cannot answer a test; counts it by why."""
+        assert self.replayed is not None
+        why = NEEDS_MODEL
+        if claim is not None and model is not None:
+            why = self.replayed.lacks(claim, cell, model)
+        if why:
+            self.not_replayed[why] = self.not_replayed.get(why, 0) + 1
+        return bool(why)
 
     def start_fresh(self) -> Path | None:
         """With --no-resume: move earlier trials aside, to the folder that is returned."""
-        if self.settings.resume:
+        if self.settings.resume or self.replayed is not None:
             return None
         return archive(self.settings.out / LEDGER_FOLDER)
 
-    def open_study(self, model: str, show_progress: ShowProgress) -> ModelStudy:
-        """Load a model and bind it to its task, budget and ledger."""
+    def open_study(self, model: str, show_progress: ShowProgress) -> ModelStudy | ReplayStudy:
+        """Load a model and bind it to its task, budget and ledger; or take its stored trials."""
+        if self.replayed is not None:
+            return self.replayed.study(model)
         import torch
 
         from harness.models.load import load_model
@@ -193,6 +229,44 @@ class ClaimsSession:
         )
         runner = Runner(loaded, task, settings.sampling, ledger, settings.batch_size)
         return ModelStudy(runner, settings.n_pairs(model, task), settings.n_seeds, show_progress)
+
+
+def start_replay(
+    settings: Settings, path: Path, asked: Sequence[str], given: Mapping[str, Any]
+) -> tuple[Settings, Source]:
+    """Read what is to be judged again, and the settings that go with it.
+
+    asked: the models that were asked for; none for all that are stored. given: all options.
+    Raises UsageError for whatever is wrong with what is stored.
+    """
+    from harness.replay.option import check_options, open_source
+
+    check_options(given)
+
+    def task_of(model: str, file: Path | None) -> Task:
+        return replace(settings, task=file).task_of(model)
+
+    source = open_source(path, models=asked, task=settings.task, out=settings.out, task_of=task_of)
+    return replace(settings, models=source.models), source
+
+
+def replay_lines(state: ClaimsSession, cells: int) -> list[str]:
+    """What a replay judges, and what it leaves out and why, before it starts."""
+    source = state.replayed
+    assert source is not None
+    told = source.facts()["replay"]
+    lines = [
+        f"kv-claims: {_many(cells, 'cell')} judged again on the trials in {told['folder']}, no "
+        f"model is run, evidence in {state.settings.out}"
+    ]
+    lines += [
+        f"kv-claims: {_many(n, 'test')} deselected: {why}" for why, n in state.not_replayed.items()
+    ]
+    if told.get("unused_arms"):
+        lines.append(f"kv-claims: arms of the table in no role: {', '.join(told['unused_arms'])}")
+    if told["scored_by"]:
+        lines.append(f"kv-claims: texts are scored again by {told['scored_by']['task']}")
+    return lines
 
 
 def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:

@@ -1,7 +1,4 @@
-"""What was stated before a run and what was judged: how two plans differ, and what was edited.
-
-Works on evidence as JSON. A plan is what `harness.record.plan_of` makes, with its hash.
-"""
+"""What a claim stated before its run, read back from evidence: what differs, what was edited."""
 
 from __future__ import annotations
 

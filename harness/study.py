@@ -39,7 +39,15 @@ from harness.record import (
     plan_of,
     scorer_on_ends,
 )
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
+from harness.run.arms import (
+    PROBE_PAIRS,
+    UNPATCHED,
+    Arm,
+    controls,
+    n_planned,
+    patched,
+    self_patch,
+)
 from harness.run.forced import ForcedRuns
 from harness.run.likelihood import Likelihood
 from harness.run.runner import Progress, Runner
@@ -48,11 +56,7 @@ from harness.run.trial import Trial
 from harness.tasks.task import Task
 from harness.verdicts import Judged, Tables, Trials, judge_cell
 
-PROBE_PAIRS = 16
-"""Pairs of which a self-patch is decoded as well; its write is checked for every pair."""
-
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
-UNPATCHED = {"base": BASE, "source": SOURCE, "full-swap": FULL_SWAP}
 
 
 def no_progress(_label: str, _total: int) -> AbstractContextManager[Progress]:
@@ -158,8 +162,7 @@ class ModelStudy:
 
     def planned(self, arm: Arm) -> int:
         """How many trials of an arm a cell has."""
-        pairs = min(PROBE_PAIRS, len(self.pairs)) if arm.donor == "base" else len(self.pairs)
-        return pairs * self.n_seeds
+        return n_planned(arm, len(self.pairs), self.n_seeds)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -170,7 +173,7 @@ class ModelStudy:
         """What is to be run for a cell, checked on all pairs; nothing is run."""
         cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
         judged = self._judged_arms(cell)
-        self.runner.check([BASE, SOURCE, *judged.values()], self.pairs)
+        self.runner.check([UNPATCHED["base"], UNPATCHED["source"], *judged.values()], self.pairs)
         cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
         negative = self._controls(cell)
         untestable = self._untestable(cell, judged)
@@ -213,8 +216,13 @@ class ModelStudy:
 
     @cached_property
     def _setting(self) -> Setting:
+        runner = self.runner
         return Setting(
-            self.runner,
+            self.model,
+            self.task,
+            runner.study,
+            lambda arm: runner.canonical(arm).id,
+            lambda prompt: len(runner.rows.tokens(prompt)),
             self.pairs,
             self.n_seeds,
             self.provenance,

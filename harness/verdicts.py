@@ -106,14 +106,19 @@ def judge_cell(
     cell: Cell,
     tables: Mapping[Part, pd.DataFrame],
     checks: Sequence[Check],
-    task: Task,
-    pairs: Sequence[Pair],
+    task: Task | None,
+    pairs: Sequence[Pair] | None,
 ) -> Judged:
     """A verdict for each part of a cell, and the claim's word.
 
-    pairs: those that were asked for, by whose prompts the tables are to be clustered.
+    pairs: those that were asked for, by whose prompts the tables are to be clustered; None, as is
+    the task, where only the tables are known.
     """
-    checked = {part: [*checks, clusters_ignored(tables[part], pairs)] for part in cell.parts}
+
+    def of_table(part: Part) -> list[Check]:
+        return [] if pairs is None else [clusters_ignored(tables[part], pairs)]
+
+    checked = {part: [*checks, *of_table(part)] for part in cell.parts}
 
     share = cell.share
 
@@ -131,13 +136,14 @@ def judge_cell(
 
 
 def _beside(
-    cell: Cell, part: Part, frame: pd.DataFrame, checks: Sequence[Check], task: Task
+    cell: Cell, part: Part, frame: pd.DataFrame, checks: Sequence[Check], task: Task | None
 ) -> Beside:
     outcome = Outcome.parse(part.outcome)
     if frame["score"].isna().any():
         return Beside()
-    lines = sensitivity(frame, part, direction=direction_of(part), families=_families(task))
-    if outcome.name != "behavior":
+    families = _families(task) if task else None
+    lines = sensitivity(frame, part, direction=direction_of(part), families=families)
+    if task is None or outcome.name != "behavior":
         return Beside(lines)
     other = "published" if task.scorer.name == "lexicon" else "lexicon"
     rescored = frame.assign(score=frame[f"score_{other}"].astype(float))

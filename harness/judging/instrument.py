@@ -6,9 +6,9 @@ A failure makes the verdict *invalid*; it is never a finding about the model.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,18 @@ import pandas as pd
 from harness.judging.checks import Check
 from harness.judging.fieller import Floats
 from harness.judging.frame import ARMS, groupings
-from harness.measure.behavior import behavior
-from harness.models.load import LoadedModel
+from harness.judging.texts import degenerate_texts, parts_of_words, texts_of
 from harness.patch.plan import Footprint
 from harness.run.arms import BASE, SOURCE, Arm
 from harness.run.likelihood import Likelihood
-from harness.run.oracle import TOLERANCE
 from harness.run.sampling_settings import Sampling
+from harness.run.tolerances import TOLERANCE
 from harness.run.trial import Trial
-from harness.tasks.scorers import Scorer, inside_words, placed_words
+from harness.tasks.scorers import Scorer
 from harness.tasks.task import Pair, Task, clusters_of
+
+if TYPE_CHECKING:
+    from harness.models.load import LoadedModel
 
 _UNPATCHED = ("base", "source", "full-swap")
 _JUDGED = ("patched", "versus", "self-patch")
@@ -253,47 +255,12 @@ def prompt_scored(seen: Observed) -> Check:
 
 def degenerate_text(seen: Observed) -> Check:
     """No arm repeats itself beyond the share that the task declares."""
-    limit = seen.task.max_degenerate_share
-    shares = {
-        role: sum(behavior(t.text, seen.task).degenerate for t in seen.roles[role])
-        / max(1, len(seen.roles[role]))
-        for role in ARMS
-        if role in seen.roles
-    }
-    shown = ", ".join(f"{role} {share:.1%}" for role, share in shares.items())
-    return Check(
-        "degenerate-text",
-        max(shares.values()) <= limit,
-        f"texts of which over half of the 4-grams repeat: {shown}; at most {limit:.0%} wanted",
-    )
+    return degenerate_texts(texts_of(seen.roles), seen.task)
 
 
 def substring_markers(seen: Observed, scorers: Sequence[Scorer]) -> Check:
-    """What a scorer counted in the texts that are judged is words, and no part of one.
-
-    scorers: those that the claim rests on; the check does not apply where there is none.
-    """
-    if not scorers:
-        return Check("substring-markers", True, "does not apply: no outcome counts words of a text")
-    counted, inside = 0, Counter[str]()
-    for text in (t.text for role in ARMS for t in seen.roles.get(role, ())):
-        for hits in (scorer.hits(text) for scorer in scorers):
-            counted += len(hits)
-            inside.update(_within(text, *hit) for hit in inside_words(text, hits))
-    such_as = ", such as " + ", ".join(what for what, _ in inside.most_common(3)) if inside else ""
-    return Check(
-        "substring-markers",
-        not inside,
-        f"{inside.total()} of {counted} hits of the scorer "
-        f"{' and '.join(dict.fromkeys(scorer.name for scorer in scorers))} stand inside other "
-        f"words{such_as}",
-    )
-
-
-def _within(text: str, start: int, stop: int) -> str:
-    """A hit and the words that it touches, to be shown."""
-    words = [w.word for w in placed_words(text) if w.start < stop and w.stop > start]
-    return f"{text[start:stop].lower()!r} in {' '.join(words)!r}"
+    """What a scorer counted in the texts that are judged is words, and no part of one."""
+    return parts_of_words(texts_of(seen.roles), scorers)
 
 
 def clusters_ignored(frame: pd.DataFrame, pairs: Sequence[Pair]) -> Check:

@@ -30,6 +30,7 @@ def render(run: dict[str, Any], state: ClaimsSession) -> str:
         asserted=asserted_text,
         part_text=part_text,
         patch_text=patch_text,
+        not_verified=lambda one: "" if one["verified"] else " (not verified)",
         geometry_text=geometry_text,
         has_parts=lambda one: len(one["parts"]) > 1,
         like_the_seed=_like_the_seed,

@@ -17,15 +17,19 @@ from tqdm import tqdm
 from harness.claim import Claim
 from harness.judging.result import WORDS
 from harness.report.published import summary_lines
+from harness.report.shards import in_dispute
 from harness.session import ClaimsSession
 
 _LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
 _COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
 
 
-def status(outcome: str, verdict: str) -> tuple[str, str, tuple[str, dict[str, bool]]]:
+def status(
+    outcome: str, verdict: str, *, verified: bool = True
+) -> tuple[str, str, tuple[str, dict[str, bool]]]:
     """Category (pytest's own), letter and colored word of a verdict for pytest's progress."""
-    word = verdict.upper() if outcome != "failed" else f"{verdict.upper()} (failed)"
+    beside = [*([] if verified else ["not verified"]), *(["failed"] if outcome == "failed" else [])]
+    word = verdict.upper() + (f" ({', '.join(beside)})" if beside else "")
     return outcome, _LETTERS[verdict], (word, {_COLORS[verdict]: True})
 
 
@@ -58,6 +62,11 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         counted = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
         reporter.write_line("")
         reporter.write_line(f"verdicts: {counted}")
+    disputed = [one for one in state.evidence if in_dispute(one)]
+    if disputed:
+        reporter.write_line(f"{len(disputed)} of them {disputed[0]['reason']}", red=True)
+    if n := sum(not one["verified"] for one in state.evidence):
+        reporter.write_line(f"* not verified: {n}, as some check was not run or the claim edited")
     for line in families_lines(state.families):
         reporter.write_line(line)
     for line in pins_lines(state):
@@ -142,9 +151,15 @@ def row(one: dict[str, Any]) -> str:
     passed = sum(check["passed"] is True for check in one["checks"])
     size = f"{one['pairs']}x{one['seeds']}"
     return (
-        f"  {_short(one['cell']):<17} {one['verdict'].upper():<13} {estimate:>8} "
+        f"  {_short(one['cell']):<17} {_word(one):<13} {estimate:>8} "
         f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
     )
+
+
+def _word(one: dict[str, Any]) -> str:
+    """The word of a verdict, starred where it is not verified."""
+    word: str = one["verdict"].upper()
+    return word if one["verified"] else f"{word}*"
 
 
 def _short(cell: str) -> str:

@@ -17,6 +17,7 @@ from harness import __version__
 from harness.evidence import SCHEMA, to_json
 from harness.family import add_holm
 from harness.report.markdown import render
+from harness.report.shards import invalidate
 from harness.run.ledger import Ledger
 from harness.run.table import trials_frame
 from harness.session import LEDGER_FOLDER, ClaimsSession
@@ -25,9 +26,16 @@ from harness.session import LEDGER_FOLDER, ClaimsSession
 def write_reports(state: ClaimsSession) -> None:
     """Write every file of a run into its folder."""
     out = state.settings.out
-    ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
+    if state.replayed is None:
+        ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
+        state.evidence = invalidate(state.evidence, ledger)
+        state.instrument = invalidate(state.instrument, ledger)
+        trials = trials_of(state, ledger)
+        run = run_facts(state, ledger)
+    else:
+        trials = state.replayed.trials(state.evidence)
+        run = replay_facts(state)
     state.families = add_holm(state.evidence)
-    run = run_facts(state, ledger)
     evidence = {
         "schema": SCHEMA,
         "run": run,
@@ -36,7 +44,6 @@ def write_reports(state: ClaimsSession) -> None:
         "instrument": state.instrument,
         "protocol": state.protocol,
     }
-    trials = trials_of(state, ledger)
     replace(out / "evidence.json", lambda path: _text(path, to_json(evidence, indent=1)))
     replace(out / "trials.csv", lambda path: trials.to_csv(path, index=False))
     replace(out / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
@@ -59,6 +66,17 @@ def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
         "temperature": settings.sampling.temperature,
         "strict": settings.strict,
         "ledger_lines_set_aside": [str(bad) for bad in ledger.bad_lines],
+    }
+
+
+def replay_facts(state: ClaimsSession) -> dict[str, Any]:
+    """What holds for a replay as a whole: the stored run's settings, and where its trials are."""
+    assert state.replayed is not None
+    return {
+        **run_facts(state, Ledger()),
+        **state.replayed.facts(),
+        "models": list(state.replayed.models),
+        "not_replayed": state.not_replayed,
     }
 
 

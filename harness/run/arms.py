@@ -46,6 +46,16 @@ class Arm:
 BASE = Arm("base")
 SOURCE = Arm("source")
 FULL_SWAP = Arm("base", "source", (Patch("kv", layers="all", positions="all"),))
+UNPATCHED = {"base": BASE, "source": SOURCE, "full-swap": FULL_SWAP}
+"""The arms that all cells share, by role."""
+
+PROBE_PAIRS = 16
+"""Pairs of which a self-patch is decoded as well; its write is checked for every pair."""
+
+
+def n_planned(arm: Arm, pairs: int, seeds: int) -> int:
+    """How many trials of an arm a cell has."""
+    return (min(PROBE_PAIRS, pairs) if arm.donor == "base" else pairs) * seeds
 
 
 def patched(patches: Patches) -> Arm:

@@ -4,7 +4,8 @@ A run that was killed finds its trials here and goes on; likelihoods are kept th
 folder of their own. One writer a file (a shard); all shards of a folder are read. A line that
 cannot be read is named, copied to `set-aside.txt`, and its trial run again: it is never silently
 dropped, and the lines around it are kept. Lines of another version of the program stay where they
-are; how many there are is said once.
+are; how many there are is said once. A record that two shards hold counts once where they agree;
+where they do not, it is kept among `disagreeing`, and no verdict may rest on it.
 """
 
 from __future__ import annotations
@@ -36,11 +37,39 @@ class BadLine(NamedTuple):
         return f"{self.path.name} line {self.number}: {self.why}"
 
 
+class Disagreement(NamedTuple):
+    """One record of which two lines say different things, and the lines."""
+
+    study: str
+    arm: str
+    pair: str
+    pair_index: int
+    seed: int
+    first: str
+    second: str
+
+    def __str__(self) -> str:
+        return (
+            f"arm {self.arm}, pair {self.pair[:12]}, seed {self.seed}: other results in "
+            f"{self.second} than in {self.first}"
+        )
+
+
 class Record(Protocol):
     """What a ledger keeps."""
 
     @property
     def key(self) -> str: ...
+    @property
+    def study(self) -> str: ...
+    @property
+    def arm(self) -> str: ...
+    @property
+    def pair(self) -> str: ...
+    @property
+    def pair_index(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
     def says_the_same(self, other: Self, /) -> bool: ...
     def to_dict(self) -> dict[str, Any]: ...
     @classmethod
@@ -55,6 +84,7 @@ class Records(Generic[RecordT]):
 
     shared: whether others append to their shards meanwhile, so that a last line of theirs may be
         half written yet.
+    read_only: nothing is written, not even what is set aside.
     Raises UsageError when the folder cannot be written.
     """
 
@@ -65,15 +95,20 @@ class Records(Generic[RecordT]):
         shard: str = "main",
         *,
         shared: bool = False,
+        read_only: bool = False,
     ) -> None:
         self.folder = folder
         self.bad_lines: list[BadLine] = []
+        self.disagreeing: dict[str, Disagreement] = {}
         self._record = record
         self._found: dict[str, RecordT] = {}
+        self._places: dict[str, str] = {}
         self._shard = shard
         self._shared = shared
+        self._read_only = read_only
         if folder is not None:
-            check_writable(folder)
+            if not read_only:
+                check_writable(folder)
             for path in sorted(folder.glob("*.jsonl")):
                 self._read(path, folder)
 
@@ -116,14 +151,27 @@ class Records(Generic[RecordT]):
                     bad.append((BadLine(path, number, str(error)), line))
                     continue
                 held = self._found.setdefault(record.key, record)
+                place = f"{path.name} line {number}"
+                first = self._places.setdefault(record.key, place)
                 if not held.says_the_same(record):
                     why = f"record {record.key[:12]} has other results than one already held"
                     bad.append((BadLine(path, number, why), line))
+                    self.disagreeing[record.key] = Disagreement(
+                        record.study,
+                        record.arm,
+                        record.pair,
+                        record.pair_index,
+                        record.seed,
+                        first,
+                        place,
+                    )
         self.bad_lines += [entry for entry, _ in bad]
         if of_others:
             # Whole, and of no use: another version wrote them. One entry speaks for all.
             more = f" (and {len(of_others) - 1} more such lines)" if len(of_others) > 1 else ""
             self.bad_lines.append(of_others[0]._replace(why=of_others[0].why + more))
+        if self._read_only:
+            return
         known = _set_aside_before(folder)
         for entry, line in bad:
             content = line.rstrip("\n")
@@ -145,6 +193,11 @@ class Ledger(Records[Trial]):
 
     def trials(self) -> Iterable[Trial]:
         return self.all()
+
+    @property
+    def disagreements(self) -> list[Disagreement]:
+        """Trials and likelihoods of which two lines say different things."""
+        return [*self.disagreeing.values(), *self.likelihoods.disagreeing.values()]
 
 
 def archive(folder: Path) -> Path | None:

@@ -25,10 +25,6 @@ from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.spec import CACHE_SITES, TENSORS, Active, Site, Tensor, Window
 
-TOLERANCE = {"float64": 1e-5, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
-"""Largest |difference| / largest |logit|. float64 is bounded by transformers' own RoPE, whose
-angles are float32, and by its float32 RMSNorm."""
-
 
 class Paste(NamedTuple):
     """A donor's prompt, which of its tensors are pasted, and where they go.

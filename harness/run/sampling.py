@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 import torch
 
-NEAR_TIE = 1e-6
-"""A uniform this close to an edge of the CDF: float32 may fall on the other side."""
-
 
 class Choice(NamedTuple):
     """A token for each row, and how far its uniform is from the nearer edge of its interval.

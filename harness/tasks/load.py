@@ -38,14 +38,21 @@ def load_task(path: str | Path) -> Task:
     key of the wrong type, an empty or repeated prompt, or one text as both source and base.
     """
     path = Path(path)
+    return _task_of(read_yaml(path, "task file"), where=f"task file {path}")
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The content of a YAML file, of plain types only. what: what it is, for errors.
+
+    Raises UsageError for a file that cannot be read, is not YAML, has tags, or has a key twice.
+    """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
-        raise UsageError(f"task file {path}: cannot be read ({error.strerror})") from error
+        raise UsageError(f"{what} {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:
         # PyYAML lets a date that is none, or a number that is none, out as a plain ValueError.
-        raise UsageError(f"task file {path}: not YAML: {error}") from error
-    return _task_of(content, where=f"task file {path}")
+        raise UsageError(f"{what} {path}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def _task_of(content: Any, where: str) -> Task:

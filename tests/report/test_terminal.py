@@ -95,6 +95,7 @@ def test_a_ratio_that_does_not_exist_is_a_dash() -> None:
     one = {
         "cell": "c",
         "verdict": "invalid",
+        "verified": True,
         "estimate": None,
         "interval": None,
         "pairs": 3,
@@ -103,6 +104,21 @@ def test_a_ratio_that_does_not_exist_is_a_dash() -> None:
     }
     assert row(one).split() == ["c", "INVALID", "-", "-", "3x1", "1/3"]
     assert interval_text(one) == "-"
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_what_is_not_verified_is_shown_so_wherever_the_word_is(
+    word: str, state: ClaimsSession
+) -> None:
+    one = {**state.evidence[0], "verdict": word, "verified": False}
+    assert row(one).split()[1] == f"{word.upper()}*"
+    assert len(row(one)) <= 80
+    for outcome in ("passed", "failed"):
+        _, _, (shown, _) = status(outcome, word, verified=False)
+        assert shown.startswith(f"{word.upper()} (not verified")
+    reporter = Reporter()
+    summary(reporter, ClaimsSession(state.settings, evidence=[one]))
+    assert any(line.startswith("* not verified: 1,") for line in reporter.lines)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""A published table, read: one row a trial, in the columns that `judge` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.judging.frame import CLUSTERS, check_frame, check_sizes
+from harness.replay.described import Described, nearest
+from harness.tasks.task import Task
+
+
+def read_table(told: Described, task: Task | None) -> pd.DataFrame:
+    """The table with columns `pair, arm, seed, score`, `text` and clusters where it has them, and
+    one more for each other outcome, under its name.
+
+    task: by whose scorer texts are scored again; None keeps the published score.
+    Raises UsageError, naming table and column, for whatever cannot be read so.
+    """
+    raw = _read(told.table)
+    for name in (*told.columns.values(), *told.scores.values()):
+        if name not in raw.columns:
+            raise UsageError(
+                f"{told.table}: no column {name!r}, which {told.where.name} names; it has "
+                f"{', '.join(map(str, raw.columns))}{nearest(name, map(str, raw.columns))}"
+            )
+    if raw.empty:
+        raise UsageError(f"{told.table}: no row, expected one a trial")
+    keys = [key for key in ("pair", "arm", "seed", "text", *CLUSTERS) if key in told.columns]
+    frame = pd.DataFrame({key: raw[told.columns[key]] for key in keys})
+    if (missing := frame.isna().any(axis=1) | (frame[["pair", "arm"]] == "").any(axis=1)).any():
+        raise UsageError(f"{told.table}: nothing in a key or text of {_row(missing)}")
+    frame = frame.astype(str)
+    if "seed" not in frame:
+        frame["seed"] = "0"
+    if task is None:
+        frame["score"] = _numbers(raw, told.columns["score"], told.table)
+    elif "text" in frame:
+        frame["score"] = [task.scorer(text) for text in frame["text"]]
+    else:
+        raise UsageError(
+            f"{told.where}: columns has no text, expected one for task {task.where} to score"
+        )
+    for outcome, column in told.scores.items():
+        frame[outcome] = _numbers(raw, column, told.table)
+    try:
+        check_frame(frame)
+        check_sizes(frame)
+    except UsageError as error:
+        raise UsageError(f"{told.table}: {error}") from error
+    _check_arms(frame, told)
+    return frame
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Everything as text from CSV, in its own types from Parquet."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such table; expected a CSV or Parquet file")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+            separator = "," if path.suffix.lower() == ".csv" else "\t"
+            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except pd.errors.EmptyDataError as error:
+        raise UsageError(f"{path}: empty, expected a header and one row a trial") from error
+    except (OSError, ValueError) as error:  # pyarrow's and pandas' own errors are of these kinds
+        raise UsageError(f"{path}: cannot be read as a table ({error!s:.80})") from error
+    raise UsageError(f"{path}: {path.suffix or 'no suffix'}, expected .csv, .tsv or .parquet")
+
+
+def _numbers(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(raw[column], errors="coerce")
+    if (bad := numbers.isna()).any():
+        value = raw[column][bad].iloc[0]
+        raise UsageError(
+            f"{path}: {column!r} is no number in {_row(bad)}, such as {value!r}; expected a "
+            "number in each"
+        )
+    return numbers
+
+
+def _check_arms(frame: pd.DataFrame, told: Described) -> None:
+    known = list(dict.fromkeys(frame["arm"]))
+    for claim, cells in told.claims.items():
+        for cell, roles in cells.items():
+            for role, arm in roles.items():
+                if arm not in known:
+                    raise UsageError(
+                        f"{told.where}: claims: {claim}: {cell}: {role}: no arm {arm!r} in "
+                        f"{told.table.name}, which has {', '.join(known)}{nearest(arm, known)}"
+                    )
+
+
+def _row(bad: pd.Series) -> str:
+    """Rows by number, as a reader counts them: the first below the header is 1."""
+    numbers = [number for number, is_bad in enumerate(bad, start=1) if is_bad]
+    return f"row {numbers[0]}" + (f" and {len(numbers) - 1} more" if len(numbers) > 1 else "")

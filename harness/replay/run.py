@@ -1,0 +1,251 @@
+"""A run of ours as a source: its trials, checked against its evidence, its task and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.claim import Claim
+from harness.errors import UsageError
+from harness.models.planted.catalog import N_KV_HEADS, PLANTED_PREFIX
+from harness.outcome import Outcome
+from harness.replay.source import chosen, sha_of
+from harness.replay.study import StoredModel, StoredStudy
+from harness.run.ledger import LIKELIHOODS, Records
+from harness.run.likelihood import Likelihood
+from harness.run.table import trials_frame
+from harness.run.trial import Trial
+from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, StoredRun, load_run, trials_of
+from harness.tasks.task import Task
+
+LEDGER = "ledger"
+
+
+@dataclass
+class ReplayedRun:
+    """A stored run with the task that its texts are scored by, model by model."""
+
+    stored: StoredRun
+    models: tuple[str, ...]
+    tasks: Mapping[str, Task]
+    _studies: dict[str, StoredStudy] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        models: Sequence[str],
+        task_of: Callable[[str, Path | None], Task],
+        task: Task | None,
+    ) -> ReplayedRun:
+        """Read a folder and check all that can be checked before a claim is known.
+
+        models: those asked for; none for all. task_of: the task that a run gave a model, from its
+        name and task file. task: another one to score by.
+        Raises UsageError, naming the file, for a folder that is not whole, trials that are not
+        those of the evidence, or prompts that are not those of the task.
+        """
+        stored = load_run(folder)
+        if not stored.evidence:
+            raise UsageError(f"{folder / EVIDENCE_FILE}: no verdict in it, nothing to judge again")
+        names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)
+        file = stored.run.get("task_file")
+        try:
+            tasks = {name: task or task_of(name, Path(file) if file else None) for name in names}
+        except UsageError as error:
+            raise UsageError(f"{error}; give --task FILE with the task of {folder}") from error
+        found = cls(stored, names, tasks)
+        for name in names:
+            found._check(name, is_own=task is None)
+        return found
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        return (self.stored.folder / EVIDENCE_FILE, self.stored.folder / TRIALS_FILE)
+
+    def check_tests(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> None:
+        """Nothing: a stored cell whose test is gone is no error."""
+
+    def lacks(self, claim: Claim, cell: str, model: str) -> str:
+        key = Key(claim.id, cell, model)
+        if key not in self.stored.evidence:
+            return "not in the stored run"
+        outcomes = [Outcome.parse(part.outcome) for part in (*claim.parts, *claim.given)]
+        asked = any(outcome.is_likelihood for outcome in outcomes)
+        if asked and not self._has_likelihoods(key):
+            return f"likelihoods not in {LEDGER}/{LIKELIHOODS} of the stored run"
+        return ""
+
+    def study(self, model: str) -> StoredStudy:
+        if model not in self._studies:
+            self._studies[model] = StoredStudy(
+                run=self.stored,
+                model=StoredModel(model, *self._size(model)),
+                task=self.tasks[model],
+                trials=self._trials[model],
+                likelihoods=self._likelihoods,
+                replayed=self.facts()["replay"],
+            )
+        return self._studies[model]
+
+    def trials(self, evidence: Sequence[dict[str, Any]]) -> pd.DataFrame:
+        frames = []
+        for model in self.models:
+            most: dict[tuple[str, str], tuple[int, int]] = {}
+            for one in (one for one in evidence if one["model"] == model):
+                for arm in one["arms"].values():
+                    pairs, _ = most.get((one["study"], arm), (0, 0))
+                    most[one["study"], arm] = (max(pairs, one["pairs"]), one["seeds"])
+            used = []
+            for trial in self._trials[model]:
+                pairs, seeds = most.get((trial.study, trial.arm), (0, 0))
+                if trial.pair_index < pairs and trial.seed < seeds:
+                    used.append(trial)
+            if used:
+                frames.append(trials_frame(used, self.tasks[model]).assign(model=model))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def facts(self) -> dict[str, Any]:
+        run, task = self.stored.run, next(iter(self.tasks.values()))
+        own = ("profile", "pairs_asked", "seeds", "max_new_tokens", "temperature", "task_file")
+        is_own = all(self._own_sha(name) == self.tasks[name].sha for name in self.models)
+        replay = {
+            "folder": str(self.stored.folder),
+            "kind": "run",
+            "evidence_sha": sha_of(self.inputs[0]),
+            "trials_sha": sha_of(self.inputs[1]),
+            "command": run.get("command"),
+            "scored_by": None if is_own else {"task": task.where, "sha": task.sha},
+        }
+        return {**{name: run.get(name) for name in own}, "replay": replay}
+
+    @cached_property
+    def _trials(self) -> dict[str, list[Trial]]:
+        rows = self.stored.trials
+        if not len(rows):
+            return {name: [] for name in self.models}
+        return {name: trials_of(rows[rows["model"] == name]) for name in self.models}
+
+    @cached_property
+    def _likelihoods(self) -> list[Likelihood]:
+        folder = self.stored.folder / LEDGER / LIKELIHOODS
+        return list(Records(Likelihood, folder, read_only=True).all()) if folder.is_dir() else []
+
+    @cached_property
+    def _measured(self) -> set[tuple[str, str, str, int]]:
+        return {(one.study, one.arm, one.pair, one.seed) for one in self._likelihoods}
+
+    def _has_likelihoods(self, key: Key) -> bool:
+        """Whether every trial of a cell that is judged has one; so it is where nothing was run."""
+        one = self.stored.evidence[key]
+        arms = {arm for role, arm in one["arms"].items() if role not in ("self-patch", "full-swap")}
+        return all(
+            (trial.study, trial.arm, trial.pair, trial.seed) in self._measured
+            for trial in self._trials[key.model]
+            if trial.study == one["study"]
+            and trial.arm in arms
+            and trial.pair_index < one["pairs"]
+            and trial.seed < one["seeds"]
+        )
+
+    def _of_model(self, model: str) -> list[dict[str, Any]]:
+        return [one for key, one in self.stored.evidence.items() if key.model == model]
+
+    def _own_sha(self, model: str) -> str:
+        return str(self._of_model(model)[0]["provenance"].get("task_sha"))
+
+    def _size(self, model: str) -> tuple[int, int]:
+        """Layers and KV heads of a model."""
+        cells = self._of_model(model)
+        known = cells[0]["provenance"]
+        if model.startswith(PLANTED_PREFIX):
+            return known["n_layers"], N_KV_HEADS
+        if "n_kv_heads" in known:
+            return known["n_layers"], known["n_kv_heads"]
+        # Runs before heads were recorded: a patch of all heads names them.
+        heads = [
+            len(patch["resolved_heads"])
+            for one in cells
+            for side in (one.get("patch"), one.get("versus"))
+            for patch in (side or {}).get("all", [])
+            if patch["heads"] == "all" and patch["resolved_heads"]
+        ]
+        return known["n_layers"], max(heads, default=1)
+
+    def _check(self, model: str, *, is_own: bool) -> None:
+        path, task = self.stored.folder / TRIALS_FILE, self.tasks[model]
+        own = self._own_sha(model)
+        lacking = _other_prompts(self._trials[model], task)
+        if lacking or (is_own and task.sha != own):
+            what = "prompts" if lacking else "task"
+            differs = lacking or f"SHA-256 {task.sha[:16]}, the run's is {own[:16]}"
+            raise UsageError(
+                f"{task.where}: not the {what} of {self.stored.folder} on {model}: {differs}; give "
+                "--task FILE with the run's own task, or with its prompts and another scorer"
+            )
+        for key in self.stored.evidence:
+            if key.model == model:
+                self.stored.roles(key)
+        rows = self.stored.trials
+        if len(rows):
+            rows = rows[rows["model"] == model]
+            _check_rows(rows, path)
+            if task.sha == own:
+                _check_scores(rows, self._trials[model], task, path)
+
+
+def _other_prompts(trials: Sequence[Trial], task: Task) -> str:
+    """Which prompts of the trials a task does not pair; '' where it has all of them."""
+    known = {pair.id for pair in task.pairs}
+    missing = {trial.pair: trial for trial in trials if trial.pair not in known}
+    if not missing:
+        return ""
+    trial = next(iter(missing.values()))
+    for side, name, sha, prompts in (
+        ("source", trial.source, trial.source_sha, task.sources),
+        ("base", trial.base, trial.base_sha, task.bases),
+    ):
+        if sha not in {prompt.sha for prompt in prompts}:
+            differs = f"no {side} has the text of its {name!r} ({sha[:16]})"
+            break
+    else:
+        differs = f"{trial.source!r} and {trial.base!r} are not paired"
+    n = len({trial.pair for trial in trials})
+    return f"{len(missing)} of {n} pairs are not among its pairs; {differs}"
+
+
+def _check_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Raise UsageError for a trial that stands twice, or a score that is no number."""
+    doubled = rows.duplicated(["study", "arm", "pair", "seed"])
+    if doubled.any():
+        row = rows[doubled].iloc[0]
+        raise UsageError(
+            f"{path}: {int(doubled.sum())} trials stand twice, such as arm {row['arm']!r}, pair "
+            f"{row['pair'][:12]}, seed {row['seed']}; expected each once"
+        )
+    scores = pd.to_numeric(rows["score"], errors="coerce").to_numpy(dtype=float)
+    if (bad := ~np.isfinite(scores)).any():
+        row = rows[bad].iloc[0]
+        raise UsageError(
+            f"{path}: {int(bad.sum())} scores are no numbers, such as {row['score']!r} of arm "
+            f"{row['arm']!r}, pair {row['pair'][:12]}, seed {row['seed']}"
+        )
+
+
+def _check_scores(rows: pd.DataFrame, trials: Sequence[Trial], task: Task, path: Path) -> None:
+    """Raise UsageError where a stored score is not what the run's own scorer makes of the text."""
+    stored = rows["score"].to_numpy(dtype=float)
+    own = np.array([task.scorer(trial.text) for trial in trials])
+    if (off := ~np.isclose(stored, own, rtol=1e-9, atol=1e-12)).any():
+        at = int(np.argmax(off))
+        raise UsageError(
+            f"{path}: {int(off.sum())} scores are not those of their texts, such as {stored[at]:g} "
+            f"of arm {trials[at].arm!r}, pair {trials[at].pair[:12]}, seed {trials[at].seed}; "
+            f"{task.scorer.name} gives {own[at]:g}"
+        )

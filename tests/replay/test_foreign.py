@@ -1,0 +1,362 @@
+"""A published table: judged by the rules of our own trials; whatever is wrong with it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from harness.cell import Cell
+from harness.claim import Claim, Part, Region
+from harness.errors import UsageError
+from harness.evidence import plain
+from harness.judging.checks import INSTRUMENT_CHECKS
+from harness.judging.parts import judge_part
+from harness.replay.foreign import ForeignTable
+from harness.replay.source import kind_of
+from harness.spec import Patch
+from tests.runs import claim
+
+PAIRS = 24
+TRANSFERS = claim("transfers", transfer=Region(0.7, 0.9))
+ORDER = claim("order", difference=Region(low=0.0))
+BOTH = claim(
+    "both",
+    all_of=(Part.transfer("behavior", Region(0.7, 0.9)), Part.transfer("rv", Region(low=0.5))),
+)
+PATCH = Patch("kv", layers="25/32", positions="last(32)")
+CELLS: dict[str, tuple[Claim, set[str]]] = {
+    one.id: (one, {"a", "b"}) for one in (TRANSFERS, ORDER, BOTH)
+}
+ROLES = {"base": "none", "source": "champion", "patched": "kv"}
+NAMED: dict[str, Any] = {
+    "schema": 1,
+    "table": "published.csv",
+    "model": "their/model",
+    "n_layers": 32,
+    "columns": {"pair": "prompt", "arm": "condition", "score": "points"},
+    "claims": {"transfers": {"a": ROLES}},
+}
+
+
+def table(**arms: float) -> pd.DataFrame:
+    """A row for each prompt and condition; scores of some spread around these means."""
+    luck = np.random.default_rng(0)
+    rows = [
+        {"prompt": f"p{n:02}", "condition": name, "points": round(mean + luck.normal(0, 0.3), 4)}
+        for name, mean in arms.items()
+        for n in range(PAIRS)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a table and its description, changed as told; the description's path."""
+
+    def make(told: dict[str, Any] | str | None = None, rows: pd.DataFrame | None = None) -> Path:
+        rows = table(none=1.0, champion=11.0, kv=9.0) if rows is None else rows
+        rows.to_csv(tmp_path / "published.csv", index=False)
+        path = tmp_path / "replay.yaml"
+        text = told if isinstance(told, str) else yaml.safe_dump({**NAMED, **(told or {})})
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return make
+
+
+def opened(path: Path) -> ForeignTable:
+    source = ForeignTable.open(path, (), None)
+    source.check_tests(CELLS)
+    return source
+
+
+def judged(path: Path, cell: Cell | None = None) -> dict[str, Any]:
+    source = opened(path)
+    found, expected = source.study("their/model").judge(cell or Cell.of(TRANSFERS, "a", PATCH))
+    assert expected is None
+    return dict(plain(found.__dict__))
+
+
+def test_a_table_is_judged_as_our_own_trials_are(write: Callable[..., Path]) -> None:
+    one = judged(write())
+    frame = table(none=1.0, champion=11.0, kv=9.0).rename(
+        columns={"prompt": "pair", "condition": "arm", "points": "score"}
+    )
+    frame["arm"] = frame["arm"].map({arm: role for role, arm in ROLES.items()})
+    own = judge_part(frame.assign(seed="0"), TRANSFERS.parts[0])
+    assert one["verdict"] == own.word == "supported"
+    assert one["estimate"] == own.estimate
+    assert one["interval"] == list(own.interval or ())
+    assert (one["pairs"], one["seeds"], one["arms"]) == (PAIRS, 1, ROLES)
+
+
+def test_what_a_table_cannot_show_is_not_run_and_nothing_is_verified(
+    write: Callable[..., Path],
+) -> None:
+    one = judged(write())
+    checks = {each["name"]: each for each in one["checks"]}
+    assert one["verified"] is False
+    for name in INSTRUMENT_CHECKS:
+        assert checks[name]["passed"] is None
+        assert checks[name]["detail"].startswith("not run")
+    assert checks["best-of-k"]["passed"] is True
+
+
+def test_without_a_source_there_is_no_ceiling(write: Callable[..., Path]) -> None:
+    roles = {"base": "none", "patched": "kv"}
+    one = judged(write({"claims": {"transfers": {"a": roles}}}))
+    assert (one["verdict"], one["estimate"]) == ("invalid", None)
+    assert one["reason"].startswith("no-ceiling: no source arm was run")
+
+
+def test_one_trial_a_cell_is_too_few(write: Callable[..., Path]) -> None:
+    one = judged(write(rows=table(none=1.0, champion=11.0, kv=9.0).drop_duplicates("condition")))
+    assert (one["verdict"], one["pairs"]) == ("invalid", 1)
+    assert one["reason"] == "enough-pairs: 1 pairs, at least 10 wanted"
+
+
+def test_a_control_that_moves_it_too_is_seen(write: Callable[..., Path]) -> None:
+    rows = table(none=1.0, champion=11.0, kv=9.0, random=8.0)
+    roles = {**ROLES, "unrelated-base": "random"}
+    one = judged(write({"claims": {"transfers": {"a": roles}}}, rows))
+    assert one["verdict"] == "invalid"
+    assert "unrelated-base" in one["reason"]
+
+
+def test_an_order_and_another_outcome_have_arms_and_columns_of_their_own(
+    write: Callable[..., Path],
+) -> None:
+    rows = table(none=1.0, champion=11.0, kv=9.0, other=3.0)
+    rows["contraction"] = rows["points"] / 2
+    told = {
+        "scores": {"rv": "contraction"},
+        "shared": {"base": "none", "source": "champion"},
+        "claims": {
+            "order": {"a": {"patched": "kv", "versus": "other"}},
+            "both": {"b": {"patched": "kv"}},
+        },
+    }
+    path = write(told, rows)
+    one = judged(path, Cell.of(ORDER, "a", PATCH, Patch("kv", "3", "last(32)")))
+    assert (one["verdict"], one["estimate"]) == ("supported", pytest.approx(0.6, abs=0.05))
+    one = judged(path, Cell.of(BOTH, "b", PATCH))
+    assert [part["verdict"] for part in one["parts"]] == ["supported", "supported"]
+    # Whether geometry was read where it was pasted cannot be told without the prompts' lengths.
+    assert {"name": "measured-where-patched", "passed": None} in [
+        {key: each[key] for key in ("name", "passed")} for each in one["checks"]
+    ]
+
+
+def test_geometry_read_where_it_was_pasted_is_invalid(write: Callable[..., Path]) -> None:
+    rows = table(none=1.0, champion=11.0, kv=11.0)
+    pasted = claim("transfers", transfer=Region(0.9, 1.1), outcome="pr@27/32")
+    told = {
+        "scores": {"pr@27/32": "points"},
+        "tokens": {"source": 51, "base": 40},
+    }
+    source = ForeignTable.open(write(told, rows), (), None)
+    cell = Cell.of(pasted, "a", Patch("v_proj", "27/32", "last(16)"))
+    found, _ = source.study("their/model").judge(cell)
+    assert found.verdict == "invalid"
+    assert found.reason.startswith("measured-where-patched")
+    assert not found.verified
+
+
+def test_the_whole_cache_at_every_layer_is_no_finding(write: Callable[..., Path]) -> None:
+    one = judged(write(), Cell.of(TRANSFERS, "a", Patch("kv", layers="all", positions="all")))
+    assert one["reason"].startswith("full-swap-is-the-donor")
+
+
+def test_pairs_that_share_a_prompt_are_one_cluster(write: Callable[..., Path]) -> None:
+    rows = table(none=1.0, champion=11.0, kv=9.0)
+    rows["topic"] = [f"t{int(name[1:]) % 12}" for name in rows["prompt"]]
+    one = judged(write({"columns": {**NAMED["columns"], "cluster": "topic"}}, rows))
+    assert (one["pairs"], one["clusters"]) == (PAIRS, 12)
+
+
+def test_texts_are_scored_again_by_a_task(write: Callable[..., Path], tmp_path: Path) -> None:
+    rows = table(none=1.0, champion=11.0, kv=9.0)
+    words = {"none": "the sea the sea", "champion": "a loop a loop", "kv": "the sea a loop"}
+    rows["said"] = [words[arm] + f" {'so ' * (n % 5)}" for n, arm in enumerate(rows["condition"])]
+    task = {
+        "schema": 1,
+        "name": "theirs",
+        "about": "a test",
+        "scorer": "lexicon",
+        "lexicon": ["loop"],
+        "pairing": "one-to-one",
+        "sources": [{"id": "s", "family": "f", "text": "one"}],
+        "bases": [{"id": "b", "family": "f", "text": "two"}],
+        "max_degenerate_share": 0.9,
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    columns = {"pair": "prompt", "arm": "condition", "text": "said"}
+    one = judged(write({"task": "task.yaml", "columns": columns}, rows))
+    assert one["estimate"] == pytest.approx(0.5, abs=0.1)
+    checks = {each["name"]: each for each in one["checks"]}
+    assert checks["scorer-changed"]["passed"] is None
+    assert "texts scored again by lexicon" in checks["scorer-changed"]["detail"]
+    assert checks["substring-markers"]["passed"] is True
+    assert checks["degenerate-text"]["passed"] is not None
+
+
+def test_arms_in_no_role_are_said(write: Callable[..., Path]) -> None:
+    source = opened(write(rows=table(none=1.0, champion=11.0, kv=9.0, spare=3.0)))
+    assert source.facts()["replay"]["unused_arms"] == ["spare"]
+
+
+def test_parquet_is_read_as_csv_is(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write()
+    first = judged(path)
+    table(none=1.0, champion=11.0, kv=9.0).to_parquet(tmp_path / "published.parquet")
+    second = judged(write({"table": "published.parquet"}))
+    assert (first["estimate"], first["interval"]) == (second["estimate"], second["interval"])
+
+
+# --- what is wrong ----------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
+    "a list": ("- 1\n- 2\n", "list, expected a mapping"),
+    "empty": ("", "NoneType, expected a mapping"),
+    "a tag": ("schema: !!python/object/apply:os.getcwd []\n", "not YAML: could not determine a"),
+    "a key twice": ("schema: 1\nschema: 1\n", "not YAML: .*given twice"),
+    "an unknown key": ({"colums": {}}, "unknown key 'colums', .*did you mean 'columns'?"),
+    "no schema": ({"schema": 2}, "schema 2, expected 1"),
+    "layers": ({"n_layers": "many"}, "n_layers: 'many', expected a whole number"),
+    "a bare no": (
+        {"claims": {"transfers": {"a": {**ROLES, "base": False}}}},
+        "claims: transfers: a: base: False, expected text",
+    ),
+    "an unknown role": (
+        {"claims": {"transfers": {"a": {**ROLES, "controll": "kv"}}}},
+        "claims: transfers: a: unknown key 'controll', expected base, source, patched, versus",
+    ),
+    "an unknown arm": (
+        {"claims": {"transfers": {"a": {**ROLES, "source": "champ"}}}},
+        "a: source: no arm 'champ' in published.csv, which has none, champion, kv; did you mean",
+    ),
+    "an unknown claim": (
+        {"claims": {"transfer": {"a": ROLES}}},
+        "no claim 'transfer' was collected, but both, order, transfers; did you mean 'transfers'",
+    ),
+    "an unknown cell": (
+        {"claims": {"transfers": {"c": ROLES}}},
+        "transfers: no cell 'c', expected one of a, b",
+    ),
+    "no claim": ({"claims": {}}, "claims is empty"),
+    "no cell": ({"claims": {"transfers": {}}}, "transfers: no cell, expected at least one"),
+    "no role": (
+        {"claims": {"transfers": {"a": {}}}},
+        "transfers: a: no arm is named that the claim is judged on",
+    ),
+    "an unread role": (
+        {"claims": {"transfers": {"a": {**ROLES, "versus": "kv"}}}},
+        "a: the claim compares no two patches: versus",
+    ),
+    "no column for an outcome": (
+        {"claims": {"both": {"a": ROLES}}},
+        "both: it is about rv, expected its column under `scores`, which has none",
+    ),
+    "an unknown column": (
+        {"columns": {"pair": "promt", "arm": "condition", "score": "points"}},
+        "no column 'promt', which replay.yaml names; it has prompt, condition, points; did you",
+    ),
+    "no score": (
+        {"columns": {"pair": "prompt", "arm": "condition"}},
+        "columns has no score; expected one, or text and a task",
+    ),
+    "no such table": ({"table": "gone.csv"}, "gone.csv: no such table"),
+    "a table of another kind": ({"table": "replay.yaml"}, r"\.yaml, expected \.csv"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_description_is_one_error(what: str, write: Callable[..., Path]) -> None:
+    told, message = WRONG[what]
+    with pytest.raises(UsageError, match=message) as error:
+        opened(write(told))
+    assert "\n" not in str(error.value)
+
+
+def doubled(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([rows, rows.iloc[:1]])
+
+
+BAD_ROWS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "empty": (lambda t: t.iloc[:0], "no row, expected one a trial"),
+    "twice": (doubled, r"\(pair, arm, seed\) more than once in 2 rows"),
+    "words": (
+        lambda t: t.astype(str).assign(points=["many", *map(str, t["points"].iloc[1:])]),
+        "'points' is no number in row 1, such as 'many'",
+    ),
+    "holes": (
+        lambda t: t.assign(points=[None, None, *t["points"].iloc[2:]]),
+        "'points' is no number in row 1 and 1 more, such as ''",
+    ),
+    "no pair": (
+        lambda t: t.assign(prompt=["", *t["prompt"].iloc[1:]]),
+        "nothing in a key or text of row 1",
+    ),
+    "infinite": (lambda t: t.assign(points=np.inf), "not finite"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_ROWS)
+def test_a_wrong_table_is_one_error(what: str, write: Callable[..., Path]) -> None:
+    edit, message = BAD_ROWS[what]
+    path = write(rows=edit(table(none=1.0, champion=11.0, kv=9.0)))
+    with pytest.raises(UsageError, match=message) as error:
+        opened(path)
+    assert "published.csv: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty, expected a header"),
+        ("prompt,condition,points\né,none,1\n".encode("latin-1"), "not UTF-8"),
+        (b'prompt,condition,points\n"a,none,1\n', "cannot be read as a table|no row"),
+    ],
+    ids=["nothing", "latin-1", "open quote"],
+)
+def test_a_file_that_is_no_table_is_one_error(
+    content: bytes, message: str, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write()
+    (tmp_path / "published.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        opened(path)
+
+
+def test_a_description_in_another_encoding_is_one_error(write: Callable[..., Path]) -> None:
+    path = write()
+    path.write_bytes("about: caf\u00e9\n".encode("latin-1") + path.read_bytes())
+    with pytest.raises(UsageError, match="not YAML: 'utf-8' codec"):
+        opened(path)
+
+
+def test_another_model_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match=r"--model mine: no trials of it in .*, expected one of"):
+        ForeignTable.open(write(), ["mine"], None)
+
+
+def test_what_is_neither_run_nor_table_is_refused(tmp_path: Path) -> None:
+    for path, told in ((tmp_path / "gone", "not there"), (tmp_path, "neither evidence.json nor")):
+        with pytest.raises(UsageError, match=told):
+            kind_of(path)
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(UsageError, match="a file that is no YAML"):
+        kind_of(tmp_path / "a.json")
+
+
+def test_the_shipped_example_is_the_table_of_the_seed() -> None:
+    folder = Path(__file__).parents[2] / "docs/examples/seed-table"
+    source = ForeignTable.open(folder / "replay.yaml", (), None)
+    assert source.facts()["replay"]["unused_arms"] == []
+    assert source.frame["score"].sum() == 1
