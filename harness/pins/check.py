@@ -18,14 +18,9 @@ from harness.claim import SAME_WITHIN, Part, Region
 from harness.compare import paired_difference
 from harness.judging.estimand import NEEDED
 from harness.pins.pin import BUDGET, FINGERPRINT, Pin, short_id
+from harness.run.tolerances import PARTS_WITHIN
 from harness.stated import stated_changes
 
-NEAR_TIE = {"float64": 0.0, "float32": 1e-5}
-"""Up to which distance of a uniform from an edge of the CDF another batch may part the tokens.
-
-Tighter than what two machines are allowed (1e-4, docs/sameness.md): the fingerprint is equal here,
-and where a model is unsure a uniform is often that close to some edge.
-"""
 _HALF = ("bfloat16", "float16")
 
 Standing = Literal["as pinned", "moved", "undecided", "not compared", "recorded"]
@@ -180,7 +175,7 @@ def _tokens(
     """Arms whose trials have other tokens: plainly, and by a near tie."""
     table = pd.concat([table for table in seen if table is not None])
     plainly, ties = [], []
-    near = NEAR_TIE.get(fresh.setup["dtype"], 0.0)
+    near = PARTS_WITHIN.get(fresh.setup["dtype"], 0.0)
     for role, arm in fresh.arms.items():
         rows = table[table["arm"] == role].drop_duplicates(["pair", "seed"])
         margins = rows.sort_values(["pair_index", "seed"])["margin"]

@@ -38,7 +38,10 @@ class BadLine(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-    """One record of which two lines say different things, and the lines."""
+    """One record of which two lines say different things, and the lines.
+
+    margin: the smaller of theirs, which is how near a tie they may have parted at.
+    """
 
     study: str
     arm: str
@@ -47,6 +50,7 @@ class Disagreement(NamedTuple):
     seed: int
     first: str
     second: str
+    margin: float
 
     def __str__(self) -> str:
         return (
@@ -70,6 +74,8 @@ class Record(Protocol):
     def pair_index(self) -> int: ...
     @property
     def seed(self) -> int: ...
+    @property
+    def margin(self) -> float: ...
     def says_the_same(self, other: Self, /) -> bool: ...
     def to_dict(self) -> dict[str, Any]: ...
     @classmethod
@@ -164,6 +170,7 @@ class Records(Generic[RecordT]):
                         record.seed,
                         first,
                         place,
+                        min(held.margin, record.margin),
                     )
         self.bad_lines += [entry for entry, _ in bad]
         if of_others:

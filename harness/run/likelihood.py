@@ -7,6 +7,7 @@ of sampled words, and without a word list. Probabilities are the model's own, at
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -43,6 +44,11 @@ class Likelihood:
     def loglik(self) -> float:
         """The source's continuation against the base's, in nats a token."""
         return self.of_source - self.of_base
+
+    @property
+    def margin(self) -> float:
+        """Nothing is sampled, so nothing can be near a tie."""
+        return math.inf
 
     def says_the_same(self, other: Likelihood) -> bool:
         """Whether another record of the same measurement is over the same tokens."""

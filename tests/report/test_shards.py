@@ -112,3 +112,22 @@ def test_a_ledger_that_is_only_read_is_left_alone(tmp_path: Path, state: ClaimsS
     assert sorted(path.name for path in folder.rglob("*")) == before
     assert len(Records(Trial, tmp_path / "gone", read_only=True)) == 0
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "margin", "disputed"),
+    [
+        ("float32", 5e-6, False),
+        ("float32", 1e-3, True),
+        ("float64", 5e-6, True),
+        ("bfloat16", 5e-6, True),
+    ],
+)
+def test_two_batches_may_part_at_a_near_tie_in_float32_alone(
+    dtype: str, margin: float, disputed: bool, state: ClaimsSession
+) -> None:
+    second_shard(state, lambda trial: replace(other(trial), margin=margin), "base")
+    one = state.evidence[0]
+    one = {**one, "provenance": {**one["provenance"], "dtype": dtype}}
+    (found,) = invalidate([one], Ledger(state.settings.out / LEDGER_FOLDER))
+    assert in_dispute(found) is disputed
