@@ -16,6 +16,7 @@ from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
 from harness.run.ledger import Ledger, archive, check_writable
 from harness.run.sampling_settings import Sampling
+from harness.spent import Spent
 from harness.tasks.load import load_task
 from harness.tasks.task import Task
 
@@ -131,7 +132,7 @@ class ClaimsSession:
     """State of a run.
 
     evidence, instrument, protocol: what tests reported, as JSON objects. families: Holm's procedure
-    over them, once the run is over.
+    over them, once the run is over. spent: time and trials so far.
     """
 
     settings: Settings
@@ -141,6 +142,7 @@ class ClaimsSession:
     instrument: list[dict[str, Any]] = field(default_factory=list)
     protocol: list[dict[str, Any]] = field(default_factory=list)
     families: list[dict[str, Any]] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
     checked: bool = False
 
     @property
