@@ -25,6 +25,7 @@ from harness.family import cells_of, check_families
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.report import terminal
 from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
+from harness.spent import SPENT
 
 COLLECTED = "claims_collected"
 MODEL_FIXTURE = "_claims_model"
@@ -96,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         config.stash[_SESSION] = session
         if worker is None:
-            config.pluginmanager.register(_Collector(session), "kv-claims-collector")
+            config.pluginmanager.register(_Collector(session, config), "kv-claims-collector")
         if getattr(config.option, "reruns", None):
             raise UsageError("--reruns: a verdict is not run again until it pleases")
         given = (
@@ -169,6 +170,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     claims = [item for item in session.items if _is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
+    config.stash[_SESSION].spent.cells = len(claims)
     if not claims or config.option.collectonly:
         return
     if hasattr(config, "workerinput"):
@@ -232,6 +234,12 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """With workers: how many cells there are, for the time that is left."""
+    node.config.stash[_SESSION].spent.cells = len(ids)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """With workers: what each collected (all collect the same) tells what owes evidence."""
     collected = getattr(node, "workeroutput", {}).get(COLLECTED)
@@ -242,8 +250,9 @@ def pytest_testnodedown(node: Any) -> None:
 class _Collector:
     """Takes evidence out of reports, wherever the tests ran: the hook itself gets no config."""
 
-    def __init__(self, state: ClaimsSession) -> None:
-        self._state = state
+    def __init__(self, state: ClaimsSession, config: pytest.Config) -> None:
+        self._state, self._config = state, config
+        self._lines = terminal.Lines(state.spent)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if type(report) is not pytest.TestReport or report.when != "call":
@@ -255,6 +264,9 @@ class _Collector:
         ):
             if (content := _property(report, kind)) is not None:
                 into.append({**content, "test": report.nodeid})
+        if (spent := _property(report, SPENT)) is not None:
+            self._state.spent.add(**spent, seconds=report.duration)
+            terminal.progress_line(self._config, self._lines)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -430,7 +442,7 @@ def _progress_of(
         with ExitStack() as stack:
             if capture is not None:
                 stack.enter_context(capture.global_and_fixture_disabled())
-            bar = stack.enter_context(terminal.progress_bar(label, total, quiet=quiet))
-            yield bar
+            about = terminal.about_text(config.stash[_SESSION].spent)
+            yield stack.enter_context(terminal.progress_bar(label, total, quiet=quiet, about=about))
 
     return show

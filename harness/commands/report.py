@@ -8,7 +8,9 @@ from pathlib import Path
 from harness.errors import UsageError
 
 NAME = "report"
-HELP = "write report.html and report.md of a stored run again; --figures: SVG and PDF of each figure"
+HELP = (
+    "write report.html and report.md of a stored run again; --figures: SVG and PDF of each figure"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from harness.reach import SEED_OUTCOMES, seed_table
 from harness.report.plain import visible
 from harness.report.published import counted, scored_by, signed
 from harness.report.terminal import asserted_text, interval_text, part_text
-from harness.report.view.report import ReportView
+from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
 
 
@@ -56,7 +56,13 @@ def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
     models = [_model(state, name) for name in _models(state)]
     shown = {model.name: model for model in view.models}
     return template.render(
-        run=run, models=models, protocol=state.protocol, view=view, shown=shown, rule=RULE
+        run=run,
+        models=models,
+        protocol=state.protocol,
+        view=view,
+        shown=shown,
+        rule=RULE,
+        truth_text=truth_text(view),
     )
 
 

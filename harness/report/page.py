@@ -19,7 +19,7 @@ from harness.report.figures.all import ModelFigures
 from harness.report.figures.style import inline
 from harness.report.plain import visible
 from harness.report.published import counted, scored_by, signed
-from harness.report.view.report import ReportView
+from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
 
 
@@ -43,6 +43,7 @@ def render_page(view: ReportView, figures: Mapping[str, ModelFigures]) -> str:
         has_geometry=any(model.geometry for model in view.models),
         has_texts=any(model.texts for model in view.models),
         rule=RULE,
+        truth_text=truth_text(view),
     )
 
 

@@ -15,7 +15,8 @@ _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _TAGS = "\U000e0000-\U000e007f"
 _LONE = "\ud800-\udfff"
 _HIDDEN = re.compile(f"[{_ORDER}{_UNSEEN}{_CONTROLS}{_TAGS}{_LONE}]")
-_STACKED = re.compile(r"(?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){4,}")
+_MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff"
+_STACKED = re.compile(f"[{_MARKS}]{{4,}}")
 
 
 def visible(text: str) -> str:
@@ -25,4 +26,3 @@ def visible(text: str) -> str:
     """
     shown = _HIDDEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text.replace("\r\n", "\n"))
     return _STACKED.sub(lambda found: found[0][:3], shown)
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def write_reports(state: ClaimsSession) -> None:
 def write_again(stored: StoredRun) -> None:
     """Write the reports of a stored run beside its evidence."""
     for name, text in render_reports(stored).items():
-        replace(stored.folder / name, lambda path, text=text: write_text(path, text))
+        replace(stored.folder / name, partial(write_text, content=text))
 
 
 def _stored(out: Path, content: dict[str, Any]) -> StoredRun:

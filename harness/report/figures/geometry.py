@@ -23,6 +23,8 @@ from harness.report.view.geometry import GeometryView, Panel
 
 ACROSS = 4
 _WIDE, _HIGH, _GAP, _TOP = 1.7, 1.25, 0.22, 0.72
+_PAD = 0.06 / 1.12
+"""Of a panel, on each side: the labels stand at the smallest and the largest value."""
 _COLORS = {"base": BASE, "source": SOURCE, "patched": PATCHED}
 
 
@@ -72,16 +74,21 @@ def _spans(panels: Sequence[Panel]) -> tuple[Span, Span]:
 def _draw(figure, panel, corner, spans, inches, size) -> None:  # type: ignore[no-untyped-def]
     (x0, x1), (y0, y1) = spans
     place = (
-        Affine2D()
-        .translate(-x0, -y0)
-        .scale(_WIDE / (x1 - x0), _HIGH / (y1 - y0))
-        .translate(*corner)
-    ) + inches + figure.transFigure
+        (
+            Affine2D()
+            .translate(-x0, -y0)
+            .scale(_WIDE / (x1 - x0), _HIGH / (y1 - y0))
+            .translate(*corner)
+        )
+        + inches
+        + figure.transFigure
+    )
     frame = {"transform": inches + figure.transFigure, "linewidth": 0.7}
     silent = panel.reach in ("tautological", "null")
     if silent:
-        figure.add_artist(Rectangle(corner, _WIDE, _HIGH, fill=False, hatch="////",
-                                    edgecolor=RULE, **frame))
+        figure.add_artist(
+            Rectangle(corner, _WIDE, _HIGH, fill=False, hatch="////", edgecolor=RULE, **frame)
+        )
     figure.add_artist(Rectangle(corner, _WIDE, _HIGH, fill=False, edgecolor=FAINT, **frame))
     for role, points in panel.points.items():
         scatter(figure, points, place, _COLORS[role], 3.6 if role == "patched" else 2.8)
@@ -89,9 +96,16 @@ def _draw(figure, panel, corner, spans, inches, size) -> None:  # type: ignore[n
     lines = _folded(panel.title)
     figure.text(at[0], at[1] + 0.05 / size[1], lines, fontsize=7.5, va="bottom", linespacing=1.05)
     if silent or panel.reach is None:
-        figure.text(at[0] + (_WIDE - 0.06) / size[0], at[1] - 0.06 / size[1],
-                    panel.reach or "not asked", fontsize=7.5, style="italic", color=INK,
-                    ha="right", va="top")
+        figure.text(
+            at[0] + (_WIDE - 0.06) / size[0],
+            at[1] - 0.06 / size[1],
+            panel.reach or "not asked",
+            fontsize=7.5,
+            style="italic",
+            color=INK,
+            ha="right",
+            va="top",
+        )
 
 
 def _folded(title: str, width: int = 30) -> str:
@@ -103,17 +117,36 @@ def _folded(title: str, width: int = 30) -> str:
 
 
 def _numbers(figure, corner, span, size) -> None:  # type: ignore[no-untyped-def]
-    for share in (0.06, 0.94):
+    for share in (_PAD, 1 - _PAD):
         value = span[0] + share * (span[1] - span[0])
-        figure.text((corner[0] - 0.05) / size[0], (corner[1] + share * _HIGH) / size[1],
-                    f"{value:.3g}", fontsize=7, color=FAINT, ha="right", va="center")
+        figure.text(
+            (corner[0] - 0.05) / size[0],
+            (corner[1] + share * _HIGH) / size[1],
+            _text(value, span),
+            fontsize=7,
+            color=FAINT,
+            ha="right",
+            va="center",
+        )
+
+
+def _text(value: float, span: Span) -> str:
+    """A number at the edge of a span; what is nothing beside the span is 0."""
+    return f"{0.0 if abs(value) < 1e-9 * (span[1] - span[0]) else value:.3g}"
 
 
 def _below(figure, corner, span, size) -> None:  # type: ignore[no-untyped-def]
-    for share in (0.06, 0.94):
+    for share in (_PAD, 1 - _PAD):
         value = span[0] + share * (span[1] - span[0])
-        figure.text((corner[0] + share * _WIDE) / size[0], (corner[1] - 0.06) / size[1],
-                    f"{value:.3g}", fontsize=7, color=FAINT, ha="center", va="top")
+        figure.text(
+            (corner[0] + share * _WIDE) / size[0],
+            (corner[1] - 0.06) / size[1],
+            _text(value, span),
+            fontsize=7,
+            color=FAINT,
+            ha="center",
+            va="top",
+        )
 
 
 def _legend(figure, width, height) -> None:  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.patches import Rectangle
 
@@ -32,9 +33,17 @@ def heatmap(name: str, title: str, arms: Sequence[ArmView]) -> Drawn | None:
         axes.text(-0.1, -0.95, "layers", fontsize=8, color=FAINT, va="center", ha="right")
         for x, label in enumerate(grid.columns):
             axes.text(x + 0.5, -0.95, label, fontsize=8.5, ha="center", va="center")
-            axes.text(x + 0.5, -0.4, f"{100 * grid.shares[x]:.0f}% of positions" if x == 0 else
-                      f"{100 * grid.shares[x]:.0f}%", fontsize=7, color=FAINT, ha="center",
-                      va="center")
+            axes.text(
+                x + 0.5,
+                -0.4,
+                f"{100 * grid.shares[x]:.0f}% of positions"
+                if x == 0
+                else f"{100 * grid.shares[x]:.0f}%",
+                fontsize=7,
+                color=FAINT,
+                ha="center",
+                va="center",
+            )
         for y, layers in enumerate(grid.rows):
             axes.text(-0.1, y + 0.5, layers_text(layers), fontsize=8.5, ha="right", va="center")
             for x in range(columns):
@@ -43,10 +52,10 @@ def heatmap(name: str, title: str, arms: Sequence[ArmView]) -> Drawn | None:
     return Drawn(name, figure, says)
 
 
-def _field(axes: object, x: int, y: int, arm: ArmView | None) -> None:
+def _field(axes: Axes, x: int, y: int, arm: ArmView | None) -> None:
     """One field: color and number are the transfer, a dot a discovery."""
-    add = axes.add_patch  # type: ignore[attr-defined]
-    write = axes.text  # type: ignore[attr-defined]
+    add = axes.add_patch
+    write = axes.text
     if arm is None:
         add(Rectangle((x, y), 1, 1, fill=False, edgecolor=RULE, linewidth=0.5))
         return
@@ -57,12 +66,27 @@ def _field(axes: object, x: int, y: int, arm: ArmView | None) -> None:
     value = arm.transfer
     ramp = _RAMP(min(value, 1.0)) if value >= 0 else _BELOW(min(-value, 1.0))
     add(Rectangle((x, y), 1, 1, facecolor=to_hex(ramp), edgecolor=PAPER, linewidth=1.2))
-    ink = _LIGHT_TEXT if sum(w * c for w, c in zip((0.3, 0.59, 0.11), ramp[:3], strict=True)) < 0.5 \
-        else _DARK_TEXT
+    red, green, blue = ramp[:3]
+    is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+    ink = _LIGHT_TEXT if is_dark else _DARK_TEXT
     shown = f"{value:.2f}" + (" \u2022" if arm.is_marked else "")
     low = arm.truth is not None
-    write(x + 0.5, y + (0.36 if low else 0.5), shown, fontsize=8.5, ha="center", va="center",
-          color=ink)
+    write(
+        x + 0.5,
+        y + (0.36 if low else 0.5),
+        shown,
+        fontsize=8.5,
+        ha="center",
+        va="center",
+        color=ink,
+    )
     if arm.truth is not None:
-        write(x + 0.5, y + 0.74, f"truth {arm.truth:.2f}", fontsize=6, ha="center", va="center",
-              color=ink)
+        write(
+            x + 0.5,
+            y + 0.74,
+            f"truth {arm.truth:.2f}",
+            fontsize=6,
+            ha="center",
+            va="center",
+            color=ink,
+        )

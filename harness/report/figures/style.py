@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -40,7 +42,7 @@ _VARIABLES = {
     WASH: "wash",
     **{color: f"series-{number}" for number, color in enumerate(SERIES)},
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "text.parse_math": False,
@@ -66,7 +68,7 @@ _SETTINGS = {
 _COMMENTS = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.S)
 _IDS = re.compile(r'(<g) id="[A-Za-z0-9_. -]+"')
 _LONG = re.compile(r"(\d+\.\d\d)\d+")
-_DOT = re.compile(r"M (\d+\.?\d?)\d* (\d+\.?\d?)\d* \nL \S+ \S+ \n")
+_DOT = re.compile(r"M (\S+) (\S+) \nL \1 \2 \n")
 
 
 class Drawn(NamedTuple):
@@ -83,32 +85,34 @@ def sheet(width: float, height: float) -> Figure:
         return Figure(figsize=(width, height))
 
 
-def styled() -> mpl.rc_context:
+def styled() -> AbstractContextManager[None]:
     """The settings under which a figure is drawn."""
     return mpl.rc_context(_SETTINGS)
 
 
 def scatter(
-    figure_or_axes: object, points: list[tuple[float, float]], transform: Transform, color: str,
-    size: float, alpha: float = 0.55,
+    figure: Figure,
+    points: list[tuple[float, float]],
+    place: Transform,
+    color: str,
+    size: float,
+    alpha: float = 0.55,
 ) -> None:
     """Round points as one path: a file of thousands of them stays small."""
     spots = dict.fromkeys(points)
     vertices = [end for spot in spots for end in (spot, spot)]
     outline = Outline(vertices, [Outline.MOVETO, Outline.LINETO] * len(spots))
-    figure_or_axes.add_artist(  # type: ignore[attr-defined]
-        PathPatch(
-            outline, fill=False, edgecolor=color, linewidth=size, capstyle="round", alpha=alpha,
-            transform=transform,
-        )
-    )
+    dots = PathPatch(outline, fill=False, edgecolor=color, linewidth=size, capstyle="round")
+    dots.set_alpha(alpha)
+    dots.set_transform(place)
+    figure.add_artist(dots)
 
 
 def inline(drawn: Drawn) -> Markup:
     """The figure as an `<svg>` element for the page; matplotlib escapes the text in it."""
     found = _COMMENTS.sub("", _svg(drawn).decode("utf-8")).strip()
-    found = _DOT.sub(r"M\1 \2h0", _IDS.sub(r"\1", found))
-    found = _LONG.sub(r"\1", found)
+    found = _LONG.sub(r"\1", _IDS.sub(r"\1", found))
+    found = _DOT.sub(r"M\1 \2h0", found)
     for color, name in _VARIABLES.items():
         found = found.replace(color, f"var(--{name})")
     label = Markup.escape(visible(drawn.says))
@@ -136,10 +140,10 @@ def _svg(drawn: Drawn) -> bytes:
     return buffer.getvalue()
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Names in any script may be drawn: a letter that the font lacks is no reason to stop."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        yield

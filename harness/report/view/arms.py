@@ -100,9 +100,7 @@ def parse_arm(arm: str) -> Patch | None:
         return None
 
 
-def _measured(
-    arm: str, patch: Patch, one: dict[str, Any], scores: Scores
-) -> ArmView | None:
+def _measured(arm: str, patch: Patch, one: dict[str, Any], scores: Scores) -> ArmView | None:
     """An arm against base and source, on the pairs that all three have."""
     where = (one["model"], one["study"])
     rows = {
@@ -171,7 +169,8 @@ def _share(patch: Patch, rows: dict[str, pd.DataFrame]) -> float:
 def _lengths(rows: dict[str, pd.DataFrame]) -> tuple[list[int], list[int]]:
     """Tokens of source and of base, by pair."""
     of_source, of_base = (
-        rows[role].groupby("pair", sort=True)["prompt_tokens"].first() for role in ("source", "base")
+        rows[role].groupby("pair", sort=True)["prompt_tokens"].first()
+        for role in ("source", "base")
     )
     both = of_source.index.intersection(of_base.index)
     return [int(n) for n in of_source[both]], [int(n) for n in of_base[both]]
@@ -205,5 +204,7 @@ def _adjusted(arms: list[ArmView]) -> list[ArmView]:
         return arms
     p = [1.0 if arm.p is None else arm.p for arm in tested]
     adjusted = dict(zip((arm.arm for arm in tested), stats.false_discovery_control(p), strict=True))
-    return [arm._replace(q=float(q) if (q := adjusted.get(arm.arm)) is not None else None)
-            for arm in arms]
+    return [
+        arm._replace(q=float(q) if (q := adjusted.get(arm.arm)) is not None else None)
+        for arm in arms
+    ]

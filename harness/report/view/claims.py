@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from harness.expectation import Expectation, outcome
 from harness.judging.checks import CONTROLS
+from harness.judging.result import WORDS
 from harness.outcome import Outcome
 from harness.report.terminal import asserted_text, interval_text, part_text
 from harness.report.view.scale import Mark, Scale, Tick
@@ -46,7 +49,10 @@ class PartView(NamedTuple):
 
 
 class CellView(NamedTuple):
-    """One verdict. patch: as asked, and as it is on this model."""
+    """One verdict. patch: as asked, and as it is on this model.
+
+    agrees: whether it is what a planted truth says; None without one, or of an inconclusive one.
+    """
 
     anchor: str
     cell: str
@@ -57,6 +63,7 @@ class CellView(NamedTuple):
     reason: str
     expected: str | None
     because: str | None
+    agrees: bool | None
     pinned: str | None
     changes: list[str]
     parts: list[PartView]
@@ -69,11 +76,6 @@ class CellView(NamedTuple):
     family: str
     checks_passed: int
     checks: int
-
-    @property
-    def is_unexpected(self) -> bool:
-        """Whether a planted truth says otherwise."""
-        return self.expected is not None and self.expected != self.verdict
 
 
 class CheckView(NamedTuple):
@@ -102,9 +104,8 @@ class ClaimView(NamedTuple):
 def claim_view(anchor: str, cells: Sequence[dict[str, Any]], scores: Scores) -> ClaimView:
     """The cells of one claim on one model, drawn to one scale."""
     first = cells[0]
-    words: dict[str, int] = {}
-    for one in cells:
-        words[one["verdict"]] = words.get(one["verdict"], 0) + 1
+    found = [one["verdict"] for one in cells]
+    words = {word: found.count(word) for word in (*WORDS, *found) if word in found}
     scales = [_scale(cells, number) for number in range(len(first["parts"]))]
     strips = [_strip_scale(cells, number, scores) for number in range(len(first["parts"]))]
     return ClaimView(
@@ -173,10 +174,11 @@ def _cell(
         reason=one["reason"],
         expected=one["expected"],
         because=truth.get("because"),
+        agrees=_agrees(one),
         pinned=pinned.get("word"),
         changes=[str(change) for change in pinned.get("changes") or ()],
         parts=[
-            _part(one, number, part, scales[number], strips[number], scores)
+            _part(one, part, scales[number], strips[number], scores)
             for number, part in enumerate(one["parts"])
         ],
         pairs=one["pairs"],
@@ -191,9 +193,17 @@ def _cell(
     )
 
 
+def _agrees(one: dict[str, Any]) -> bool | None:
+    """As a test of it counts, in `harness.expectation.outcome`."""
+    if one["expected"] is None or one["verdict"] == "inconclusive":
+        return None
+    expected = Expectation(one["expected"], str((one["truth"] or {}).get("because")))
+    expected = replace(expected, unless=(one["truth"] or {}).get("unless"))
+    return outcome(one["verdict"], one["reason"], expected, strict=False)[0] == "pass"
+
+
 def _part(
     one: dict[str, Any],
-    number: int,
     part: dict[str, Any],
     scale: Scale,
     strip_scale: Scale,
@@ -217,10 +227,10 @@ def _part(
 def _strips(
     one: dict[str, Any], part: dict[str, Any], scale: Scale, scores: Scores
 ) -> Iterator[Strip]:
-    outcome = Outcome.parse(part["outcome"]["name"])
+    measured = Outcome.parse(part["outcome"]["name"])
     for role in _SHOWN:
         mean = part["means"].get(role)
-        found = scores.of(one, role, outcome)
+        found = scores.of(one, role, measured)
         if mean is None and found is None:
             continue
         control = part["controls"].get(role) or {}
@@ -248,10 +258,10 @@ def _strip_scale(cells: Sequence[dict[str, Any]], number: int, scores: Scores) -
     values: list[float | None] = []
     for one in cells:
         part = one["parts"][number]
-        outcome = Outcome.parse(part["outcome"]["name"])
+        measured = Outcome.parse(part["outcome"]["name"])
         values += part["means"].values()
         for role in _SHOWN:
-            if found := scores.of(one, role, outcome):
+            if found := scores.of(one, role, measured):
                 values += found.scores.tolist()
     known = [value for value in values if value is not None and value == value]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)

@@ -91,6 +91,7 @@ def _gain(row: Sequence[ArmView]) -> float:
 
 def _most(curves: list[Curve]) -> list[Curve]:
     """The curves with the most doses, and among those the largest range, in the order given."""
+
     def weight(curve: Curve) -> tuple[int, float]:
         values = [dose.transfer for dose in curve.doses]
         return len(curve.doses), max(values) - min(values)

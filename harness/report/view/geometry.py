@@ -80,7 +80,7 @@ def _panel(one: dict[str, Any], number: int, outcome: Outcome, scores: Scores) -
     n_layers = one["provenance"]["n_layers"]
     for role in ("base", "source", "patched"):
         rows = scores.rows((one["model"], one["study"]), one["arms"][role])
-        if rows is None or outcome.name == "rv" and n_layers < 2:
+        if rows is None or (outcome.name == "rv" and n_layers < 2):
             continue
         rows = rows[(rows["pair_index"] < one["pairs"]).to_numpy()]
         geometry = scores.values(rows, outcome, n_layers)

@@ -33,9 +33,7 @@ def grid_of(arms: Sequence[ArmView]) -> Grid | None:
     share = {arm.patch.positions: arm.share for arm in shown}
     columns = sorted(share, key=lambda text: (_kind(text), share[text], text))
     rows = sorted({arm.layers for arm in shown}, key=lambda layers: (len(layers), layers))
-    fields = {
-        (rows.index(arm.layers), columns.index(arm.patch.positions)): arm for arm in shown
-    }
+    fields = {(rows.index(arm.layers), columns.index(arm.patch.positions)): arm for arm in shown}
     return Grid(rows, columns, [share[text] for text in columns], fields)
 
 

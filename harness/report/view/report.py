@@ -57,13 +57,18 @@ class OverviewRow(NamedTuple):
 
 
 class ReportView(NamedTuple):
-    """The whole page. matched: verdicts equal to what was expected, of those with an expectation."""
+    """The whole page.
+
+    expected: verdicts with a planted truth; matched, against: those that it agrees with, and not;
+    the rest of them is inconclusive.
+    """
 
     run: dict[str, Any]
     words: dict[str, int]
     verdicts: int
     expected: int
     matched: int
+    against: int
     unverified: int
     moved: int
     pinned: int
@@ -87,7 +92,8 @@ def report_view(stored: StoredRun) -> ReportView:
         words=_words(reported.evidence),
         verdicts=len(cells),
         expected=len(expected),
-        matched=sum(not cell.is_unexpected for cell in expected),
+        matched=sum(cell.agrees is True for cell in expected),
+        against=sum(cell.agrees is False for cell in expected),
         unverified=sum(not cell.verified for cell in cells),
         moved=sum(cell.pinned == "moved" for cell in cells),
         pinned=sum(cell.pinned is not None for cell in cells),
@@ -97,6 +103,16 @@ def report_view(stored: StoredRun) -> ReportView:
         again=again(str(reported.run.get("command", ""))),
         spent=_spent(reported.run.get("spent")),
     )
+
+
+def truth_text(view: ReportView) -> str:
+    """How verdicts compare with planted truths, in a sentence; empty without any."""
+    if not view.expected:
+        return ""
+    undecided = view.expected - view.matched - view.against
+    said = f"Of {view.expected} whose truth is known, {view.matched} are what it says"
+    said += f", {undecided} inconclusive" if undecided else ""
+    return said + (f", {view.against} against it." if view.against else ", none against it.")
 
 
 def again(command: str) -> str:
@@ -128,9 +144,7 @@ def _model(number: int, name: str, stored: StoredRun, scores: Scores) -> ModelVi
         texts=[found for cells in claims if (found := texts_of(cells, scores, scorer))],
         has_scorer=scorer is not None,
         instrument=[
-            InstrumentView(
-                one["name"], one["passed"], one["pairs"], one["trials"], one["checks"]
-            )
+            InstrumentView(one["name"], one["passed"], one["pairs"], one["trials"], one["checks"])
             for one in instrument
         ],
         scorer=next((one["scorer"] for one in evidence if one["scorer"]), None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Scores:
     def __init__(self, stored: StoredRun) -> None:
         columns = [name for name in _READ if name in stored.trials.columns]
         self._trials = stored.trials[columns]
-        self.rows = cache(self._rows)
+        self.rows: Callable[[tuple[str, str], str], pd.DataFrame | None] = cache(self._rows)
         self._means = cache(self._of_pairs)
 
     @cached_property
@@ -51,7 +52,8 @@ class Scores:
         places = self._groups.get((*one, arm))
         if places is None:
             return None
-        return self._trials.iloc[places].sort_values(["pair_index", "seed"], kind="stable")
+        rows: pd.DataFrame = self._trials.iloc[places]
+        return rows.sort_values(["pair_index", "seed"], kind="stable")
 
     def of(self, evidence: dict[str, Any], role: str, outcome: Outcome) -> PairScores | None:
         """Scores of a cell's arm; None where there are none, as of a likelihood."""
@@ -78,7 +80,7 @@ class Scores:
         if seeds == 1:
             return PairScores(list(rows["pair"]), values)
         means = pd.Series(values, index=rows["pair"].to_numpy()).groupby(level=0, sort=False).mean()
-        return PairScores(list(means.index), means.to_numpy())
+        return PairScores(list(means.index), means.to_numpy(dtype=np.float64))
 
     def values(self, rows: pd.DataFrame, outcome: Outcome, n_layers: int) -> Floats:
         """The outcome of each row, `[trial]`; NaN where a trial has none."""

@@ -12,8 +12,8 @@ from harness.report.view.scores import Scores
 from harness.tasks.scorers import Lexicon, Published, Scorer, placed_words
 
 RULE = (
-    "Of each claim the cell of median estimate; in it, by patched - base score with the first seed, "
-    "the pair of median, of largest and of smallest difference (of equal ones the first)."
+    "Of each claim the cell with the largest estimate; in it, by patched - base score with the "
+    "first seed, the pair of median, of largest and of smallest difference (of equal ones the first)."
 )
 
 
@@ -72,8 +72,7 @@ def texts_of(
     if not ran:
         return None
     judged = [one for one in ran if one["estimate"] is not None] or ran
-    middle = statistics.median_low(sorted(one["estimate"] or 0.0 for one in judged))
-    chosen = next(one for one in judged if (one["estimate"] or 0.0) == middle)
+    chosen = max(judged, key=lambda one: one["estimate"] or 0.0)
     examples = _examples(chosen, scores, scorer)
     if not examples:
         return None
@@ -99,8 +98,10 @@ def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> lis
     found = []
     for which, pair in picked(gains):
         base = rows["base"].loc[pair]
-        texts = [_text(role, str(rows[role].loc[pair]["text"]), float(score[role][pair]), scorer)
-                 for role in roles]
+        texts = [
+            _text(role, str(rows[role].loc[pair]["text"]), float(score[role][pair]), scorer)
+            for role in roles
+        ]
         found.append(Example(which, pair, str(base["source"]), str(base["base"]), texts))
     return found
 
