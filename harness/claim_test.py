@@ -27,7 +27,6 @@ from harness.evidence import (
 from harness.expectation import outcome
 from harness.published.replay import replay_published
 from harness.run.arms import Patches
-from harness.spent import SPENT
 from harness.study import ModelStudy
 from harness.tasks.load import load_task
 
@@ -47,10 +46,6 @@ class ClaimTest:
     record: Callable[[str, str], None]
     siblings: int = 1
     _done: bool = False
-    _before: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        self._before = self._counts()
 
     def judge(self, patch: Patches | None = None, *, versus: Patches | None = None) -> Evidence:
         """Run the cell, record its evidence, and pass, skip or fail by its verdict.
@@ -66,7 +61,7 @@ class ClaimTest:
             cell = Cell.of(self.claim, self.cell, patch, versus, siblings=self.siblings)
             evidence, expected = self.study.judge(cell)
         self._done = True
-        self._record(EVIDENCE, evidence)
+        self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(evidence.verdict, evidence.reason, expected, strict=self.strict)
         if result == "skip":
             pytest.skip(why)
@@ -78,7 +73,7 @@ class ClaimTest:
         """Run the instrument's oracle check on every pair, record it, and fail if it fails."""
         with _one_line_errors():
             evidence = self.study.check_full_swap()
-        self._record(INSTRUMENT, evidence)
+        self.record(INSTRUMENT, to_json(evidence.__dict__))
         failed = [check for check in evidence.checks if check["passed"] is not True]
         if failed:
             lines = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
@@ -95,19 +90,8 @@ class ClaimTest:
             evidence = replay_published(
                 study.runner, study.pairs, load_task(prose), study.show_progress
             )
-        self._record(PROTOCOL, evidence)
+        self.record(PROTOCOL, to_json(evidence.__dict__))
         return evidence
-
-    def _record(
-        self, kind: str, evidence: Evidence | InstrumentEvidence | ProtocolEvidence
-    ) -> None:
-        """Evidence, and beside it what it cost."""
-        self.record(kind, to_json(evidence.__dict__))
-        run, read = (n - b for n, b in zip(self._counts(), self._before, strict=True))
-        self.record(SPENT, to_json({"model": evidence.model, "run": run, "read": read}))
-
-    def _counts(self) -> tuple[int, int]:
-        return self.study.runner.ran, self.study.runner.read
 
 
 @contextmanager

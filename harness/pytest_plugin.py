@@ -25,7 +25,7 @@ from harness.family import cells_of, check_families
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.report import terminal
 from harness.session import EMBEDDED, PROFILES, PROTOCOLS, ClaimsSession, Settings, describe
-from harness.spent import SPENT
+from harness.spent import SPENT, spent_by
 
 COLLECTED = "claims_collected"
 MODEL_FIXTURE = "_claims_model"
@@ -220,8 +220,10 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     item = request.node
     settings = request.config.stash[_SESSION].settings
 
+    spent = spent_by(_claims_model.runner)
+
     def record(kind: str, content: str) -> None:
-        item.user_properties.append((kind, content))
+        item.user_properties.extend([(kind, content), (SPENT, json.dumps(spent()))])
 
     return ClaimTest(
         study=_claims_model,

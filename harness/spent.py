@@ -9,10 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 SPENT = "claim_spent"
 """Under this name it travels in a test report's properties, as one JSON string."""
+
+
+class Counts(Protocol):
+    """What runs trials on one model: how many it ran so far, and how many the ledger had."""
+
+    ran: int
+    read: int
+
+    @property
+    def model(self) -> Any: ...
+
+
+def spent_by(runner: Counts) -> Callable[[], dict[str, Any]]:
+    """Says what a runner has spent from here on, as `Spent.add` takes it."""
+    ran, read = runner.ran, runner.read
+
+    def since() -> dict[str, Any]:
+        return {"model": runner.model.name, "run": runner.ran - ran, "read": runner.read - read}
+
+    return since
 
 
 class Left(NamedTuple):

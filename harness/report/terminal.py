@@ -127,7 +127,7 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         )
     for line in summary_lines(state.protocol):
         reporter.write_line(line)
-    reporter.write_line(f"evidence: {state.settings.out}/report.html, report.md, trials.csv")
+    reporter.write_line(f"evidence: {state.settings.out}/evidence.json, report.html, report.md")
 
 
 def families_lines(families: list[dict[str, Any]]) -> list[str]:

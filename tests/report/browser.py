@@ -11,12 +11,12 @@ by a zero byte.
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,26 +54,28 @@ class Browser:
     @contextmanager
     def start(cls, executable: str) -> Iterator[Browser]:
         """Start it, and end it with all its children."""
-        read_3, to = os.pipe()
-        back, write_4 = os.pipe()
+        (theirs_in, to), (back, theirs_out) = os.pipe(), os.pipe()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            # A shell puts the pipes where the browser looks for them: 3 and 4.
-            command = 'exec "$@" 3<&"$IN" 4>&"$OUT"'
-            process = subprocess.Popen(
-                ["sh", "-c", command, "sh", executable, *_SWITCHES, f"--user-data-dir={profile}"],
-                pass_fds=(read_3, write_4),
-                env={**os.environ, "IN": str(read_3), "OUT": str(write_4)},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
+            # Out of the way of 3 and 4, where the browser looks for them; no other is inherited.
+            ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]
+            nothing = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (0, 1, 2)]
+            pid = os.posix_spawn(
+                executable,
+                [executable, *_SWITCHES, f"--user-data-dir={profile}"],
+                os.environ,
+                file_actions=[
+                    *nothing,
+                    *((os.POSIX_SPAWN_DUP2, end, n) for end, n in zip(ends, (3, 4), strict=True)),
+                ],
+                setpgroup=0,
             )
-            os.close(read_3)
-            os.close(write_4)
+            for end in (theirs_in, theirs_out, *ends):
+                os.close(end)
             try:
                 yield cls(to, back)
             finally:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
                 os.close(to)
                 os.close(back)
 

@@ -131,7 +131,7 @@ def test_the_summary_counts_verdicts_and_instrument_checks_apart(state: ClaimsSe
     assert reporter.lines[-3:] == [
         "verdicts: 2 refuted",
         "instrument checks: 1 of 1 passed (full swap reproduces the source)",
-        f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md",
+        f"evidence: {state.settings.out}/evidence.json, report.html, report.md",
     ]
 
 

@@ -80,7 +80,7 @@ class Scores:
         if seeds == 1:
             return PairScores(list(rows["pair"]), values)
         means = pd.Series(values, index=rows["pair"].to_numpy()).groupby(level=0, sort=False).mean()
-        return PairScores(list(means.index), means.to_numpy(dtype=np.float64))
+        return PairScores(list(means.index), np.asarray(means, dtype=np.float64))
 
     def values(self, rows: pd.DataFrame, outcome: Outcome, n_layers: int) -> Floats:
         """The outcome of each row, `[trial]`; NaN where a trial has none."""

@@ -13,7 +13,7 @@ from harness.tasks.scorers import Lexicon, Published, Scorer, placed_words
 
 RULE = (
     "Of each claim the cell with the largest estimate; in it, by patched - base score with the "
-    "first seed, the pair of median, of largest and of smallest difference (of equal ones the first)."
+    "first seed, the pair of median, of largest and of smallest difference (the first of equals)."
 )
 
 
