@@ -189,8 +189,9 @@ def serious(page: Page, options: str = "") -> list[Any]:
     axe = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
     page.run(f"{axe}; 0")
     found: list[dict[str, Any]] = page.run(
-        f"axe.run(document, {{{options} resultTypes: ['violations']}}).then(all => all.violations.map(one => "
-        "({id: one.id, impact: one.impact, nodes: one.nodes.slice(0, 3).map(n => n.html)})))"
+        f"axe.run(document, {{{options} resultTypes: ['violations']}})"
+        ".then(all => all.violations.map(one => ({id: one.id, impact: one.impact, "
+        "nodes: one.nodes.slice(0, 3).map(n => n.html)})))"
     )
     return [one for one in found if one["impact"] in ("serious", "critical")]
 
