@@ -18,6 +18,8 @@ from harness.report.published import summary_lines
 from harness.session import ClaimsSession
 from harness.spent import Spent, span
 
+_LABEL = 30
+"""Characters of a claim's bar that say what it is."""
 _LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
 _COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
 
@@ -40,6 +42,8 @@ class Bar:
 
     def found(self, n: int) -> None:
         """So many were in the ledger, and took no time."""
+        if self._bar.disable:
+            return
         self._bar.initial += n
         self._bar.n += n
         self._bar.last_print_n += n
@@ -52,12 +56,14 @@ def progress_bar(label: str, total: int, *, quiet: bool, about: str = "") -> Ite
 
     about: the same of the whole run, in words.
     """
-    left = "{n_fmt}/{total_fmt} trials, {rate_noinv_fmt}, {remaining} left"
+    own = "{n_fmt}/{total_fmt} {rate_noinv_fmt}, {remaining} left"
+    # Its end says most: the claim and the cell.
+    short = label if len(label) <= _LABEL else f"...{label[3 - _LABEL :]}"
     with tqdm(
         total=total,
-        desc=f"  {label}"[:46],
-        unit="trial",
-        bar_format=f"{{desc}}: {left}{'; ' if about else ''}{about}",
+        desc=short,
+        unit=" trials",
+        bar_format=f"  {{desc}} {own}{' | ' if about else ''}{about}",
         file=sys.stderr,
         disable=True if quiet else None,
         leave=False,

@@ -13,6 +13,7 @@ from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
 from tests.plugin.project import PAIRS, Run
 
+REPORTS = ("report.html", "report.md")
 # The keys that DESIGN.md (Contracts) promises to other tools.
 PROMISED = {
     *("claim", "cell", "says", "cites", "model", "task", "patch", "outcome", "region"),
@@ -28,7 +29,7 @@ def no_constant(name: str) -> None:
 
 def test_the_folder_holds_the_files_and_the_ledger_only(serial: Run) -> None:
     found = sorted(path.name for path in serial.out.iterdir())
-    assert found == ["evidence.json", "ledger", "report.md", "trials.csv", "trials.parquet"]
+    assert found == ["evidence.json", "ledger", *REPORTS, "trials.csv", "trials.parquet"]
     inside = sorted(path.name for path in (serial.out / "ledger").iterdir())
     assert inside == ["likelihoods", "main.jsonl"]
 

@@ -175,7 +175,8 @@ def _spent(spent: dict[str, Any] | None) -> str | None:
         return None
     trials, seconds = spent["trials"], spent["seconds"]
     rate = f", {trials / seconds:,.0f} trials per second" if trials and seconds else ""
-    return f"{span(seconds)} from start to end, {trials:,} trials run{rate}"
+    run = f", {trials:,} trials run" if trials else ""
+    return f"{span(seconds)} from start to end{run}{rate}"
 
 
 def _spent_on(spent: dict[str, Any] | None) -> str | None:
