@@ -153,7 +153,9 @@ def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
 
 
 def test_junit_carries_the_evidence_as_json(serial: Run) -> None:
-    found: dict[str, list[dict[str, Any]]] = {"claim_evidence": [], "instrument_evidence": []}
+    found: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("claim_evidence", "instrument_evidence", "claim_spent")
+    }
     junit = ElementTree.parse(serial.out.parent / "junit.xml")
     for entry in junit.iter("property"):
         found[entry.attrib["name"]].append(
@@ -165,6 +167,10 @@ def test_junit_carries_the_evidence_as_json(serial: Run) -> None:
         one["multiplicity"] = {**one["multiplicity"], "holm": None}
     assert found["claim_evidence"] == as_it_ended
     assert len(found["instrument_evidence"]) == 2
+    # Beside each stands what it cost; the run's facts have their sum.
+    assert len(found["claim_spent"]) == len(as_it_ended) + 2
+    run = sum(one["run"] for one in found["claim_spent"])
+    assert serial.content["run"]["spent"]["trials"] == run == len(serial.trials)
     assert junit.getroot().find("testsuite") is not None
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +13,7 @@ from harness.report.view.report import report_view
 from harness.report.write import run_facts
 from harness.run.ledger import Ledger
 from harness.session import ClaimsSession
-from harness.stored import Key, StoredRun
+from tests.report.in_memory import stored_of
 
 HOSTILE = [
     "plain",
@@ -80,14 +78,6 @@ def test_numbers_have_so_many_digits(given_value: float | None, digits: int, sho
 
 def report_of(state: ClaimsSession) -> str:
     return render(run_facts(state, Ledger()), state, report_view(stored_of(state)))
-
-
-def stored_of(state: ClaimsSession) -> StoredRun:
-    """The run as it would be stored, without its trials."""
-    evidence = {Key(one["claim"], one["cell"], one["model"]): one for one in state.evidence}
-    lists = (state.instrument, state.families, state.protocol)
-    run = run_facts(state, Ledger())
-    return StoredRun(Path("a-run"), run, evidence, pd.DataFrame(), *map(tuple, lists))
 
 
 @pytest.mark.parametrize("text", HOSTILE[1:], ids=HOSTILE_IDS[1:])
