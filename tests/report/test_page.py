@@ -111,9 +111,7 @@ def test_a_failed_instrument_stands_out(state: ClaimsSession) -> None:
 
 def test_an_unknown_verdict_word_is_shown_and_not_trusted(state: ClaimsSession) -> None:
     state.evidence[0]["verdict"] = '"><b>'
-    page = page_of(state)
-    assert '<span class="word invalid">&#34;&gt;&lt;b&gt;</span>' in page
-    assert "<b>" not in page.replace("<b>2</b>", "").partition('id="verdicts"')[0]
+    assert '<span class="word invalid">&#34;&gt;&lt;b&gt;</span>' in page_of(state)
 
 
 def test_truth_and_verdict_are_compared_as_tests_do(state: ClaimsSession) -> None:

@@ -24,7 +24,7 @@ from harness.spec import Active, Patch, Site, resolve_layers, resolve_window
 LEVEL = 0.95
 FALSE_DISCOVERIES = 0.05
 """The share of false discoveries that Benjamini-Hochberg holds among what is marked."""
-_JUDGED = ["pair", "seed", "source", "base", "prompt_tokens", "score"]
+_JUDGED = ["pair", "seed", "source", "base", "score"]
 _ROLES = ("patched", "versus", "wrong-layer")
 
 
@@ -110,9 +110,13 @@ def _measured(arm: str, patch: Patch, one: dict[str, Any], scores: Scores) -> Ar
     known = {role: some[_JUDGED] for role, some in rows.items() if some is not None}
     if len(known) < len(rows):
         return None
-    pairs = set.intersection(*(set(some["pair"]) for some in known.values()))
+    ids = [set(some["pair"]) for some in known.values()]
+    pairs = set.intersection(*ids)
     table = pd.concat(
-        [some[some["pair"].isin(pairs)].assign(arm=role) for role, some in known.items()]
+        [
+            (some if len(own) == len(pairs) else some[some["pair"].isin(pairs)]).assign(arm=role)
+            for own, (role, some) in zip(ids, known.items(), strict=True)
+        ]
     )
     shown = _widest(table)
     n_layers = one["provenance"]["n_layers"]
@@ -120,7 +124,7 @@ def _measured(arm: str, patch: Patch, one: dict[str, Any], scores: Scores) -> Ar
         arm=arm,
         patch=patch,
         layers=resolve_layers(patch.layers, n_layers),
-        share=_share(patch, known),
+        share=_share(patch, *scores.lengths(where)),
         pairs=len(pairs),
         **shown._asdict(),
         q=None,
@@ -152,9 +156,11 @@ def _transfer(grouping: Grouping) -> _Shown:
     return _Shown(None if interval is None else float(found.estimate), interval, p)
 
 
-def _share(patch: Patch, rows: dict[str, pd.DataFrame]) -> float:
-    """Mean share of the base's positions that a patch writes; NaN where its text fits none."""
-    source, base = _lengths(rows)
+def _share(patch: Patch, source: Sequence[int], base: Sequence[int]) -> float:
+    """Mean share of the base's positions that a patch writes; NaN where its text fits none.
+
+    source, base: tokens of every pair.
+    """
     shares = []
     for of_source, of_base in zip(source, base, strict=True):
         try:
@@ -163,17 +169,7 @@ def _share(patch: Patch, rows: dict[str, pd.DataFrame]) -> float:
             return float("nan")
         whole = of_base - 1 if patch.is_splice else of_base
         shares.append(len(window.base_slots) / whole)
-    return float(np.mean(shares))
-
-
-def _lengths(rows: dict[str, pd.DataFrame]) -> tuple[list[int], list[int]]:
-    """Tokens of source and of base, by pair."""
-    of_source, of_base = (
-        rows[role].groupby("pair", sort=True)["prompt_tokens"].first()
-        for role in ("source", "base")
-    )
-    both = of_source.index.intersection(of_base.index)
-    return [int(n) for n in of_source[both]], [int(n) for n in of_base[both]]
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def _truths(evidence: Sequence[dict[str, Any]]) -> dict[str, float]:
