@@ -21,6 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Write the files into the run's folder, and say where they are; 0."""
+    from jinja2 import UndefinedError
+
     from harness.report.render import save_figures
     from harness.report.write import write_again
     from harness.stored import load_run
@@ -37,6 +39,11 @@ def run(given: argparse.Namespace) -> int:
             print(f"{given.figures}: {len(paths)} files" if paths else "no figure: nothing to draw")
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    except (KeyError, TypeError, UndefinedError) as error:
+        raise UsageError(
+            f"{given.run_folder / 'evidence.json'}: cannot be shown ({type(error).__name__}: "
+            f"{error}), expected what a run of this version writes"
+        ) from error
     return 0
 
 

@@ -75,3 +75,20 @@ def test_figures_go_into_a_folder(
     for folder in (tmp_path / "file", tmp_path / "no" / "folder"):
         assert main(["report", str(run), "--figures", str(folder)]) == 2
         assert f"--figures {folder}: expected a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["says", "near_ties", "texts"])
+def test_evidence_of_another_version_is_one_line_and_2(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    def drop(content: dict) -> None:
+        for one in content["evidence"]:
+            del one[field]
+
+    copy = edited_copy(run, tmp_path / "copy", drop)
+    before = {name: (copy / name).read_bytes() for name in REPORTS}
+    assert main(["report", str(copy)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{copy / 'evidence.json'}: cannot be shown (KeyError: '{field}'), expected what" in said
+    assert {name: (copy / name).read_bytes() for name in REPORTS} == before

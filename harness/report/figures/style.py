@@ -110,7 +110,7 @@ def scatter(
 
 def inline(drawn: Drawn) -> Markup:
     """The figure as an `<svg>` element for the page; matplotlib escapes the text in it."""
-    found = _COMMENTS.sub("", _svg(drawn).decode("utf-8")).strip()
+    found = visible(_COMMENTS.sub("", _svg(drawn).decode("utf-8")).strip())
     found = _LONG.sub(r"\1", _IDS.sub(r"\1", found))
     found = _DOT.sub(r"M\1 \2h0", found)
     for color, name in _VARIABLES.items():

@@ -45,5 +45,5 @@ def layers_text(layers: Sequence[int]) -> str:
 
 
 def _kind(positions: str) -> int:
-    """Windows at the start first, then those at the end, then all."""
-    return ("first", "last").index(positions[:5].rstrip("(")) if "(" in positions else 2
+    """Windows at the end first, as most claims are about them, then all, then at the start."""
+    return ("last", "all", "first").index(positions.partition("(")[0])

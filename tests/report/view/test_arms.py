@@ -87,8 +87,8 @@ def test_the_map_has_layers_down_and_windows_across() -> None:
     grid = grid_of(some)
     assert grid is not None
     assert grid.rows == [(9,), (12,), (12, 13)]
-    assert grid.columns == ["first(4)", "last(16)", "last(32)", "all"]
-    assert grid.fields[0, 2] is some[1]
+    assert grid.columns == ["last(16)", "last(32)", "all", "first(4)"]
+    assert grid.fields[0, 1] is some[1]
     assert grid_of(some[:1]) is None
 
 
