@@ -38,6 +38,7 @@ from harness.session import (
     replay_lines,
     start_replay,
 )
+from harness.spent import SPENT, spent_by
 
 COLLECTED, NOT_REPLAYED = "claims_collected", "claims_not_replayed"
 UNUSED_PINS, PIN = "claims_unused_pins", "claims_pin"
@@ -139,7 +140,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
         config.stash[_SESSION] = session
         if worker is None:
-            config.pluginmanager.register(_Collector(session), "kv-claims-collector")
+            config.pluginmanager.register(_Collector(session, config), "kv-claims-collector")
         if replayed is not None:
             config.pluginmanager.register(_Replayable(), "kv-claims-replayable")
         _refuse_reruns(config)
@@ -221,6 +222,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     claims = [item for item in session.items if _is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
     config.stash[_CELLS] = claims
+    config.stash[_SESSION].spent.cells = len(claims)
     if not claims or config.option.collectonly:
         return
     if hasattr(config, "workerinput"):
@@ -279,9 +281,14 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     settings = request.config.stash[_SESSION].settings
 
     pins = request.config.stash[_SESSION].pins
+    # A replay has no runner, and spends nothing.
+    runner = getattr(_claims_model, "runner", None)
+    spent = spent_by(runner) if runner is not None else None
 
     def record(kind: str, content: str) -> None:
         item.user_properties.append((kind, content))
+        if spent is not None:
+            item.user_properties.append((SPENT, json.dumps(spent())))
 
     def pin(content: str) -> None:
         item.stash[_PIN] = content
@@ -308,6 +315,12 @@ def pytest_runtest_makereport(
     if call.when == "call" and (content := item.stash.get(_PIN, None)) is not None:
         report.__dict__[PIN] = content
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """With workers: how many cells there are, for the time that is left."""
+    node.config.stash[_SESSION].spent.cells = len(ids)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -359,8 +372,9 @@ class _Replayable:
 class _Collector:
     """Takes evidence out of reports, wherever the tests ran: the hook itself gets no config."""
 
-    def __init__(self, state: ClaimsSession) -> None:
-        self.state = state
+    def __init__(self, state: ClaimsSession, config: pytest.Config) -> None:
+        self.state, self._config = state, config
+        self._lines = terminal.Lines(state.spent)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not _is_of_a_test(report):
@@ -375,6 +389,9 @@ class _Collector:
         if (pin := report.__dict__.get(PIN)) is not None:
             model = self.state.evidence[-1]["model"]
             self.state.pins.add(model, json.loads(pin))
+        if (spent := _property(report, SPENT)) is not None:
+            self.state.spent.add(**spent, seconds=report.duration)
+            terminal.progress_line(self._config, self._lines)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -593,7 +610,7 @@ def _progress_of(
         with ExitStack() as stack:
             if capture is not None:
                 stack.enter_context(capture.global_and_fixture_disabled())
-            bar = stack.enter_context(terminal.progress_bar(label, total, quiet=quiet))
-            yield bar
+            about = terminal.about_text(config.stash[_SESSION].spent)
+            yield stack.enter_context(terminal.progress_bar(label, total, quiet=quiet, about=about))
 
     return show

@@ -20,6 +20,7 @@ from harness.pins.file import FOLDER as PINS
 from harness.replay.source import ReplayStudy, Source
 from harness.run.ledger import Ledger, archive, check_writable
 from harness.run.sampling_settings import Sampling
+from harness.spent import Spent
 from harness.tasks.load import load_task
 from harness.tasks.task import Task
 
@@ -139,7 +140,7 @@ class ClaimsSession:
     """State of a run.
 
     evidence, instrument, protocol: what tests reported, as JSON objects. families: Holm's procedure
-    over them, once the run is over.
+    over them, once the run is over. spent: time and trials so far.
     """
 
     settings: Settings
@@ -149,6 +150,7 @@ class ClaimsSession:
     instrument: list[dict[str, Any]] = field(default_factory=list)
     protocol: list[dict[str, Any]] = field(default_factory=list)
     families: list[dict[str, Any]] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
     checked: bool = False
     replayed: Source | None = None
     """With --claims-replay: the stored trials that are judged in place of a model's."""

@@ -54,6 +54,16 @@ class Key(NamedTuple):
         return f"{self.claim}, cell {self.cell} on {self.model}"
 
 
+class Reported(NamedTuple):
+    """What `evidence.json` holds, as plain JSON: facts on the run, and lists of what was found."""
+
+    run: dict[str, Any]
+    evidence: list[dict[str, Any]]
+    instrument: list[dict[str, Any]]
+    families: list[dict[str, Any]]
+    protocol: list[dict[str, Any]]
+
+
 class Again(NamedTuple):
     """What the stored numbers say when they are judged again. verdicts: one a part."""
 
@@ -66,13 +76,23 @@ class StoredRun:
     """One folder that `pytest claims` wrote.
 
     run: facts on the run as a whole. evidence: JSON objects, in the order of the file.
-    trials: the rows of `trials.parquet`.
+    trials: the rows of `trials.parquet`. instrument, families, protocol: the other lists of the
+    file.
     """
 
     folder: Path
     run: dict[str, Any]
     evidence: dict[Key, dict[str, Any]]
     trials: pd.DataFrame
+    instrument: tuple[dict[str, Any], ...] = ()
+    families: tuple[dict[str, Any], ...] = ()
+    protocol: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def reported(self) -> Reported:
+        """The file's content, as it was read."""
+        lists = (self.evidence.values(), self.instrument, self.families, self.protocol)
+        return Reported(self.run, *map(list, lists))
 
     @cached_property
     def _by_arm(self) -> dict[Any, pd.DataFrame]:
@@ -179,7 +199,9 @@ def load_run(folder: Path) -> StoredRun:
         if key in evidence:
             raise UsageError(f"{where}: {key} stands twice, expected once")
         evidence[key] = one
-    return StoredRun(folder, content["run"], evidence, _trials(folder / TRIALS_FILE, evidence))
+    others = {name: tuple(content.get(name, ())) for name in ("instrument", "families", "protocol")}
+    trials = read_trials(folder / TRIALS_FILE, evidence)
+    return StoredRun(folder, content["run"], evidence, trials, **others)
 
 
 def part_of(stored: Mapping[str, Any]) -> Part:
@@ -237,6 +259,9 @@ def _content(path: Path) -> dict[str, Any]:
     for name, kind in (("run", dict), ("evidence", list)):
         if not isinstance(content.get(name), kind):
             raise UsageError(f"{path}: no {kind.__name__} under `{name}`, expected one")
+    for name in ("instrument", "families", "protocol"):
+        if not isinstance(content.get(name, []), list):
+            raise UsageError(f"{path}: no list under `{name}`, expected one")
     return content
 
 
@@ -270,7 +295,8 @@ def _is_part(part: Any) -> bool:
     )
 
 
-def _trials(path: Path, evidence: Mapping[Key, dict[str, Any]]) -> pd.DataFrame:
+def read_trials(path: Path, evidence: Mapping[Key, dict[str, Any]]) -> pd.DataFrame:
+    """The trials that evidence rests on. Raises UsageError for a file that does not hold them."""
     if not path.is_file():
         raise UsageError(f"{path}: not there; expected the trials of the run")
     try:

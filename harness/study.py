@@ -284,7 +284,12 @@ class ModelStudy:
             return {}
         with self.show_progress(f"{self.model.name} {label}", planned) as progress:
             trials = self.runner.run(
-                arms.values(), self.pairs, self.seeds, probe_pairs=PROBE_PAIRS, progress=progress
+                arms.values(),
+                self.pairs,
+                self.seeds,
+                probe_pairs=PROBE_PAIRS,
+                progress=progress,
+                found=getattr(progress, "found", None),
             )
         grouped = by_arm(trials)
         return {role: grouped[self.runner.canonical(arm).id] for role, arm in arms.items()}

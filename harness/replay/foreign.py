@@ -18,6 +18,7 @@ from harness.replay.foreign_study import ForeignStudy
 from harness.replay.published import read_table
 from harness.replay.source import chosen, sha_of
 from harness.tasks.load import load_task
+from harness.tasks.scorers import counted_by
 from harness.tasks.task import Task
 
 
@@ -142,4 +143,6 @@ class ForeignTable:
             else {"task": self.task.where, "sha": self.task.sha},
         }
         settings = dict.fromkeys(("profile", "pairs_asked", "max_new_tokens", "temperature"))
-        return {**settings, "seeds": self.frame["seed"].nunique(), "replay": replay}
+        scorers = {} if self.task is None else {told.model: counted_by(self.task.scorer)}
+        seeds = self.frame["seed"].nunique()
+        return {**settings, "seeds": seeds, "replay": replay, "scorers": scorers}

@@ -22,6 +22,7 @@ from harness.run.likelihood import Likelihood
 from harness.run.table import trials_frame
 from harness.run.trial import Trial
 from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, StoredRun, load_run, trials_of
+from harness.tasks.scorers import counted_by
 from harness.tasks.task import Task
 
 LEDGER = "ledger"
@@ -123,7 +124,8 @@ class ReplayedRun:
             "command": run.get("command"),
             "scored_by": None if is_own else {"task": task.where, "sha": task.sha},
         }
-        return {**{name: run.get(name) for name in own}, "replay": replay}
+        scorers = {name: counted_by(self.tasks[name].scorer) for name in self.models}
+        return {**{name: run.get(name) for name in own}, "replay": replay, "scorers": scorers}
 
     @cached_property
     def _trials(self) -> dict[str, list[Trial]]:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.reach import SEED_OUTCOMES, seed_table
+from harness.report.plain import visible
 from harness.report.published import counted, scored_by, signed
 from harness.report.terminal import asserted_text, interval_text, part_text
-from harness.session import ClaimsSession
+from harness.report.view.report import ReportView, truth_text
+from harness.report.view.texts import RULE
 
 
-def render(run: dict[str, Any], state: ClaimsSession) -> str:
-    """The report of a run as Markdown."""
+class Found(Protocol):
+    """What a run found, as lists of JSON objects: a session, or a stored run."""
+
+    @property
+    def evidence(self) -> list[dict[str, Any]]: ...
+    @property
+    def instrument(self) -> list[dict[str, Any]]: ...
+    @property
+    def families(self) -> list[dict[str, Any]]: ...
+    @property
+    def protocol(self) -> list[dict[str, Any]]: ...
+
+
+def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
+    """The report of a run as Markdown. view: the same run as the page shows it."""
     environment = Environment(
         loader=PackageLoader("harness.report"),
         undefined=StrictUndefined,
@@ -21,16 +36,18 @@ def render(run: dict[str, Any], state: ClaimsSession) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=lambda value: visible(str(value)),
     )
     environment.filters.update(
         number=number,
         fence=fence,
+        code=code,
         cell_text=cell_text,
         interval=interval_text,
         asserted=asserted_text,
         part_text=part_text,
         patch_text=patch_text,
-        not_verified=lambda one: "" if one["verified"] else " (not verified)",
+        flags=_flags,
         geometry_text=geometry_text,
         has_parts=lambda one: len(one["parts"]) > 1,
         like_the_seed=_like_the_seed,
@@ -38,7 +55,24 @@ def render(run: dict[str, Any], state: ClaimsSession) -> str:
     environment.filters.update(signed=signed, counted=counted, scored_by=scored_by)
     template = environment.get_template("report.md.j2")
     models = [_model(state, name) for name in _models(state)]
-    return template.render(run=run, models=models, protocol=state.protocol)
+    shown = {model.name: model for model in view.models}
+    return template.render(
+        run=run,
+        models=models,
+        protocol=state.protocol,
+        view=view,
+        shown=shown,
+        rule=RULE,
+        truth_text=truth_text(view),
+    )
+
+
+def _flags(one: dict[str, Any]) -> str:
+    """What stands beside a verdict's word: whether it is unverified, how it stands to its pin."""
+    pinned = one["pinned"] or {}
+    flags = ["unverified"] * (not one["verified"])
+    flags += [str(pinned["word"])] if "word" in pinned else []
+    return f" ({cell_text(', '.join(flags))})" if flags else ""
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -51,6 +85,14 @@ def fence(text: str) -> str:
     longest = max((len(run) for run in _backtick_runs(text)), default=0)
     mark = "`" * max(3, longest + 1)
     return f"{mark}text\n{text.strip()}\n{mark}"
+
+
+def code(text: str) -> str:
+    """Text as code inside a line, which its own backticks cannot close."""
+    flat = " ".join(text.split())
+    mark = "`" * (max(map(len, _backtick_runs(flat)), default=0) + 1)
+    edge = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return f"{mark}{edge}{flat}{edge}{mark}"
 
 
 def cell_text(text: str) -> str:
@@ -146,11 +188,11 @@ def _backtick_runs(text: str) -> list[str]:
     return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]
 
 
-def _models(state: ClaimsSession) -> list[str]:
+def _models(state: Found) -> list[str]:
     return list(dict.fromkeys(one["model"] for one in [*state.evidence, *state.instrument]))
 
 
-def _model(state: ClaimsSession, name: str) -> dict[str, Any]:
+def _model(state: Found, name: str) -> dict[str, Any]:
     """Everything about one model, in the order of the report."""
     evidence = [one for one in state.evidence if one["model"] == name]
     claims = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any
@@ -19,7 +19,10 @@ from harness.judging.result import WORDS
 from harness.report.published import summary_lines
 from harness.report.shards import in_dispute
 from harness.session import ClaimsSession
+from harness.spent import Spent, span
 
+_LABEL = 30
+"""Characters of a claim's bar that say what it is."""
 _LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
 _COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
 
@@ -33,23 +36,87 @@ def status(
     return outcome, _LETTERS[verdict], (word, {_COLORS[verdict]: True})
 
 
+class Bar:
+    """A bar of trials: those that were run make its rate, those that were found do not."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def __call__(self, n: int) -> None:
+        """So many trials were run."""
+        self._bar.update(n)
+
+    def found(self, n: int) -> None:
+        """So many were in the ledger, and took no time."""
+        if self._bar.disable:
+            return
+        self._bar.initial += n
+        self._bar.n += n
+        self._bar.last_print_n += n
+        self._bar.refresh()
+
+
 @contextmanager
-def progress_bar(label: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of trials with rate and time left; nothing when quiet or without a terminal."""
+def progress_bar(label: str, total: int, *, quiet: bool, about: str = "") -> Iterator[Bar]:
+    """A bar of a claim's trials, rate and time left; nothing when quiet or without a terminal.
+
+    about: the same of the whole run, in words.
+    """
+    own = "{n_fmt}/{total_fmt} {rate_noinv_fmt}, {remaining} left"
+    # Its end says most: the claim and the cell.
+    short = label if len(label) <= _LABEL else f"...{label[3 - _LABEL :]}"
     with tqdm(
         total=total,
-        desc=f"  {label}"[:46],
-        unit="trial",
+        desc=short,
+        unit=" trials",
+        bar_format=f"  {{desc}} {own}{' | ' if about else ''}{about}",
         file=sys.stderr,
         disable=True if quiet else None,
         leave=False,
         dynamic_ncols=True,
     ) as bar:
+        yield Bar(bar)
 
-        def advance(n: int) -> None:
-            bar.update(n)
 
-        yield advance
+def about_text(spent: Spent) -> str:
+    """How far a whole run is: `12 of 216 cells, about 3:10 left`; empty before a cell ended."""
+    left = spent.left()
+    if left is None:
+        return ""
+    return f"{spent.ended} of {spent.cells} cells, about {span(left.seconds)} left"
+
+
+class Lines:
+    """How far a run is, as plain lines: for where no bar can be, every so often.
+
+    every: seconds between lines.
+    """
+
+    def __init__(self, spent: Spent, every: float = 30.0) -> None:
+        self._spent, self._every, self._last = spent, every, 0.0
+
+    def due(self) -> str | None:
+        """The line, if one is due."""
+        spent, left = self._spent, self._spent.left()
+        if left is None or spent.seconds - self._last < self._every:
+            return None
+        self._last = spent.seconds
+        return (
+            f"{about_text(spent)}; {spent.trials} of about {left.trials} trials, "
+            f"{spent.trials_per_second:.0f} a second"
+        )
+
+
+def progress_line(config: Any, lines: Lines) -> None:
+    """Write a line that is due; none under -q, nor on a terminal that has the bar."""
+    distributed = getattr(config.option, "dist", "no") != "no"
+    has_bar = sys.stderr.isatty() and not distributed
+    if has_bar or config.get_verbosity() < 0:
+        return
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and (line := lines.due()) is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line)
 
 
 def summary(reporter: Any, state: ClaimsSession) -> None:
@@ -79,7 +146,7 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         )
     for line in summary_lines(state.protocol):
         reporter.write_line(line)
-    reporter.write_line(f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md")
+    reporter.write_line(f"evidence: {state.settings.out}/evidence.json, report.html, report.md")
 
 
 def collected(reporter: Any, claims: Sequence[Claim]) -> None:

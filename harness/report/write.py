@@ -1,4 +1,4 @@
-"""Writing a run's files: evidence.json, trials.parquet, trials.csv, report.md.
+"""Writing a run's files: evidence.json, trials.parquet, trials.csv, report.md, report.html.
 
 Each file is written beside its place and then moved there, so that a failure half-way leaves the
 earlier one whole.
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harness import __version__
-from harness.evidence import SCHEMA, to_json
+from harness.evidence import SCHEMA, plain, to_json
 from harness.family import add_holm
-from harness.report.markdown import render
+from harness.report.render import render_reports
 from harness.report.shards import invalidate
 from harness.run.ledger import Ledger
 from harness.run.table import trials_frame
 from harness.session import LEDGER_FOLDER, ClaimsSession
+from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, Reported, StoredRun, read_trials
+from harness.tasks.scorers import counted_by
 
 
 def write_reports(state: ClaimsSession) -> None:
@@ -36,22 +39,44 @@ def write_reports(state: ClaimsSession) -> None:
         trials = state.replayed.trials(state.evidence)
         run = replay_facts(state)
     state.families = add_holm(state.evidence)
-    evidence = {
-        "schema": SCHEMA,
-        "run": run,
-        "evidence": state.evidence,
-        "families": state.families,
-        "instrument": state.instrument,
-        "protocol": state.protocol,
-    }
-    replace(out / "evidence.json", lambda path: _text(path, to_json(evidence, indent=1)))
+    # As it is read from the file, so that the reports are the same when they are made again.
+    content = plain(
+        {
+            "schema": SCHEMA,
+            "run": run,
+            "evidence": state.evidence,
+            "families": state.families,
+            "instrument": state.instrument,
+            "protocol": state.protocol,
+        }
+    )
+    replace(out / EVIDENCE_FILE, lambda path: write_text(path, to_json(content, indent=1)))
     replace(out / "trials.csv", lambda path: trials.to_csv(path, index=False))
-    replace(out / "trials.parquet", lambda path: trials.to_parquet(path, index=False))
-    replace(out / "report.md", lambda path: _text(path, render(run, state)))
+    replace(out / TRIALS_FILE, lambda path: trials.to_parquet(path, index=False))
+    write_again(_stored(out, content))
+
+
+def write_again(stored: StoredRun) -> None:
+    """Write the reports of a stored run beside its evidence."""
+    for name, text in render_reports(stored).items():
+        replace(stored.folder / name, partial(write_text, content=text))
+
+
+def _stored(out: Path, content: dict[str, Any]) -> StoredRun:
+    """A run that was just written; of evidence that stands twice (a test run twice) the last."""
+    del content["schema"]
+    found = Reported(**content)
+    evidence = {Key(one["claim"], one["cell"], one["model"]): one for one in found.evidence}
+    others = (tuple(some) for some in (found.instrument, found.families, found.protocol))
+    return StoredRun(out, found.run, evidence, read_trials(out / TRIALS_FILE, evidence), *others)
 
 
 def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
     """What holds for the run as a whole."""
+    return {**_settings(state, ledger), "scorers": _scorers(state)}
+
+
+def _settings(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
     settings = state.settings
     return {
         "kv_claims": __version__,
@@ -66,14 +91,21 @@ def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
         "temperature": settings.sampling.temperature,
         "strict": settings.strict,
         "ledger_lines_set_aside": [str(bad) for bad in ledger.bad_lines],
+        "spent": state.spent.to_dict(),
     }
+
+
+def _scorers(state: ClaimsSession) -> dict[str, Any]:
+    """What each model's texts were scored by: enough to show what was counted in them."""
+    models = dict.fromkeys(one["model"] for one in [*state.evidence, *state.instrument])
+    return {model: counted_by(state.settings.task_of(model).scorer) for model in models}
 
 
 def replay_facts(state: ClaimsSession) -> dict[str, Any]:
     """What holds for a replay as a whole: the stored run's settings, and where its trials are."""
     assert state.replayed is not None
     return {
-        **run_facts(state, Ledger()),
+        **_settings(state, Ledger()),
         **state.replayed.facts(),
         "models": list(state.replayed.models),
         "not_replayed": state.not_replayed,
@@ -117,5 +149,6 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _text(path: Path, content: str) -> None:
-    path.write_text(content, encoding="utf-8")
+def write_text(path: Path, content: str) -> None:
+    """Write a text file, line ends as they are."""
+    path.write_text(content, encoding="utf-8", newline="")

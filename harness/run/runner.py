@@ -62,6 +62,7 @@ class Runner:
     """Runs arms of one task on one model, with one ledger.
 
     batch_size: rows decoded together, or None to choose by memory.
+    ran, read: trials that were run so far, and that the ledger had.
     """
 
     model: LoadedModel
@@ -73,6 +74,7 @@ class Runner:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size}: expected at least 1, or auto")
+        self.ran = self.read = 0
         self.store = PromptStore(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.study = hash_of(self._identity())
@@ -91,12 +93,14 @@ class Runner:
         *,
         probe_pairs: int | None = None,
         progress: Progress | None = None,
+        found: Progress | None = None,
     ) -> list[Trial]:
         """Trials of every (arm, pair, seed), from the ledger or by running them.
 
         probe_pairs: for arms that only repeat another arm (self-patches), how many pairs, from the
             first, are decoded; None for all.
         progress: called with the number of trials that just came in.
+        found: the same for those that the ledger had, which took no time; else progress is.
         """
         arms = [self.canonical(arm) for arm in arms]
         self.check(arms, pairs)
@@ -113,18 +117,19 @@ class Runner:
             for trial, key in zip(wanted, keys, strict=True)
             if self.ledger.get(key) is None
         ]
-        if progress and len(wanted) > len(missing):
-            progress(len(wanted) - len(missing))
+        self.read += (known := len(wanted) - len(missing))
+        if known and (tell := found or progress):
+            tell(known)
         if missing:
             self.prefill([(pair, arm) for (pair, arm, _), _ in missing])
             self._run_missing(
                 self._plan(missing, for_oracle(wanted, keys, pairs, self.rows.moves)), progress
             )
-        found = [self.ledger.get(key) for key in keys]
-        if None in found:
-            lost = [trial for trial, one in zip(wanted, found, strict=True) if one is None]
+        trials = [self.ledger.get(key) for key in keys]
+        if None in trials:
+            lost = [trial for trial, one in zip(wanted, trials, strict=True) if one is None]
             raise RuntimeError(f"{len(lost)} of {len(wanted)} trials did not come back")
-        return [trial for trial in found if trial is not None]
+        return [trial for trial in trials if trial is not None]
 
     def build_only(self, arm: Arm, pairs: Sequence[Pair]) -> list[Footprint]:
         """Carry out an arm's writes for each pair and say what they changed; nothing is decoded."""
@@ -214,6 +219,7 @@ class Runner:
                 queue = pack([work for group in [batch, *queue] for work in group], size)
                 continue
             self.ledger.append(trials)
+            self.ran += len(trials)
             if progress:
                 progress(len(trials))
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
@@ -151,3 +151,9 @@ class Published:
             and len(set(words)) / len(words) < PUBLISHED_BONUS_DISTINCT
         )
         return float(PUBLISHED_BONUS * repetitive)
+
+
+def counted_by(scorer: Scorer) -> dict[str, Any]:
+    """A scorer as plain JSON: its name, and the words that it counts where it has a list."""
+    words = sorted(scorer.words) if isinstance(scorer, Lexicon) else None
+    return {"name": scorer.name, "words": words}

@@ -13,6 +13,7 @@ from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
 from tests.plugin.project import PAIRS, Run
 
+REPORTS = ("report.html", "report.md")
 # The keys that DESIGN.md (Contracts) promises to other tools.
 PROMISED = {
     *("claim", "cell", "says", "cites", "model", "task", "patch", "outcome", "region"),
@@ -28,7 +29,7 @@ def no_constant(name: str) -> None:
 
 def test_the_folder_holds_the_files_and_the_ledger_only(serial: Run) -> None:
     found = sorted(path.name for path in serial.out.iterdir())
-    assert found == ["evidence.json", "ledger", "report.md", "trials.csv", "trials.parquet"]
+    assert found == ["evidence.json", "ledger", *REPORTS, "trials.csv", "trials.parquet"]
     inside = sorted(path.name for path in (serial.out / "ledger").iterdir())
     assert inside == ["likelihoods", "main.jsonl"]
 
@@ -152,7 +153,9 @@ def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
 
 
 def test_junit_carries_the_evidence_as_json(serial: Run) -> None:
-    found: dict[str, list[dict[str, Any]]] = {"claim_evidence": [], "instrument_evidence": []}
+    found: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("claim_evidence", "instrument_evidence", "claim_spent")
+    }
     junit = ElementTree.parse(serial.out.parent / "junit.xml")
     for entry in junit.iter("property"):
         found[entry.attrib["name"]].append(
@@ -164,6 +167,10 @@ def test_junit_carries_the_evidence_as_json(serial: Run) -> None:
         one["multiplicity"] = {**one["multiplicity"], "holm": None}
     assert found["claim_evidence"] == as_it_ended
     assert len(found["instrument_evidence"]) == 2
+    # Beside each stands what it cost; the run's facts have their sum.
+    assert len(found["claim_spent"]) == len(as_it_ended) + 2
+    run = sum(one["run"] for one in found["claim_spent"])
+    assert serial.content["run"]["spent"]["trials"] == run == len(serial.trials)
     assert junit.getroot().find("testsuite") is not None
 
 

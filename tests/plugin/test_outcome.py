@@ -63,7 +63,7 @@ def test_the_table_ends_with_counts_and_with_where_the_files_are(serial: Run) ->
     assert holm.startswith("  by Holm:        ")
     assert alone.startswith("  alone at 0.05:  ")
     assert instrument == "instrument checks: 2 of 2 passed (full swap reproduces the source)"
-    assert files == f"evidence: {serial.out}/evidence.json, trials.csv, report.md"
+    assert files == f"evidence: {serial.out}/evidence.json, report.html, report.md"
     assert " 10 passed" in summary
 
 

@@ -63,7 +63,7 @@ def test_two_workers_run_the_same_trials(parallel: Run, serial: Run) -> None:
 def test_the_reports_are_written_once_and_by_the_controller(parallel: Run) -> None:
     assert len((parallel.out.parent / "writes.txt").read_text().splitlines()) == 1
     shards = {"ledger/gw0.jsonl", "ledger/gw1.jsonl"}
-    reports = {"evidence.json", "report.md", "trials.csv", "trials.parquet"}
+    reports = {"evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"}
     assert set(everything_in(parallel.out)) == reports | shards
 
 

@@ -81,8 +81,9 @@ def test_the_terminal_has_a_short_table_in_80_columns(published: Run) -> None:
 
 def test_junit_carries_it_too(published: Run) -> None:
     junit = ElementTree.parse(published.out.parent / "junit.xml")
-    (entry,) = junit.iter("property")
+    entry, spent = junit.iter("property")
     assert entry.attrib["name"] == "protocol_evidence"
+    assert spent.attrib["name"] == "claim_spent"
     (found,) = published.content["protocol"]
     assert json.loads(entry.attrib["value"]) == {k: v for k, v in found.items() if k != "test"}
 

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report.markdown import cell_text, fence, number, render
+from harness.report.view.report import report_view
 from harness.report.write import run_facts
 from harness.run.ledger import Ledger
 from harness.session import ClaimsSession
+from tests.report.in_memory import stored_of
 
 HOSTILE = [
     "plain",
@@ -75,7 +77,7 @@ def test_numbers_have_so_many_digits(given_value: float | None, digits: int, sho
 
 
 def report_of(state: ClaimsSession) -> str:
-    return render(run_facts(state, Ledger()), state)
+    return render(run_facts(state, Ledger()), state, report_view(stored_of(state)))
 
 
 @pytest.mark.parametrize("text", HOSTILE[1:], ids=HOSTILE_IDS[1:])
@@ -98,7 +100,7 @@ def test_a_reason_with_markup_stays_in_its_row(state: ClaimsSession) -> None:
 
 def test_lines_set_aside_are_in_the_report(state: ClaimsSession) -> None:
     run = {**run_facts(state, Ledger()), "ledger_lines_set_aside": ["main.jsonl line 3: <b>"]}
-    assert "\n- main.jsonl line 3: \\<b\\>\n" in render(run, state)
+    assert "\n- main.jsonl line 3: \\<b\\>\n" in render(run, state, report_view(stored_of(state)))
 
 
 def test_a_run_of_the_instrument_check_alone_has_a_report(state: ClaimsSession) -> None:

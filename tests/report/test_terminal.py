@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from harness.report.terminal import (
     WORDS,
+    Lines,
+    about_text,
     asserted_text,
     families_lines,
     interval_text,
@@ -20,6 +23,7 @@ from harness.report.terminal import (
     table,
 )
 from harness.session import ClaimsSession
+from harness.spent import Spent
 
 
 class Reporter:
@@ -147,7 +151,7 @@ def test_the_summary_counts_verdicts_and_instrument_checks_apart(state: ClaimsSe
     assert reporter.lines[-3:] == [
         "verdicts: 2 refuted",
         "instrument checks: 1 of 1 passed (full swap reproduces the source)",
-        f"evidence: {state.settings.out}/evidence.json, trials.csv, report.md",
+        f"evidence: {state.settings.out}/evidence.json, report.html, report.md",
     ]
 
 
@@ -198,3 +202,51 @@ def test_a_bar_without_a_terminal_writes_nothing(capfd: pytest.CaptureFixture[st
         with progress_bar("trials", 3, quiet=quiet) as advance:
             advance(3)
     assert capfd.readouterr() == ("", "")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_how_far_a_run_is_is_said_once_it_is_known() -> None:
+    spent = Spent(Clock(), cells=216)
+    assert about_text(spent) == ""
+    for _ in range(12):
+        spent.add("m", run=200, read=0, seconds=1.0)
+    spent.clock.now = 24.0  # type: ignore[attr-defined]
+    assert about_text(spent) == "12 of 216 cells, about 6:48 left"
+
+
+def test_plain_lines_come_every_so_often() -> None:
+    clock = Clock()
+    spent = Spent(clock, cells=10)
+    lines = Lines(spent, every=30)
+    said = []
+    for _ in range(9):
+        clock.now += 12
+        spent.add("m", run=60, read=0, seconds=12.0)
+        said.append(lines.due())
+    told = [line for line in said if line]
+    assert [said.index(line) for line in told] == [2, 5, 8]
+    assert told[0] == "3 of 10 cells, about 1:24 left; 180 of about 600 trials, 5 a second"
+    assert all(len(line) <= 80 for line in told)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_trials_that_were_found_do_not_make_the_rate(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    label = "planted:stored-at-layer kv-cache-transfers-80 L25-w32"
+    with progress_bar(label, 400, quiet=quiet, about="1 of 8 cells, about 0:14 left") as bar:
+        bar.found(390)
+        bar(0)
+    said = terminal.getvalue()
+    assert ("...-cache-transfers-80 L25-w32 390/400" in said) is not quiet
+    assert ("about 0:14 left" in said) is not quiet
+    assert "390 trials/s" not in said

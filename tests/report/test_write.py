@@ -15,7 +15,7 @@ from harness.report.write import replace, write_reports
 from harness.run.ledger import Ledger
 from harness.session import ClaimsSession
 
-FILES = ["evidence.json", "report.md", "trials.csv", "trials.parquet"]
+FILES = ["evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"]
 
 
 class DiskIsFullError(OSError):
@@ -86,7 +86,7 @@ def is_whole(path: Path) -> bool:
         return bool(json.loads(path.read_text())["evidence"])
     if path.suffix == ".parquet":
         return len(pd.read_parquet(path)) > 0
-    return path.read_text().endswith("\n")
+    return path.read_text().endswith("</html>\n" if path.suffix == ".html" else "\n")
 
 
 def test_trials_of_other_runs_in_the_ledger_are_not_in_the_table(state: ClaimsSession) -> None:

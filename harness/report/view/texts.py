@@ -1,0 +1,167 @@
+"""Generated texts side by side, chosen by a rule, with what was counted in them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from harness.measure.behavior import NGRAM
+from harness.outcome import Outcome
+from harness.report.view.scores import Scores
+from harness.tasks.scorers import Lexicon, Published, Scorer, placed_words
+
+RULE = (
+    "Of each claim the cell with the largest estimate; in it, by patched - base score with the "
+    "first seed, the pair of median, of largest and of smallest difference (the first of equals)."
+)
+
+
+class Piece(NamedTuple):
+    """A stretch of text. marker: it was counted. repeated: it is inside a 4-gram said before."""
+
+    text: str
+    marker: bool
+    repeated: bool
+
+
+class TextView(NamedTuple):
+    """One generation."""
+
+    role: str
+    score: float
+    pieces: list[Piece]
+    repeats: bool
+
+
+class Example(NamedTuple):
+    """One pair. which: median, best or worst."""
+
+    which: str
+    pair: str
+    source: str
+    base: str
+    texts: list[TextView]
+
+
+class TextsView(NamedTuple):
+    """The examples of one cell."""
+
+    claim: str
+    cell: str
+    patch: str
+    examples: list[Example]
+
+
+def scorer_from(facts: Mapping[str, Any], model: str) -> Scorer | None:
+    """The scorer of a model's task, from the facts of the run; None where they do not have it."""
+    said = facts.get("scorers")
+    found = said.get(model) if isinstance(said, dict) else None
+    if not isinstance(found, dict):
+        return None
+    if found.get("name") == "lexicon" and isinstance(found.get("words"), list):
+        return Lexicon(frozenset(map(str, found["words"])))
+    return Published() if found.get("name") == "published" else None
+
+
+def texts_of(
+    cells: Sequence[dict[str, Any]], scores: Scores, scorer: Scorer | None
+) -> TextsView | None:
+    """The examples of a claim on a model; None where no cell has a patched arm that was run."""
+    ran = [one for one in cells if "patched" in one["arms"]]
+    if not ran:
+        return None
+    judged = [one for one in ran if one["estimate"] is not None] or ran
+    chosen = max(judged, key=lambda one: one["estimate"] or 0.0)
+    examples = _examples(chosen, scores, scorer)
+    if not examples:
+        return None
+    patch = " & ".join(one["text"] for one in chosen["patch"]["all"])
+    return TextsView(chosen["claim"], chosen["cell"], patch, examples)
+
+
+def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> list[Example]:
+    roles = [role for role in ("base", "source", "patched", "versus") if role in one["arms"]]
+    rows = {}
+    for role in roles:
+        some = scores.rows((one["model"], one["study"]), one["arms"][role])
+        if some is None:
+            return []
+        first = some[((some["pair_index"] < one["pairs"]) & (some["seed"] == 0)).to_numpy()]
+        rows[role] = first.set_index("pair")
+    behavior = Outcome.parse("behavior")
+    score = {
+        role: dict(zip(rows[role].index, scores.values(rows[role], behavior, 1), strict=True))
+        for role in roles
+    }
+    gains = {pair: score["patched"][pair] - score["base"][pair] for pair in rows["patched"].index}
+    found = []
+    for which, pair in picked(gains):
+        base = rows["base"].loc[pair]
+        texts = [
+            _text(role, str(rows[role].loc[pair]["text"]), float(score[role][pair]), scorer)
+            for role in roles
+        ]
+        found.append(Example(which, pair, str(base["source"]), str(base["base"]), texts))
+    return found
+
+
+def picked(gains: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(which, pair) by the rule; a pair that is two of them stands once, under both names."""
+    if not gains:
+        return []
+    values = list(gains.values())
+    wanted = (
+        ("median", statistics.median_low(values)),
+        ("best", max(values)),
+        ("worst", min(values)),
+    )
+    names: dict[str, list[str]] = {}
+    for which, value in wanted:
+        pair = next(pair for pair, gain in gains.items() if gain == value)
+        names.setdefault(pair, []).append(which)
+    return [(" and ".join(which), pair) for pair, which in names.items()]
+
+
+def _text(role: str, text: str, score: float, scorer: Scorer | None) -> TextView:
+    again = repeated_words(text)
+    pieces = pieces_of(text, scorer.hits(text) if scorer else (), again)
+    return TextView(role, score, pieces, bool(again))
+
+
+def repeated_words(text: str) -> list[tuple[int, int]]:
+    """Places of the words inside a 4-gram that stood in the text before: `text[start:stop]`."""
+    words = placed_words(text)
+    seen: set[tuple[str, ...]] = set()
+    inside: set[int] = set()
+    for start in range(len(words) - NGRAM + 1):
+        gram = tuple(word.word for word in words[start : start + NGRAM])
+        if gram in seen:
+            inside.update(range(start, start + NGRAM))
+        seen.add(gram)
+    return [(words[k].start, words[k].stop) for k in sorted(inside)]
+
+
+def pieces_of(
+    text: str, hits: Sequence[tuple[int, int]], again: Sequence[tuple[int, int]]
+) -> list[Piece]:
+    """The whole text in pieces; marks of neighbours that only space separates run together."""
+    marks = [_flags(text, spans) for spans in (hits, again)]
+    pieces: list[Piece] = []
+    start = 0
+    for stop in range(1, len(text) + 1):
+        if stop == len(text) or any(flags[stop] != flags[start] for flags in marks):
+            pieces.append(Piece(text[start:stop], marks[0][start], marks[1][start]))
+            start = stop
+    return pieces
+
+
+def _flags(text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
+    flags = [False] * len(text)
+    previous = None
+    for start, stop in sorted(spans):
+        flags[start:stop] = [True] * (stop - start)
+        if previous is not None and previous < start and text[previous:start].isspace():
+            flags[previous:start] = [True] * (start - previous)
+        previous = stop if previous is None else max(previous, stop)
+    return flags

@@ -1,0 +1,19 @@
+"""A session as a stored run, without files and without trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from harness.report.write import run_facts
+from harness.run.ledger import Ledger
+from harness.session import ClaimsSession
+from harness.stored import Key, StoredRun
+
+
+def stored_of(state: ClaimsSession) -> StoredRun:
+    evidence = {Key(one["claim"], one["cell"], one["model"]): one for one in state.evidence}
+    lists = (state.instrument, state.families, state.protocol)
+    run = run_facts(state, Ledger())
+    return StoredRun(Path("a-run"), run, evidence, pd.DataFrame(), *map(tuple, lists))

@@ -1,0 +1,144 @@
+"""report.html without a browser: whatever is stored, it renders, and as text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from harness.report.page import number, render_page
+from harness.report.render import render_reports
+from harness.report.view.report import again, report_view, truth_text
+from harness.session import ClaimsSession
+from tests.report.hostile import TEXTS
+from tests.report.in_memory import stored_of
+
+VOID = {"meta", "br", "path", "stop", "use", "rect"}
+
+
+class Elements(HTMLParser):
+    """Names of all elements, in order; fails on a tag that closes none."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.open: list[str] = []
+        self.attributes: set[str] = set()
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def page_of(state: ClaimsSession) -> str:
+    """The page; without trials there is nothing to draw."""
+    return render_page(report_view(stored_of(state)), {})
+
+
+def replaced(content: Any, text: str) -> Any:
+    """The same evidence with every free text of it replaced."""
+    free = {"says", "cites", "reason", "model", "task", "detail", "hardware", "because", "cell"}
+    if isinstance(content, dict):
+        return {
+            key: f"{text}{key}" if key in free and isinstance(value, str) else replaced(value, text)
+            for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [replaced(value, text) for value in content]
+    return content
+
+
+def test_no_text_of_the_evidence_makes_an_element(every_kind: ClaimsSession) -> None:
+    plain = Elements(page_of(_told(every_kind, "plain ")))
+    hostile = Elements(page_of(_told(every_kind, "\n".join(TEXTS))))
+    assert hostile.names == plain.names
+    assert hostile.attributes == plain.attributes
+    assert "script" not in hostile.names
+
+
+def _told(state: ClaimsSession, text: str) -> ClaimsSession:
+    evidence = [
+        {**replaced(one, text), "cell": f"{text}{number}", "model": state.settings.models[0]}
+        for number, one in enumerate(state.evidence)
+    ]
+    return ClaimsSession(state.settings, evidence=evidence, instrument=state.instrument)
+
+
+def test_hidden_characters_are_shown(state: ClaimsSession) -> None:
+    shown = render_reports(stored_of(_told(state, "a\u202eb\x1b")))
+    for content in shown.values():
+        assert re.search(r"a\\?\[U\+202E\\?\]b\\?\[U\+001B", content)
+        assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x1b]", content)
+
+
+def test_a_run_that_found_nothing_has_a_page(state: ClaimsSession) -> None:
+    state.evidence.clear()
+    assert "instrument: full-swap on 12 pairs passed" in page_of(state)
+    state.instrument.clear()
+    page = page_of(state)
+    assert "No verdict was reached in this run." in page
+    assert 'id="verdicts"' not in page
+    assert page.endswith("</html>\n")
+
+
+def test_one_verdict_is_in_the_singular(state: ClaimsSession) -> None:
+    del state.evidence[1:]
+    assert "1 verdict on 1 claim and 1 model." in page_of(state)
+
+
+def test_a_failed_instrument_stands_out(state: ClaimsSession) -> None:
+    state.instrument[0]["passed"] = False
+    state.evidence[0]["checks"][0]["passed"] = False
+    state.evidence[0]["checks"][1]["passed"] = None
+    page = page_of(state)
+    assert page.count('<span class="flag loud">FAILED</span>') == 2
+    assert '<span class="flag">not run</span>' in page
+
+
+def test_an_unknown_verdict_word_is_shown_and_not_trusted(state: ClaimsSession) -> None:
+    state.evidence[0]["verdict"] = '"><b>'
+    assert '<span class="word invalid">&#34;&gt;&lt;b&gt;</span>' in page_of(state)
+
+
+def test_truth_and_verdict_are_compared_as_tests_do(state: ClaimsSession) -> None:
+    view = report_view(stored_of(state))
+    assert truth_text(view) == "Of 2 whose truth is known, 2 are what it says, none against it."
+    state.evidence[0].update(verdict="supported")
+    state.evidence[1].update(verdict="inconclusive")
+    view = report_view(stored_of(state))
+    said = "Of 2 whose truth is known, 0 are what it says, 1 inconclusive, 1 against it."
+    assert truth_text(view) == said
+    assert page_of(state).count('<span class="flag loud">truth: refuted</span>') == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "again_typed"),
+    [
+        ("pytest claims -k 'a b'", ".venv/bin/python -m pytest claims -k 'a b'"),
+        ("", ".venv/bin/python -m pytest claims"),
+    ],
+)
+def test_the_command_is_one_that_can_be_typed(typed: str, again_typed: str) -> None:
+    assert again(typed) == again_typed
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (float("nan"), "-"), (-0.0001, "0.00"), (1.005, "1.00"), (float("inf"), "-")],
+)
+def test_numbers(value: float | None, shown: str) -> None:
+    assert number(value) == shown
