@@ -115,7 +115,10 @@ def progress_line(config: Any, lines: Lines) -> None:
         return
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is not None and (line := lines.due()) is not None:
-        reporter.ensure_newline()
+        if distributed:  # there letters of several files share a line, and it is not known as one
+            reporter.write("\n")
+        else:
+            reporter.ensure_newline()
         reporter.write_line(line)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.transforms import Affine2D
+from matplotlib.transforms import Affine2D, Transform
 
 from harness.report.figures.style import (
     BASE,
@@ -71,7 +73,15 @@ def _spans(panels: Sequence[Panel]) -> tuple[Span, Span]:
     return found[0], found[1]
 
 
-def _draw(figure, panel, corner, spans, inches, size) -> None:  # type: ignore[no-untyped-def]
+def _draw(
+    figure: Figure,
+    panel: Panel,
+    corner: Span,
+    spans: tuple[Span, Span],
+    inches: Transform,
+    size: Span,
+) -> None:
+    """One panel, its corner and the figure's size in inches."""
     (x0, x1), (y0, y1) = spans
     place = (
         (
@@ -83,7 +93,7 @@ def _draw(figure, panel, corner, spans, inches, size) -> None:  # type: ignore[n
         + inches
         + figure.transFigure
     )
-    frame = {"transform": inches + figure.transFigure, "linewidth": 0.7}
+    frame: dict[str, Any] = {"transform": inches + figure.transFigure, "linewidth": 0.7}
     silent = panel.reach in ("tautological", "null")
     if silent:
         figure.add_artist(
@@ -116,7 +126,7 @@ def _folded(title: str, width: int = 30) -> str:
     return f"{first}\n{rest if len(rest) <= width else rest[: width - 3] + '...'}"
 
 
-def _numbers(figure, corner, span, size) -> None:  # type: ignore[no-untyped-def]
+def _numbers(figure: Figure, corner: Span, span: Span, size: Span) -> None:
     for share in (_PAD, 1 - _PAD):
         value = span[0] + share * (span[1] - span[0])
         figure.text(
@@ -135,7 +145,7 @@ def _text(value: float, span: Span) -> str:
     return f"{0.0 if abs(value) < 1e-9 * (span[1] - span[0]) else value:.3g}"
 
 
-def _below(figure, corner, span, size) -> None:  # type: ignore[no-untyped-def]
+def _below(figure: Figure, corner: Span, span: Span, size: Span) -> None:
     for share in (_PAD, 1 - _PAD):
         value = span[0] + share * (span[1] - span[0])
         figure.text(
@@ -149,7 +159,7 @@ def _below(figure, corner, span, size) -> None:  # type: ignore[no-untyped-def]
         )
 
 
-def _legend(figure, width, height) -> None:  # type: ignore[no-untyped-def]
+def _legend(figure: Figure, width: float, height: float) -> None:
     x = 0.42
     for role, color in _COLORS.items():
         spot = Affine2D().scale(1 / width, 1 / height) + figure.transFigure
