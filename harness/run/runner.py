@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +29,14 @@ from harness.run.decode import decode
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
 from harness.run.recompute import Recomputed, for_oracle, logits_error, pasted_keys
+from harness.run.roads import Road, road_of
 from harness.run.rows import Rows
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
-ENGINE = 2
+ENGINE = 3
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
@@ -62,6 +65,7 @@ class Runner:
     """Runs arms of one task on one model, with one ledger.
 
     batch_size: rows decoded together, or None to choose by memory.
+    batches: how many were decoded by which road, see `harness.run.roads`.
     """
 
     model: LoadedModel
@@ -76,6 +80,12 @@ class Runner:
         self.store = PromptStore(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.study = hash_of(self._identity())
+        self.batches: Counter[str] = Counter()
+
+    @cached_property
+    def road(self) -> Road:
+        """How batches are decoded; found out when first asked, by running a few rows."""
+        return road_of(self.model)
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
@@ -220,12 +230,16 @@ class Runner:
     def _run_batch(self, batch: list[Work]) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""
         rows, compare, donor_rows = self._with_companions(batch)
+        longest = max(row.plan.tokens for row in rows) + self.sampling.max_new_tokens
+        shared = self.road.is_shared(longest)
+        self.batches["shared" if shared else "plain"] += 1
         built = build(
             self.store,
             [row.plan for row in rows],
             self.rows.rotation,
             room=self.sampling.max_new_tokens,
             donor_rows=donor_rows,
+            shared=shared,
         )
         uniform = torch.stack(
             [uniforms(row.pair.id, row.seed, self.sampling.max_new_tokens) for row in rows]
