@@ -45,12 +45,14 @@ class Layout(NamedTuple):
 
     prompts: the store's prompt of each, `[variant]`. place: the variant that a row reads, `[row]`.
     order: rows in the order of their variants. back: where each row stands in that order.
+    filled: slots that each variant fills.
     """
 
     prompts: torch.Tensor
     place: torch.Tensor
     order: torch.Tensor
     back: torch.Tensor
+    filled: tuple[int, ...]
     blocks: tuple[Block, ...]
 
 
@@ -92,14 +94,36 @@ def _layout(
 ) -> Layout:
     # A variant is named by its prompt, or by the row that has it for itself.
     names = [(1, row) if row in own else (0, plan.prompt) for row, plan in enumerate(plans)]
-    readers = Counter(names)
     filled = {name: plan.tokens - 1 for name, plan in zip(names, plans, strict=True)}
+    prompt = {name: plan.prompt for name, plan in zip(names, plans, strict=True)}
+    return _laid_out(names, filled, prompt, slots, dtype, device)
+
+
+def narrowed(layout: Layout, rows: Sequence[int], slots: int, dtype: torch.dtype) -> Layout:
+    """The layout of some of the rows; its `prompts` are variants of the one before."""
+    place = layout.place.tolist()
+    names = [(0, place[row]) for row in rows]
+    filled = {name: layout.filled[name[1]] for name in names}
+    return _laid_out(
+        names, filled, {name: name[1] for name in names}, slots, dtype, layout.place.device
+    )
+
+
+def _laid_out(
+    names: Sequence[tuple[int, int]],
+    filled: dict[tuple[int, int], int],
+    prompt: dict[tuple[int, int], int],
+    slots: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Layout:
+    """Variants in order. names: of the variant of each row. filled: slots that a variant fills."""
+    readers = Counter(names)
     variants = sorted(readers, key=lambda name: (readers[name], filled[name], name))
     number = {name: i for i, name in enumerate(variants)}
     place = [number[name] for name in names]
-    order = sorted(range(len(plans)), key=lambda row: (place[row], row))
-    back = sorted(range(len(plans)), key=lambda at: order[at])
-    prompt_of = {name: plan.prompt for name, plan in zip(names, plans, strict=True)}
+    order = sorted(range(len(names)), key=lambda row: (place[row], row))
+    back = sorted(range(len(names)), key=lambda at: order[at])
 
     blocks, start, row = [], 0, 0
     for n, count in sorted(Counter(readers.values()).items()):
@@ -120,9 +144,10 @@ def _layout(
         return torch.tensor(values, dtype=torch.long, device=device)
 
     return Layout(
-        long([prompt_of[name] for name in variants]),
+        long([prompt[name] for name in variants]),
         long(place),
         long(order),
         long(back),
+        tuple(filled[name] for name in variants),
         tuple(blocks),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.patch.plan import RowPlan
-from harness.patch.sharing import Layout, layouts_of, round_up
+from harness.patch.sharing import Layout, layouts_of, narrowed, round_up
 from harness.patch.store import PromptStore
 
 
@@ -59,6 +59,34 @@ class Slab:
         cached = self.values[layer][self.place(layer, rows), :, columns.clamp(max=self.slots - 1)]
         new = room[rows, :, (columns - self.slots).clamp(0, room.shape[2] - 1)]
         return torch.where((columns < self.slots)[..., None, None], cached, new)
+
+    def narrowed(self, rows: Sequence[int]) -> Slab:
+        """Some of the rows, with what they hold, in memory of their own."""
+        kept = torch.tensor(rows, dtype=torch.long, device=self.lengths.device)
+        if self.shared is None:
+            keys, values = ([t[kept] for t in some] for some in (self.keys, self.values))
+            return Slab(keys, values, self.slots, self.lengths[kept])
+        made = {
+            id(layout): narrowed(layout, rows, self.slots, self.keys[0].dtype)
+            for layout in self.shared.layouts
+        }
+        layouts = [made[id(layout)] for layout in self.shared.layouts]
+        keys, values = (
+            [t[layout.prompts] for t, layout in zip(some, layouts, strict=True)]
+            for some in (self.keys, self.values)
+        )
+        rooms = self.shared.new_keys, self.shared.new_values
+        shared = Shared(layouts, *([room[kept] for room in some] for some in rooms))
+        return Slab(keys, values, self.slots, self.lengths[kept], shared)
+
+    def take_back(self, narrow: Slab, rows: Sequence[int]) -> None:
+        """Put into the room what rows generated after they were narrowed to: values alone."""
+        kept = torch.tensor(rows, dtype=torch.long, device=self.lengths.device)
+        for layer in range(len(self.values)):
+            if self.shared is not None and narrow.shared is not None:
+                self.shared.new_values[layer][kept] = narrow.shared.new_values[layer]
+            else:
+                self.values[layer][kept] = narrow.values[layer]
 
 
 def copy_prompts(

@@ -48,9 +48,9 @@ class Decoded(NamedTuple):
     """What a batch generated.
 
     tokens: generated ids of each row, the stop token included. ids: the same, and what a row that
-    had stopped went on with, `row step`. stopped: whether it stopped itself. margins: the
-    smallest sampling margin of each row. compared: for each (row, row)
-    asked. logits: for each row asked, `step vocab` on the CPU.
+    had stopped went on with, `row step` (without meaning where nothing is on while rows generate).
+    stopped: whether it stopped itself. margins: the smallest sampling margin of each row.
+    compared: for each (row, row) asked. logits: for each row asked, `step vocab` on the CPU.
     """
 
     tokens: list[list[int]]
@@ -101,11 +101,11 @@ def decode(
     parted = torch.full((len(compare),), -1.0, dtype=torch.float64, device=device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     seen: list[torch.Tensor] = []
-    with stepping(model, slab, steps, live) as feed:
+    with stepping(model, slab, steps, live) as fed:
         for step in range(steps):
             if live is not None:
                 live.begin(range(step, step + 1), going)
-            logits = feed(token, step)
+            logits = fed.feed(token, step)
             finite &= logits.isfinite().all()
             if len(compare):
                 apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
@@ -127,6 +127,7 @@ def decode(
                 going = going & ~ends
                 if not going.any():
                     break
+                fed.narrow(going, step + 1)
     if not finite:
         raise UsageError(
             f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import wraps
 
 import pytest
 import torch
 
 from harness.models.load import LoadedModel
-from harness.run import roads, shared_attention
+from harness.patch.slab import Slab
+from harness.run import roads, shared_attention, steps
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from harness.run.ledger import Ledger
 from harness.run.roads import Road, road_of
@@ -25,10 +27,14 @@ HALF = (Patch("kv", "1", "first(25%)"), Patch("v", "2+3", "last(4)"))
 
 
 def trials(
-    model: LoadedModel, arms: list[Arm], road: Road, temperature: float = 0.7
+    model: LoadedModel,
+    arms: list[Arm],
+    road: Road,
+    temperature: float = 0.7,
+    tokens: int = 18,
 ) -> tuple[list[Trial], Runner]:
     task = number_task()
-    runner = Runner(model, task, Sampling(18, temperature), Ledger())
+    runner = Runner(model, task, Sampling(tokens, temperature), Ledger())
     runner.road = road
     return runner.run(arms, task.first_pairs(5), [0]), runner
 
@@ -154,3 +160,33 @@ def test_prompts_of_a_shared_batch_do_not_grow_with_the_arms() -> None:
     swap = runner.rows.plan(FULL_SWAP, pair, 0, runner.store)
     slab = build(runner.store, [*plans, swap], None, room=4, shared=True).slab
     assert [len(keys) for keys in slab.keys] == [2, 10, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["plain", "shared"])
+def test_rows_that_end_leave_the_batch_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With every eighth token a stop most rows end before the last step, at different steps."""
+    model = tiny("llama")
+    model.__dict__["stop_ids"] = frozenset(range(0, 97, 8))
+    arms = [BASE, SOURCE, patched(HALF), *controls(HALF, 4, about_layer=True).values()]
+    road = Road("plain") if kind == "plain" else Road("shared")
+    left: list[int] = []
+    real = Slab.narrowed
+
+    def counted(self: Slab, rows: Sequence[int]) -> Slab:
+        left.append(len(self.lengths) - len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(Slab, "narrowed", counted)
+    narrowed, _ = trials(model, arms, road, tokens=30)
+    assert len(left) > 2
+    monkeypatch.setattr(steps, "NARROW", -1.0)
+    whole, _ = trials(model, arms, road, tokens=30)
+    assert len({len(trial.tokens) for trial in whole}) > 5
+    assert any(trial.geometry["centred/generated"] for trial in whole)
+    for one, other in zip(whole, narrowed, strict=True):
+        assert (one.tokens, one.stopped) == (other.tokens, other.stopped)
+        assert_same_geometry(one, other)
+        assert other.margin == pytest.approx(one.margin, abs=1e-7)
+        assert other.oracle_error is None or other.oracle_error < 1e-5
