@@ -52,5 +52,10 @@ def provenance(runner: Runner) -> dict[str, Any]:
         },
         "batch_size": runner.batch_size or "auto",
         # By which road batches were decoded (harness.run.roads), and why not by the faster one.
-        "decoding": {"road": runner.road.kind, "reason": runner.road.reason, **runner.batches},
+        "decoding": {
+            "road": runner.road.kind,
+            "reason": runner.road.reason,
+            **runner.batches,
+            "rows": runner.decoded_together,
+        },
     }

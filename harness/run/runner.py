@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from harness.patch.build import build
 from harness.patch.plan import Footprint, RowPlan
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
-from harness.run.batches import Work, automatic_batch_size, pack
+from harness.run.batch_size import BatchSize, is_out_of_memory
+from harness.run.batches import Work, automatic_batch_size, first_batch
 from harness.run.decode import decode
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
@@ -65,7 +67,8 @@ class Runner:
     """Runs arms of one task on one model, with one ledger.
 
     batch_size: rows decoded together, or None to choose by memory.
-    batches: how many were decoded by which road, see `harness.run.roads`.
+    batches: how many were decoded by which road, see `harness.run.roads`. decoded_together: rows of
+    a batch at the end of the last run.
     """
 
     model: LoadedModel
@@ -81,6 +84,7 @@ class Runner:
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.study = hash_of(self._identity())
         self.batches: Counter[str] = Counter()
+        self.decoded_together: int | None = None
 
     @cached_property
     def road(self) -> Road:
@@ -204,34 +208,38 @@ class Runner:
 
     def rows_at_once(self) -> int:
         """Rows of a batch, as asked or by memory; the prompts must be in the store."""
-        if self.batch_size is not None:
-            return self.batch_size
+        return self.batch_size or self._most_rows()
+
+    def _most_rows(self) -> int:
         slots = self.store.slots + self.sampling.max_new_tokens
         return automatic_batch_size(self.store, slots, self.model)
 
     def _run_missing(self, works: list[Work], progress: Progress | None) -> None:
-        size = self.rows_at_once()
-        queue = pack(works, size)
-        while queue:
-            batch = queue.pop(0)
+        total = sum(work.rows for work in works)
+        half = self.model.dtype in BATCH_DEPENDENT
+        size = BatchSize(self.batch_size, self._most_rows(), total, reproducible=half)
+        while works:
+            batch, works = first_batch(works, size.rows)
             try:
-                trials = self._run_batch(batch)
-            except torch.OutOfMemoryError:
-                if size == 1:
+                trials = self._run_batch(batch, size)
+            except RuntimeError as error:
+                if size.rows == 1 or not is_out_of_memory(error):
                     raise
-                size = max(1, size // 2)
+                size.halve()
                 torch.cuda.empty_cache()
-                queue = pack([work for group in [batch, *queue] for work in group], size)
+                works = [*batch, *works]
                 continue
             self.ledger.append(trials)
             if progress:
                 progress(len(trials))
+        self.decoded_together = size.rows
 
-    def _run_batch(self, batch: list[Work]) -> list[Trial]:
+    def _run_batch(self, batch: list[Work], size: BatchSize) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""
         rows, compare, donor_rows = self._with_companions(batch)
         longest = max(row.plan.tokens for row in rows) + self.sampling.max_new_tokens
         shared = self.road.is_shared(longest)
+        started = time.perf_counter()
         self.batches["shared" if shared else "plain"] += 1
         built = build(
             self.store,
@@ -258,6 +266,7 @@ class Runner:
             compare=compare,
             keep=keep,
         )
+        size.ran(len(rows), time.perf_counter() - started)
         geometry = geometry_of(built.slab, [len(tokens) for tokens in decoded.tokens[: len(batch)]])
         steps = built.live.seen()
         beside = {
