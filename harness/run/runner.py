@@ -158,6 +158,11 @@ class Runner:
             ).footprints
         ]
 
+    def decode_only(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
+        """Decode trials, whose prompts are in the store, in one batch, and keep nothing."""
+        works = [((pair, self.canonical(arm), seed), "") for pair, arm, seed in trials]
+        self._run_batch(self._plan(works, set()), BatchSize(len(works), len(works), len(works)))
+
     def _identity(self) -> dict[str, Any]:
         """Everything but pair, arm and seed that decides a trial's tokens."""
         return {
