@@ -67,8 +67,7 @@ class Runner:
     """Runs arms of one task on one model, with one ledger.
 
     batch_size: rows decoded together, or None to choose by memory.
-    batches: how many were decoded by which road, see `harness.run.roads`. decoded_together: rows of
-    a batch at the end of the last run.
+    batches: how many were decoded by which road, see `harness.run.roads`.
     """
 
     model: LoadedModel
@@ -84,7 +83,6 @@ class Runner:
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.study = hash_of(self._identity())
         self.batches: Counter[str] = Counter()
-        self.decoded_together: int | None = None
 
     @cached_property
     def road(self) -> Road:
@@ -237,7 +235,6 @@ class Runner:
             self.ledger.append(trials)
             if progress:
                 progress(len(trials))
-        self.decoded_together = size.rows
 
     def _run_batch(self, batch: list[Work], size: BatchSize) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""
