@@ -3,6 +3,9 @@
 # make test     set up, then run the tests
 # make calibrate   how often the suite itself is wrong: 10,000 studies a cell, tables and a figure
 # make check    lint, types, import rules
+# make bench    speed: the parts, the reference work, how time and memory grow
+# make bench-ratio   the engine against a bare decode loop, held against a stored ratio
+# make bench-peers   the same work by a neighbour
 # make compat   the tests of the engine on the oldest transformers that is supported
 #
 # Everything is installed in .venv/ (override the interpreter with PYTHON=python3.12).
@@ -13,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: verify verify-full test check compat bench calibrate clean
+.PHONY: verify verify-full test check compat bench bench-ratio bench-peers calibrate clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -36,8 +39,23 @@ check: .venv/.check
 	.venv/bin/python .venv/bin/lint-imports
 
 bench: .venv/.test
-	@echo "== bench: pytest tests/benchmarks, timed =="
-	$(RUN) pytest tests/benchmarks --benchmark-only
+	@echo "== bench: pytest tests/benchmarks, timed; the reference work (reports/bench) =="
+	@mkdir -p reports/bench
+	$(RUN) pytest tests/benchmarks --benchmark-only --benchmark-json=reports/bench/parts.json
+	OMP_NUM_THREADS=1 $(RUN) harness bench --reference --growth --out reports/bench
+
+# A ratio of two times of one process against a stored one; never a time.
+bench-ratio: .venv/.runtime
+	@echo "== bench-ratio: the engine against a bare decode loop =="
+	OMP_NUM_THREADS=1 $(RUN) harness bench --reference --held-against tests/benchmarks/ratio.json
+
+# The neighbours pin versions of their own, so they get an environment of their own.
+bench-peers:
+	@echo "== bench-peers: the reference work by nnsight, in .venv-peers/ =="
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable . nnsight
+	OMP_NUM_THREADS=1 .venv-peers/bin/python -m tests.benchmarks.peers
 
 # Exit status 1 says that some cell falls short; docs/calibration.md says which do, and why.
 calibrate: .venv/.runtime
@@ -52,7 +70,7 @@ compat: .venv/.test
 	.venv-compat/bin/python -m pytest tests/models tests/patch tests/run tests/properties
 
 clean:
-	rm -rf .venv .venv-compat build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-compat .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \

@@ -3,6 +3,7 @@
     python -m harness plan --claim ID --model M     pairs needed for a verdict
     python -m harness compare RUN_A RUN_B           whether a finding moved between two runs
     python -m harness report RUN                    the reports of a stored run, again
+    python -m harness bench --model M               trials per second here, and what a study costs
     python -m harness calibrate                     how often the suite itself is wrong
 
 Exit status: 0; 1 where a calibration falls short, or runs differ; 2 for bad usage, in one line.
@@ -14,10 +15,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from harness.commands import calibrate, compare, plan, report
+from harness.commands import bench, calibrate, compare, plan, report
 from harness.errors import UsageError
 
-_COMMANDS = (plan, compare, report, calibrate)
+_COMMANDS = (plan, compare, report, bench, calibrate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

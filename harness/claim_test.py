@@ -114,7 +114,8 @@ class ClaimTest:
             told = f"{fresh.claim}, cell {fresh.cell}: {why} failed"
             self.pin(to_json({"pin": None, "changes": [told], "notes": []}))
             return found
-        self.pin(to_json({"pin": fresh.to_dict(), "changes": changes, "notes": notes}))
+        made = {"model": evidence["model"], "pin": fresh.to_dict()}
+        self.pin(to_json({**made, "changes": changes, "notes": notes}))
         return Pinned("recorded", fresh.verdict, fresh.estimate, file, changes, notes)
 
     def check_full_swap(self) -> InstrumentEvidence:

@@ -22,9 +22,8 @@ def outcome(
 
     With an expectation the verdict must equal it (an invalid one for the expected reason). With a
     pin nothing may have moved. Without either, and with a pin of another budget: supported passes,
-    refuted and invalid fail. Inconclusive is a skip that says so, unless it moved; with `strict`,
-    inconclusive and invalid always fail, and so do numbers of which it is undecided whether they
-    moved.
+    refuted and invalid fail. Inconclusive is a skip that says so, unless it moved, and so are
+    numbers of which it is undecided whether they moved; with `strict` both fail, and invalid does.
     """
     if pinned is not None and pinned.word == "moved":
         return "fail", f"moved from its pin in {pinned.file}: {'; '.join(pinned.changes)}"
@@ -32,8 +31,9 @@ def outcome(
         return ("fail" if strict else "skip"), f"inconclusive: {reason}"
     if word == "invalid" and strict:
         return "fail", f"invalid: {reason}"
-    if pinned is not None and pinned.word == "undecided" and strict:
-        return "fail", f"{word}; whether it moved is undecided: {'; '.join(pinned.notes)}"
+    if pinned is not None and pinned.word == "undecided":
+        told = f"{word}; whether it moved from its pin is undecided: {'; '.join(pinned.notes)}"
+        return ("fail" if strict else "skip"), told
     if pinned is not None and pinned.word != "not compared":
         return "pass", f"{word}, as pinned: {reason}"
     if expected is None:

@@ -52,4 +52,6 @@ def provenance(runner: Runner) -> dict[str, Any]:
             "ignored": {k: str(v) for k, v in generation.items() if k in IGNORED},
         },
         "batch_size": runner.batch_size or "auto",
+        # By which road batches are decoded, and why by no faster one (harness.run.roads).
+        "decoding": runner.road._asdict(),
     }

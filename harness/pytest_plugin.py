@@ -144,6 +144,11 @@ def pytest_configure(config: pytest.Config) -> None:
         if replayed is not None:
             config.pluginmanager.register(_Replayable(), "kv-claims-replayable")
         _refuse_reruns(config)
+        if getattr(config.option, "dist", "no") == "each":
+            raise UsageError(
+                "--dist each: every claim would be judged by each worker; expected "
+                "load, loadgroup or another that shares them out"
+            )
         given = (
             any(
                 value is not None and value is not False
@@ -184,7 +189,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Remember every test of a claim that there is: what is then selected changes no family."""
     made = yield
-    collector.config.stash.setdefault(_FILES, set()).add(collector.nodeid.partition("::")[0])
+    collector.config.stash.setdefault(_FILES, set()).add(_file_of(collector))
     if isinstance(made, list):
         known = collector.config.stash.setdefault(_DEFINED, [])
         known += [item for item in made if isinstance(item, pytest.Item) and _is_claim(item)]
@@ -300,7 +305,7 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
         strict=settings.strict,
         record=record,
         siblings=cells_of(item),
-        test=item.nodeid.partition("[")[0],
+        test=f"{_file_of(item)}::{item.nodeid.partition('::')[2].partition('[')[0]}",
         pins=pins.of(_model_of(item) or ""),
         pin=pin if pins.updating else None,
     )
@@ -387,8 +392,7 @@ class _Collector:
             if (content := _property(report, kind)) is not None:
                 into.append({**content, "test": report.nodeid})
         if (pin := report.__dict__.get(PIN)) is not None:
-            model = self.state.evidence[-1]["model"]
-            self.state.pins.add(model, json.loads(pin))
+            self.state.pins.add(json.loads(pin), failed=report.failed)
         if (spent := _property(report, SPENT)) is not None:
             self.state.spent.add(**spent, seconds=report.duration)
             terminal.progress_line(self._config, self._lines)
@@ -418,10 +422,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         from harness.report.write import write_reports
 
         write_reports(state)
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        # A run that was broken off pins nothing.
+    disputed = [one for one in [*state.evidence, *state.instrument] if in_dispute(one)]
+    for one in disputed:
+        if "claim" in one:
+            place = Place(one["claim"], one["cell"])
+            state.pins.drop(one["model"], place, "two workers recorded other tokens")
+    broken_off = session.shouldstop or session.shouldfail
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not broken_off:
         state.pins.write()
-    disputed = any(map(in_dispute, [*state.evidence, *state.instrument]))
+    else:
+        state.pins.break_off()
     if exitstatus == pytest.ExitCode.OK and (disputed or _without_evidence(config)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -580,6 +590,12 @@ def _is_claim(item: pytest.Item) -> bool:
 def _is_of_a_test(report: pytest.TestReport) -> bool:
     """Whether a report is of a test itself: those of its subtests carry its evidence again."""
     return type(report) is pytest.TestReport and report.when == "call"
+
+
+def _file_of(node: pytest.Item | pytest.Collector) -> str:
+    """A test file by its path in the project; outside of it, by its whole path."""
+    root = node.config.rootpath
+    return (node.path.relative_to(root) if node.path.is_relative_to(root) else node.path).as_posix()
 
 
 def _property(report: Any, kind: str) -> Any:

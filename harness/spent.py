@@ -85,6 +85,10 @@ class Spent:
         one.run, one.read, one.seconds = one.run + run, one.read + read, one.seconds + seconds
         self.ended += 1
 
+    def read_by_model(self) -> dict[str, int]:
+        """Trials that the ledger had."""
+        return {model: one.read for model, one in self._models.items()}
+
     def left(self) -> Left | None:
         """What is likely to be left if the cells to come are like those that ended; None before."""
         if not self.ended or self.cells <= self.ended:

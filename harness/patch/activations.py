@@ -182,10 +182,11 @@ class _Pass:
         """Put the caches of the chunk's rows into the slab, at its right end."""
         for place, row in enumerate(self._chunk):
             cached = self._store.lengths[self._plans[place].prompt] - 1
-            end = self._slab.slots
+            end, at = self._slab.slots, torch.tensor(row, device=self._device)
             for layer, kept in enumerate(cache.layers):
-                self._slab.keys[layer][row, :, end - cached : end] = kept.keys[place, :, :cached]
-                self._slab.values[layer][row, :, end - cached : end] = kept.values[
+                own = self._slab.place(layer, at)
+                self._slab.keys[layer][own, :, end - cached : end] = kept.keys[place, :, :cached]
+                self._slab.values[layer][own, :, end - cached : end] = kept.values[
                     place, :, :cached
                 ]
 

@@ -29,6 +29,7 @@ def build(
     *,
     room: int,
     donor_rows: Mapping[tuple[int, int], int] | None = None,
+    shared: bool = False,
 ) -> Built:
     """Carry out everything that the rows' plans say before they generate.
 
@@ -36,7 +37,7 @@ def build(
     room: positions kept free behind the prompt, for decoding.
     donor_rows: see `live.Live`; needed where a plan reads its donor at every step.
     """
-    slab = copy_prompts(store, plans, room=room)
+    slab = copy_prompts(store, plans, room=room, shared=shared)
     computed = compute_prompts(slab, store, plans, rotation)
     groups = [*computed.groups, *splice(slab, store, plans, rotation)]
     footprints = [Footprint() for _ in plans]

@@ -64,11 +64,13 @@ class Group:
         tensor: Tensor,
         rotation: Rotation | None,
         *,
+        place: Place | None = None,
         rounding: float = 0.0,
     ) -> None:
         """Write one tensor of one layer in place, and count.
 
         target, donors: `batch head pos d_head`; they may be the same tensor.
+        place: where the group's targets stand in this tensor, if elsewhere than in the batch.
         rounding: changes up to this share of the largest number there are not counted (see
             `ROUNDING`).
         """
@@ -81,7 +83,7 @@ class Group:
             heads = slice(None) if write.heads is None else list(write.heads)
             self._differs.append(self._per_write((new != other)[:, heads].sum((1, 2))))
         changed, elements = overwrite(
-            target, self.target, new, write.heads, write.alpha, rounding=rounding
+            target, place or self.target, new, write.heads, write.alpha, rounding=rounding
         )
         self._changed.append(self._per_write(changed))
         self._elements += elements

@@ -52,4 +52,5 @@ def _write(
         for tensor in group.writes[0].tensors:
             target = (slab.keys if tensor == "k" else slab.values)[layer]
             donors = (store.keys if tensor == "k" else store.values)[layer]
-            group.apply(target, donors, layer, tensor, rotation, rounding=rounding)
+            place = group.target._replace(row=slab.place(layer, group.target.row))
+            group.apply(target, donors, layer, tensor, rotation, place=place, rounding=rounding)

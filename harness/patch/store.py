@@ -8,7 +8,9 @@ arm alike (feeding it twice is the failure *duplicate-last-token*). Arms copy ou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -100,13 +102,14 @@ class PromptStore:
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt) - 1] = torch.tensor(prompt[:-1])
-        cache = DynamicCache()
-        model.network(
-            input_ids=ids.to(model.device),
-            **with_cache(model.network, cache),
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        cache = _cache_that_ends_a_pass(model.n_layers)
+        with suppress(_AllKeptError):
+            model.network(
+                input_ids=ids.to(model.device),
+                **with_cache(model.network, cache),
+                use_cache=True,
+                logits_to_keep=1,
+            )
         check_layers(cache, width, model)
         found: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
         # Row r moves right by its padding; what would come round from the end is cut to zero.
@@ -121,6 +124,25 @@ class PromptStore:
                 moved = tensor.gather(2, index)
                 found[name].append(moved.masked_fill(~real[:, None, :, None], 0.0))
         return found
+
+
+class _AllKeptError(Exception):
+    """The last layer's keys and values are kept: nothing behind them is wanted."""
+
+
+class _LastLayer(DynamicLayer):
+    """A cache layer that ends the forward pass: its attention and what follows leave no cache."""
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        super().update(*args, **kwargs)
+        raise _AllKeptError
+
+
+def _cache_that_ends_a_pass(n_layers: int) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _LastLayer()]
+    cache.layer_class_to_replicate = None
+    return cache
 
 
 def check_kinds(model: LoadedModel) -> None:
@@ -148,7 +170,7 @@ def check_layers(cache: DynamicCache, width: int, model: LoadedModel) -> None:
         )
     for number, layer in enumerate(cache.layers):
         keys = getattr(layer, "keys", None)
-        if type(layer) is not DynamicLayer or keys is None or keys.shape[2] != width:
+        if type(layer) not in (DynamicLayer, _LastLayer) or keys is None or keys.shape[2] != width:
             raise _other_layer(model, number, layer)
 
 

@@ -82,24 +82,53 @@ class PinBook:
         if unused and not self.updating:
             named = ", ".join(map(str, unused[:3])) + (", ..." if unused[3:] else "")
             raise UsageError(
-                f"{found.path}: {len(unused)} pins that no claim uses ({named}); expected claims "
-                "and cells of these names, or --claims-update, which removes the pins"
+                f"{found.path}: pins that no claim uses: {named}; expected claims and cells of "
+                "these names, or --claims-update, which removes the pins"
             )
         self.unused[model] = unused
 
     def _is_gone(self, file: str, collected: Collection[str]) -> bool:
-        """Whether a file can no longer have a claim that was not collected."""
-        return file in collected or not (self.root / file).is_file()
+        """Whether a claim of this file that was not collected is nowhere any more.
 
-    def add(self, model: str, made: Mapping[str, Any]) -> None:
-        """Take in what a test made for `--claims-update`: its `pin`, None if it must have none."""
+        A file may have been renamed, so one that is gone says nothing before every test file
+        beside it was collected. Nor does a file outside the project, which another machine lacks.
+        """
+        if file in collected:
+            return True
+        place = self.root / file
+        if Path(file).is_absolute() or place.is_file():
+            return False
+        beside = {path.relative_to(self.root).as_posix() for path in place.parent.glob("test_*.py")}
+        return bool(beside) and beside <= set(collected)
+
+    def add(self, made: Mapping[str, Any], *, failed: bool = False) -> None:
+        """Take in what a test made for `--claims-update`: its `pin`, None if it must have none.
+
+        failed: whether the test failed all the same, for something that is no verdict.
+        """
         told = "; ".join([*made["changes"], *made["notes"]])
         if made["pin"] is None:
             self.lines.append(f"not pinned: {told}")
             return
-        pin = Pin.from_dict(made["pin"])
+        pin, model = Pin.from_dict(made["pin"]), made["model"]
+        place = Place(pin.claim, pin.cell)
+        if failed:
+            self.lines.append(f"not pinned: {place}: its test failed")
+            return
         self._fresh[model].append(pin)
-        self._differs[model][Place(pin.claim, pin.cell)] = told
+        self._differs[model][place] = told
+
+    def drop(self, model: str, place: Place, why: str) -> None:
+        """Take a fresh pin out again, where something came to light after its test."""
+        fresh = self._fresh[model]
+        self._fresh[model] = [pin for pin in fresh if Place(pin.claim, pin.cell) != place]
+        if len(self._fresh[model]) < len(fresh):
+            self.lines.append(f"not pinned: {place}: {why}")
+
+    def break_off(self) -> None:
+        """Note that nothing is written, as the run did not reach its end."""
+        if self.updating and self.models:
+            self.lines.append("pins: nothing was written, as the run was broken off")
 
     def write(self) -> None:
         """Write the pin files that change, each whole or not at all, and note it in `lines`."""

@@ -18,7 +18,7 @@ from harness.claim import SAME_WITHIN, Part, Region
 from harness.compare import paired_difference
 from harness.judging.estimand import NEEDED
 from harness.pins.pin import BUDGET, FINGERPRINT, Pin, short_id
-from harness.run.tolerances import PARTS_WITHIN
+from harness.run.tolerances import parts_by_rounding
 from harness.stated import stated_changes
 
 _HALF = ("bfloat16", "float16")
@@ -58,7 +58,7 @@ def against(pin: Pin, fresh: Pin, seen: Sequence[pd.DataFrame | None], *, file: 
         return Pinned("not compared", pin.verdict, pin.estimate, file, notes=(why,))
     changes = [*_stated(pin, fresh), *_task(pin, fresh), *_verdicts(pin, fresh)]
     notes = [
-        f"{name}: {pin.setup.get(name)} -> {fresh.setup.get(name)}"
+        f"{name}: {_short(pin.setup.get(name))} -> {_short(fresh.setup.get(name))}"
         for name in FINGERPRINT
         if pin.setup.get(name) != fresh.setup.get(name)
     ]
@@ -75,6 +75,11 @@ def against(pin: Pin, fresh: Pin, seen: Sequence[pd.DataFrame | None], *, file: 
     return Pinned(word, pin.verdict, pin.estimate, file, tuple(changes), tuple(notes))
 
 
+def _short(value: Any) -> Any:
+    """A hash by its first digits; anything else as it is."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value
+
+
 def _differs(name: str, pinned: Mapping[str, Any], fresh: Mapping[str, Any]) -> str | None:
     if pinned.get(name) == fresh.get(name):
         return None
@@ -86,8 +91,16 @@ def _stated(pin: Pin, fresh: Pin) -> Iterator[str]:
     one, other = (
         {"plan": side.plan, "multiplicity": {"alpha": side.plan["alpha"]}} for side in (pin, fresh)
     )
-    for what, before, after in stated_changes(one, other):
-        yield f"the claim was edited: {what}: {before} -> {after}"
+    stated = list(stated_changes(one, other))
+    for what, first, second in stated:
+        yield f"the claim was edited: {what}: {first} -> {second}"
+    if pin.arms and fresh.arms and not stated:
+        for role in dict.fromkeys((*pin.arms, *fresh.arms)):
+            before, now = (
+                side.arms[role].arm if role in side.arms else "none" for side in (pin, fresh)
+            )
+            if before != now:
+                yield f"arm {role} is another, though the claim asks the same: {before} -> {now}"
 
 
 def _task(pin: Pin, fresh: Pin) -> Iterator[str]:
@@ -110,11 +123,17 @@ def _verdicts(pin: Pin, fresh: Pin) -> Iterator[str]:
     elif fresh.verdict == "invalid" and set(pin.failed) != set(fresh.failed):
         before, after = (", ".join(side.failed) or "no check" for side in (pin, fresh))
         yield f"invalid for another reason: {before} failed -> {after} failed"
-    if len(pin.parts) > 1 and len(pin.parts) == len(fresh.parts):
-        for one, other in zip(pin.parts, fresh.parts, strict=True):
-            if one["verdict"] != other["verdict"]:
-                name = f"{one['outcome']} {one['estimand']}"
-                yield f"verdict of {name}: {one['verdict']} -> {other['verdict']}"
+    if len(pin.parts) > 1:
+        kept = {_name(part): part for part in pin.parts}
+        for part in fresh.parts:
+            earlier = kept.get(_name(part))
+            if earlier is not None and earlier["verdict"] != part["verdict"]:
+                yield f"verdict of {_name(part)}: {earlier['verdict']} -> {part['verdict']}"
+
+
+def _name(part: Mapping[str, Any]) -> str:
+    """What a part is of; a claim has no two of one name."""
+    return f"{'given ' if part['given'] else ''}{part['outcome']} {part['estimand']}"
 
 
 def _numbers(
@@ -122,18 +141,25 @@ def _numbers(
 ) -> tuple[list[str], list[str]]:
     """Parts whose estimate moved, and parts of which that is not decided."""
     moved, undecided = [], []
-    for before, part, table in zip(pin.parts, fresh.parts, seen, strict=True):
-        arms = NEEDED[part["estimand"]]
-        if table is None or not all(
-            part["outcome"] in side.arms[role].scores for side in (pin, fresh) for role in arms
+    kept = {_name(part): part for part in pin.parts}
+    for part, table in zip(fresh.parts, seen, strict=True):
+        before, arms = kept.get(_name(part)), NEEDED[part["estimand"]]
+        if (
+            table is None
+            or before is None
+            or not all(
+                part["outcome"] in side.arms[role].scores for side in (pin, fresh) for role in arms
+            )
         ):
             continue
         one, other = (_frame(side, part["outcome"], arms, table) for side in (pin, fresh))
         if one["score"].isna().any() or other["score"].isna().any():
+            if not one["score"].equals(other["score"]):
+                undecided.append(f"{_name(part)}: some pairs have no number")
             continue
         asserted = Part(part["outcome"], part["estimand"], Region(low=0.0))
         found = paired_difference(one, other, asserted, SAME_WITHIN)
-        told = f"{part['outcome']} {part['estimand']}: {found.reason}"
+        told = f"{_name(part)}: {found.reason}"
         # A run without a gap between source and base has no ratio to show.
         if before["estimate"] is not None and part["estimate"] is not None and found.interval:
             told += (
@@ -175,7 +201,7 @@ def _tokens(
     """Arms whose trials have other tokens: plainly, and by a near tie."""
     table = pd.concat([table for table in seen if table is not None])
     plainly, ties = [], []
-    near = PARTS_WITHIN.get(fresh.setup["dtype"], 0.0)
+    dtype = fresh.setup["dtype"]
     for role, arm in fresh.arms.items():
         rows = table[table["arm"] == role].drop_duplicates(["pair", "seed"])
         margins = rows.sort_values(["pair_index", "seed"])["margin"]
@@ -184,9 +210,9 @@ def _tokens(
             for before, now, margin in zip(pin.arms[role].tokens, arm.tokens, margins, strict=True)
             if before != now
         ]
-        told = f"of {len(arm.tokens)} trials have others"
-        if n := sum(margin > near for margin in other):
-            plainly.append(f"tokens of {role}: {n} {told}")
-        if n := sum(margin <= near for margin in other):
-            ties.append(f"tokens of {role}: {n} {told}, by a near tie")
+        told = f"tokens of {role}: {len(other)} of {len(arm.tokens)} trials have others"
+        if other and parts_by_rounding(other, len(arm.tokens), dtype):
+            ties.append(f"{told}, by a near tie")
+        elif other:
+            plainly.append(told)
     return plainly, ties

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,12 +19,19 @@ from typing import Any, NamedTuple
 from harness.errors import UsageError
 from harness.judging.estimand import stands_in_table
 from harness.judging.result import WORDS
-from harness.pins.pin import DIGITS, ArmPin, Pin, short_sha
+from harness.pins.pin import BUDGET, DIGITS, FINGERPRINT, ArmPin, Pin, short_sha
 
 SCHEMA = 1
 FOLDER = Path("claims/pins")
 _WIDTH = 160
 _NO_MEAN = "-"
+PART = ("outcome", "estimand", "given", "verdict", "estimate", "interval", "level")
+SETUP = (*BUDGET, *FINGERPRINT, "task", "task_sha")
+PLAN = (
+    *("says", "cites", "parts", "given", "about", "margin", "family", "family_size", "looks"),
+    *("patch", "versus", "alpha"),
+)
+"""What a pin has, whatever it is of."""
 _OF_A_CELL = ("verdict", "reason", "failed", "parts")
 
 
@@ -155,8 +162,13 @@ def _pin(
     run = content["runs"][one["run"]]
     n = int(one["pairs"])
     parts = tuple(dict(part) for part in one["parts"])
-    if not parts or any(not {"outcome", "estimand", "verdict"} <= set(part) for part in parts):
-        raise ValueError("parts without outcome, estimand or verdict")
+    if not parts:
+        raise ValueError("no parts")
+    for part in parts:
+        _check_keys(part, PART, "a part")
+    _check_keys(run, SETUP, "its run")
+    plan = {"claim": place.claim, **claim["stated"], **one["stated"]}
+    _check_keys(plan, PLAN, "what it states")
     arms = {
         role: _arm(run["arms"][name], name, _outcomes(role, parts))
         for role, name in one["arms"].items()
@@ -178,7 +190,7 @@ def _pin(
         pairs=pairs,
         arms=arms,
         setup={name: value for name, value in run.items() if name not in ("arms", "pair_ids")},
-        plan={"claim": place.claim, **claim["stated"], **one["stated"]},
+        plan=plan,
     )
 
 
@@ -204,6 +216,11 @@ def _kept(arms: dict[str, dict[str, str]], arm: ArmPin) -> str:
             kept.update(own)
             return name
     raise AssertionError("count ends never")
+
+
+def _check_keys(found: Mapping[str, Any], wanted: Iterable[str], what: str) -> None:
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(f"{what} has no {', '.join(missing)}")
 
 
 def _outcomes(role: str, parts: Sequence[Mapping[str, Any]]) -> set[str]:

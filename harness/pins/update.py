@@ -32,6 +32,12 @@ def updated(
         place = Place(pin.claim, pin.cell)
         before = pins.get(place)
         pins[place] = pin
+        # The claim may have moved to another file; its other cells have moved with it.
+        pins |= {
+            other: replace(one, test=pin.test)
+            for other, one in pins.items()
+            if other.claim == pin.claim and one.test != pin.test
+        }
         if before is None:
             lines.append(f"{place}: new, {_found(pin)}")
         elif before.to_dict() != pin.to_dict():

@@ -109,11 +109,24 @@ def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles
             str(cell): {**shared, **_roles(roles, f"{here}: {cell}")}
             for cell, roles in _mapping(cells, here).items()
         }
+        for cell, roles in found[str(claim)].items():
+            _check_one_role_each(roles, f"{here}: {cell}")
         if not found[str(claim)]:
             raise UsageError(f"{here}: no cell, expected at least one")
     if not found:
         raise UsageError(f"{where}: claims is empty, expected at least one claim with a cell")
     return found
+
+
+def _check_one_role_each(roles: Roles, where: str) -> None:
+    """An arm in two roles is compared with itself: as a control, it would pass whatever it is."""
+    owner: dict[str, str] = {}
+    for role, arm in roles.items():
+        if owner.setdefault(arm, role) != role:
+            raise UsageError(
+                f"{where}: arm {arm!r} is both {owner[arm]} and {role}, expected an arm of its own "
+                "for each role"
+            )
 
 
 def _roles(content: Any, where: str) -> dict[str, str]:

@@ -51,16 +51,21 @@ def open_source(
     """
     scored_by = None if task is None else load_task(task)
     source: Source
-    if kind_of(path) == "run":
+    kind = kind_of(path)
+    if kind == "run":
         source = ReplayedRun.open(path, models, task_of, scored_by)
     else:
         source = ForeignTable.open(
             path / FOREIGN_FILE if path.is_dir() else path, models, scored_by
         )
+    place = out.resolve()
     for file in source.inputs:
-        if file.resolve().parent == out.resolve():
+        folder = file.resolve().parent
+        # A run has folders of its own below; a table may lie anywhere, a project's root included.
+        if place == folder or (kind == "run" and place.is_relative_to(folder)):
             raise UsageError(
-                f"--claims-out {out}: holds what is replayed ({file.name}), expected another folder"
+                f"--claims-out {out}: holds what is replayed ({file.name}) or is in its folder, "
+                "expected another folder"
             )
     return source
 

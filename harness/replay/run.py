@@ -53,6 +53,11 @@ class ReplayedRun:
         those of the evidence, or prompts that are not those of the task.
         """
         stored = load_run(folder)
+        if (earlier := stored.run.get("replay", {})).get("kind") == "foreign":
+            raise UsageError(
+                f"{folder}: a replay of a published table, whose trials are in "
+                f"{earlier.get('folder')}; expected that folder"
+            )
         if not stored.evidence:
             raise UsageError(f"{folder / EVIDENCE_FILE}: no verdict in it, nothing to judge again")
         names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)

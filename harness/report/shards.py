@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.run.ledger import Disagreement, Ledger
-from harness.run.tolerances import PARTS_WITHIN
+from harness.run.tolerances import parts_by_rounding
 
 NAME = "shards-disagree"
 
@@ -28,15 +28,22 @@ def in_dispute(one: dict[str, Any]) -> bool:
 
 
 def _invalid(one: dict[str, Any], disputed: Sequence[Disagreement]) -> dict[str, Any]:
-    arms = set(one["arms"].values())
+    arms, dtype = set(one["arms"].values()), one["provenance"].get("dtype")
+    by_arm: dict[str, list[Disagreement]] = {}
+    for each in disputed:
+        if (
+            each.study == one["study"]
+            and each.arm in arms
+            and each.pair_index < one["pairs"]
+            and each.seed < one["seeds"]
+        ):
+            by_arm.setdefault(each.arm, []).append(each)
+    trials = one["pairs"] * one["seeds"]
     found = [
         each
-        for each in disputed
-        if each.study == one["study"]
-        and each.arm in arms
-        and each.pair_index < one["pairs"]
-        and each.seed < one["seeds"]
-        and each.margin > PARTS_WITHIN.get(one["provenance"]["dtype"], 0.0)
+        for some in by_arm.values()
+        if not parts_by_rounding([each.margin for each in some], trials, dtype)
+        for each in some
     ]
     if not found:
         return one

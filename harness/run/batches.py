@@ -37,22 +37,18 @@ class Work(NamedTuple):
         return 1 + (self.reference is not None) + len(self.plan.step_donors)
 
 
-def pack(works: Sequence[Work], size: int) -> list[list[Work]]:
-    """Batches of at most `size` rows, alike in length, a pair's arms next to each other.
+def first_batch(works: Sequence[Work], size: int) -> tuple[list[Work], list[Work]]:
+    """A batch of at most `size` rows, and what is left.
 
-    A row counts with those that must stand beside it. A batch holds at least one trial, whatever
-    its size.
+    Rows are alike in length, a pair's arms next to each other. A row counts with those that must
+    stand beside it. A batch holds at least one trial, whatever its size.
     """
     ordered = sorted(works, key=lambda work: (work.plan.tokens, work.pair.index, work.seed))
-    batches: list[list[Work]] = []
-    room = 0
-    for work in ordered:
-        if work.rows > room or not batches:
-            batches.append([])
-            room = size
-        batches[-1].append(work)
-        room -= work.rows
-    return batches
+    room, taken = size - ordered[0].rows, 1
+    while taken < len(ordered) and ordered[taken].rows <= room:
+        room -= ordered[taken].rows
+        taken += 1
+    return ordered[:taken], ordered[taken:]
 
 
 def automatic_batch_size(store: PromptStore, slots: int, model: LoadedModel) -> int:

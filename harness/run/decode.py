@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UsageError
-from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
-from harness.patch.interception import Edit, residual_edited
 from harness.patch.live import Live
 from harness.patch.slab import Slab
 from harness.run.sampling import choose
 from harness.run.sampling_settings import Sampling
+from harness.run.steps import stepping
 
 
 class Compared(NamedTuple):
@@ -51,9 +48,9 @@ class Decoded(NamedTuple):
     """What a batch generated.
 
     tokens: generated ids of each row, the stop token included. ids: the same, and what a row that
-    had stopped went on with, `row step`. stopped: whether it stopped itself. margins: the
-    smallest sampling margin of each row. compared: for each (row, row)
-    asked. logits: for each row asked, `step vocab` on the CPU.
+    had stopped went on with, `row step` (without meaning where nothing is on while rows generate).
+    stopped: whether it stopped itself. margins: the smallest sampling margin of each row.
+    compared: for each (row, row) asked. logits: for each row asked, `step vocab` on the CPU.
     """
 
     tokens: list[list[int]]
@@ -86,10 +83,6 @@ def decode(
     """
     device = model.device
     n_rows, steps = len(first), sampling.max_new_tokens
-    cache = as_cache(slab, live)
-    mask = torch.ones(n_rows, slab.slots + steps, dtype=torch.long, device=device)
-    positions = torch.arange(slab.slots, device=device)
-    mask[:, : slab.slots] = positions >= (slab.slots - slab.lengths + 1)[:, None]
     ends_at = [] if past_stops else sorted(model.stop_ids)
     stop_ids = torch.tensor(ends_at, dtype=torch.long, device=device)
     uniform = uniform.to(device)
@@ -108,18 +101,11 @@ def decode(
     parted = torch.full((len(compare),), -1.0, dtype=torch.float64, device=device)
     finite = torch.ones((), dtype=torch.bool, device=device)
     seen: list[torch.Tensor] = []
-    with residual_edited(model, live.residual_layers if live else [], live.edit if live else None):
+    with stepping(model, slab, steps, live) as fed:
         for step in range(steps):
             if live is not None:
                 live.begin(range(step, step + 1), going)
-            logits = model.network(
-                input_ids=token[:, None],
-                attention_mask=mask[:, : slab.slots + step + 1],
-                position_ids=(slab.lengths - 1 + step)[:, None],
-                **with_cache(model.network, cache),
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+            logits = fed.feed(token, step)
             finite &= logits.isfinite().all()
             if len(compare):
                 apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
@@ -141,6 +127,7 @@ def decode(
                 going = going & ~ends
                 if not going.any():
                     break
+                fed.narrow(going, step + 1)
     if not finite:
         raise UsageError(
             f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "
@@ -162,45 +149,3 @@ def decode(
             row: torch.stack([s[i] for s in seen])[: counts[row]] for i, row in enumerate(keep)
         },
     )
-
-
-def as_cache(slab: Slab, live: Live | None = None) -> DynamicCache:
-    """A transformers cache that reads and grows the slab in place.
-
-    live: sees keys and values before they are kept and read.
-    """
-    cache = DynamicCache()
-    cache.layers = [
-        _SlabLayer(layer, slab, live.edit if live else None) for layer in range(len(slab.keys))
-    ]
-    cache.layer_class_to_replicate = None
-    return cache
-
-
-class _SlabLayer(DynamicLayer):
-    """A cache layer on memory taken once: growing writes a position instead of copying all."""
-
-    def __init__(self, layer: int, slab: Slab, edit: Edit | None) -> None:
-        super().__init__()
-        keys, values = slab.keys[layer], slab.values[layer]
-        self._layer, self._edit, self._filled = layer, edit, slab.slots
-        self._whole_keys, self._whole_values = keys, values
-        self.dtype, self.device = keys.dtype, keys.device
-        self.keys, self.values = keys[:, :, : slab.slots], values[:, :, : slab.slots]
-        self.is_initialized = True
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        start, self._filled = self._filled, self._filled + key_states.shape[-2]
-        self._whole_keys[:, :, start : self._filled] = key_states
-        self._whole_values[:, :, start : self._filled] = value_states
-        if self._edit is not None:
-            self._edit(self._layer, "k", self._whole_keys[:, :, start : self._filled])
-            self._edit(self._layer, "v", self._whole_values[:, :, start : self._filled])
-        self.keys = self._whole_keys[:, :, : self._filled]
-        self.values = self._whole_values[:, :, : self._filled]
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        return self._filled

@@ -18,13 +18,14 @@ from harness.patch.build import build
 from harness.patch.interception import residual_edited
 from harness.patch.plan import RowPlan
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm
-from harness.run.decode import as_cache, decode
+from harness.run.decode import decode
 from harness.run.likelihood import Likelihood
 from harness.run.oracle import oracle_logits, relative_error
 from harness.run.recompute import ORACLE_ROWS
 from harness.run.rows import Tokens
 from harness.run.runner import Runner, hash_of
 from harness.run.sampling import uniforms
+from harness.run.slab_cache import as_cache, padding_mask
 from harness.tasks.task import Pair
 
 _NUMBERS_AT_ONCE = 1 << 27
@@ -228,9 +229,6 @@ class ForcedRuns:
         ids = torch.zeros(len(rows), steps, dtype=torch.long)
         for place, row in enumerate(rows):
             ids[place, : len(row.fed)] = torch.tensor(row.fed)
-        mask = torch.ones(len(rows), slab.slots + steps, dtype=torch.long, device=device)
-        filled = torch.arange(slab.slots, device=device)
-        mask[:, : slab.slots] = filled >= (slab.slots - slab.lengths + 1)[:, None]
         if live is not None:
             live.begin(range(steps))
         edited = residual_edited(
@@ -239,7 +237,7 @@ class ForcedRuns:
         with edited:
             logits: torch.Tensor = runner.model.network(
                 input_ids=ids.to(device),
-                attention_mask=mask,
+                attention_mask=padding_mask(slab, steps),
                 position_ids=(slab.lengths - 1)[:, None] + torch.arange(steps, device=device),
                 **with_cache(runner.model.network, as_cache(slab, live)),
                 use_cache=True,

@@ -54,8 +54,8 @@ def _ratios(
     place = torch.tensor(rows, device=device)[:, None]
     columns = (end[:, None] - WINDOW + torch.arange(WINDOW)).to(device)
     by_layer = []
-    for values in slab.values:
-        window = values[place, :, columns].flatten(2)
+    for layer in range(len(slab.values)):
+        window = slab.values_at(layer, place, columns).flatten(2)
         by_layer.append(window.double().cpu().numpy())
     stacked = np.stack(by_layer, axis=1)
     return {

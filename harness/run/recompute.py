@@ -68,7 +68,10 @@ def pasted_keys(model: LoadedModel, rows: Rows, work: Work, built: Built, place:
         window = paste.window.base_slots
         slots = slice(first + window.start, first + window.stop)
         heads = list(paste.heads)
-        found = torch.stack([slab.keys[layer][place, heads, slots] for layer in paste.layers])
+        row = torch.tensor(place, device=slab.lengths.device)
+        found = torch.stack(
+            [slab.keys[layer][slab.place(layer, row)][heads, slots] for layer in paste.layers]
+        )
         errors.append(relative_error(found.to("cpu"), wanted))
     moved = max(shifts, key=abs)
     return Recomputed(

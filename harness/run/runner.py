@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -22,18 +25,20 @@ from harness.patch.build import build
 from harness.patch.plan import Footprint, RowPlan
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
-from harness.run.batches import Work, automatic_batch_size, pack
+from harness.run.batch_size import BatchSize, is_out_of_memory
+from harness.run.batches import Work, automatic_batch_size, first_batch
 from harness.run.decode import decode
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
 from harness.run.recompute import Recomputed, for_oracle, logits_error, pasted_keys
+from harness.run.roads import Road, road_of
 from harness.run.rows import Rows
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
-ENGINE = 2
+ENGINE = 3
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
@@ -63,6 +68,7 @@ class Runner:
 
     batch_size: rows decoded together, or None to choose by memory.
     ran, read: trials that were run so far, and that the ledger had.
+    batches: how many were decoded by which road, see `harness.run.roads`.
     """
 
     model: LoadedModel
@@ -78,6 +84,12 @@ class Runner:
         self.store = PromptStore(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.study = hash_of(self._identity())
+        self.batches: Counter[str] = Counter()
+
+    @cached_property
+    def road(self) -> Road:
+        """How batches are decoded; found out when first asked, by running a few rows."""
+        return road_of(self.model)
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
@@ -149,6 +161,11 @@ class Runner:
             ).footprints
         ]
 
+    def decode_only(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
+        """Decode trials, whose prompts are in the store, in one batch, and keep nothing."""
+        works = [((pair, self.canonical(arm), seed), "") for pair, arm, seed in trials]
+        self._run_batch(self._plan(works, set()), BatchSize(len(works), len(works), len(works)))
+
     def _identity(self) -> dict[str, Any]:
         """Everything but pair, arm and seed that decides a trial's tokens."""
         return {
@@ -199,39 +216,46 @@ class Runner:
 
     def rows_at_once(self) -> int:
         """Rows of a batch, as asked or by memory; the prompts must be in the store."""
-        if self.batch_size is not None:
-            return self.batch_size
+        return self.batch_size or self._most_rows()
+
+    def _most_rows(self) -> int:
         slots = self.store.slots + self.sampling.max_new_tokens
         return automatic_batch_size(self.store, slots, self.model)
 
     def _run_missing(self, works: list[Work], progress: Progress | None) -> None:
-        size = self.rows_at_once()
-        queue = pack(works, size)
-        while queue:
-            batch = queue.pop(0)
+        total = sum(work.rows for work in works)
+        half = self.model.dtype in BATCH_DEPENDENT
+        size = BatchSize(self.batch_size, self._most_rows(), total, reproducible=half)
+        while works:
+            batch, works = first_batch(works, size.rows)
             try:
-                trials = self._run_batch(batch)
-            except torch.OutOfMemoryError:
-                if size == 1:
+                trials = self._run_batch(batch, size)
+            except RuntimeError as error:
+                if size.rows == 1 or not is_out_of_memory(error):
                     raise
-                size = max(1, size // 2)
+                size.halve()
                 torch.cuda.empty_cache()
-                queue = pack([work for group in [batch, *queue] for work in group], size)
+                works = [*batch, *works]
                 continue
             self.ledger.append(trials)
             self.ran += len(trials)
             if progress:
                 progress(len(trials))
 
-    def _run_batch(self, batch: list[Work]) -> list[Trial]:
+    def _run_batch(self, batch: list[Work], size: BatchSize) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""
         rows, compare, donor_rows = self._with_companions(batch)
+        longest = max(row.plan.tokens for row in rows) + self.sampling.max_new_tokens
+        shared = self.road.is_shared(longest)
+        started = time.perf_counter()
+        self.batches["shared" if shared else "plain"] += 1
         built = build(
             self.store,
             [row.plan for row in rows],
             self.rows.rotation,
             room=self.sampling.max_new_tokens,
             donor_rows=donor_rows,
+            shared=shared,
         )
         uniform = torch.stack(
             [uniforms(row.pair.id, row.seed, self.sampling.max_new_tokens) for row in rows]
@@ -250,6 +274,7 @@ class Runner:
             compare=compare,
             keep=keep,
         )
+        size.ran(len(rows), time.perf_counter() - started)
         geometry = geometry_of(built.slab, [len(tokens) for tokens in decoded.tokens[: len(batch)]])
         steps = built.live.seen()
         beside = {

@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 
 from harness import Region, judge
+from harness.benching.reference import Reference
 from harness.models.load import LoadedModel
 from harness.models.rotary import rotation_of
 from harness.patch.build import build
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
-from harness.run.arms import BASE, SOURCE, patched
+from harness.run.arms import BASE, FULL_SWAP, SOURCE, patched
+from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
+from harness.run.sampling import choose
 from harness.run.sampling_settings import Sampling
+from harness.run.table import trials_frame
 from harness.spec import Patch, resolve_window
 from harness.tasks.task import Task
 
@@ -53,14 +59,45 @@ def test_splice_of_400_rows(benchmark: Benchmark, stored: LoadedModel, stored_ta
     assert all(footprint.changed for footprint in built.footprints)
 
 
-def test_study_of_120_trials(benchmark: Benchmark, stored: LoadedModel, stored_task: Task) -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "plain"])
+def test_decode_of_128_rows(benchmark: Benchmark, shared: bool) -> None:
+    work = Reference(24, pairs=16, new_tokens=10)
+    assert len(benchmark(lambda: work.engine(shared=shared))) == 128
+
+
+@pytest.mark.parametrize("temperature", [0.7, 0.0], ids=["sampled", "greedy"])
+def test_sampling_of_512_rows(benchmark: Benchmark, temperature: float) -> None:
+    logits = torch.randn(512, 1000, generator=torch.Generator().manual_seed(0))
+    uniform = torch.full((512,), 0.5, dtype=torch.float64)
+    assert len(benchmark(choose, logits, uniform, temperature).tokens) == 512
+
+
+def test_geometry_of_40_rows(benchmark: Benchmark, stored: LoadedModel, stored_task: Task) -> None:
+    store = PromptStore(stored)
+    prompts = [stored.encode(pair.base.text) for pair in stored_task.pairs]
+    store.add(prompts)
+    plans = [RowPlan(store.index(prompt), len(prompt)) for prompt in prompts]
+    slab = build(store, plans, None, room=20, shared=True).slab
+    assert len(benchmark(geometry_of, slab, [20] * len(plans))) == 40
+
+
+@pytest.mark.parametrize("pairs", [10, 20, 40])
+def test_study_of_three_arms(
+    benchmark: Benchmark, stored: LoadedModel, stored_task: Task, pairs: int
+) -> None:
     arms = [BASE, SOURCE, patched(Patch("kv", "12", "last(32)"))]
 
     def study() -> int:
         runner = Runner(stored, stored_task, Sampling(20), Ledger())
-        return len(runner.run(arms, stored_task.pairs, [0]))
+        return len(runner.run(arms, stored_task.first_pairs(pairs), [0]))
 
-    assert benchmark(study) == 120
+    assert benchmark(study) == 3 * pairs
+
+
+def test_table_of_120_trials(benchmark: Benchmark, stored: LoadedModel, stored_task: Task) -> None:
+    runner = Runner(stored, stored_task, Sampling(20), Ledger())
+    trials = runner.run([BASE, SOURCE, FULL_SWAP], stored_task.pairs, [0])
+    assert len(benchmark(trials_frame, trials, stored_task)) == 120
 
 
 def test_verdict_on_200_pairs(benchmark: Benchmark) -> None:

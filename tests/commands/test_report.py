@@ -51,7 +51,7 @@ def test_a_pin_is_shown(run: Path, tmp_path: Path, pinned: dict | None) -> None:
     assert main(["report", str(copy)]) == 0
     page = (copy / "report.html").read_text(encoding="utf-8")
     assert ("moved from its pin" in page) == (pinned is not None)
-    assert ("moved from its pin: verdict a -&gt; &lt;b&gt;" in page) == (pinned is not None)
+    assert ("not as pinned: verdict a -&gt; &lt;b&gt;" in page) == (pinned is not None)
     assert page.count('<span class="flag">unverified</span>') == 2  # its row, and its why
     assert "1 verdict is unverified" in page
     assert "(unverified)" in (copy / "report.md").read_text(encoding="utf-8")

@@ -155,7 +155,7 @@ def write_that_misses(patch: pytest.MonkeyPatch) -> None:
 
     def into_a_copy(given: slab.Slab, *args: Any) -> None:
         keys, values = ([t.clone() for t in some] for some in (given.keys, given.values))
-        real(slab.Slab(keys, values, given.slots, given.lengths), *args)
+        real(replace(given, keys=keys, values=values), *args)
 
     patch.setattr(splice, "_write", into_a_copy)
 

@@ -153,7 +153,8 @@ def test_on_another_fingerprint_they_are_reported(all_kinds: dict[str, Pinning],
     pin = other_tokens(made.pin, "base", [1])
     found = held(made, replace(pin, setup={**pin.setup, name: "another"}))
     assert (found.word, found.changes) == ("as pinned", ())
-    assert found.notes[0] == f"{name}: another -> {made.pin.setup[name]}"
+    shown = str(made.pin.setup[name])
+    assert found.notes[0] == f"{name}: another -> {shown[:12] if name == 'weights_sha' else shown}"
     assert found.notes[1] == f"tokens of base: 1 of {PAIRS} trials have others"
 
 
@@ -166,6 +167,10 @@ def test_at_a_near_tie_they_are_reported(all_kinds: dict[str, Pinning]) -> None:
     found = against(other_tokens(fresh, "base", [1]), fresh, [near], file="a.json")
     assert found.word == "as pinned"
     assert found.notes == (f"tokens of base: 1 of {PAIRS} trials have others, by a near tie",)
+    # A trial's margin is the smallest of many: what parts in more than a few is no rounding.
+    both = table.assign(margin=5e-6)
+    found = against(other_tokens(fresh, "base", [1, 2]), fresh, [both], file="a.json")
+    assert found.changes == (f"tokens of base: 2 of {PAIRS} trials have others",)
     far = table.assign(margin=0.01)
     assert against(other_tokens(fresh, "base", [1]), fresh, [far], file="a.json").word == "moved"
     # In float64 there is no such excuse.
@@ -181,10 +186,34 @@ def test_in_half_precision_they_are_reported(all_kinds: dict[str, Pinning]) -> N
     assert (found.word, len(found.notes)) == ("as pinned", 1)
 
 
-def test_scores_that_are_missing_leave_the_verdict(all_kinds: dict[str, Pinning]) -> None:
+def test_scores_that_are_missing_leave_it_undecided(all_kinds: dict[str, Pinning]) -> None:
     made = all_kinds["transfer"]
     found = held(made, shifted(made.pin, "patched", lambda i: float("nan") if i == 2 else 5.0))
-    assert found.word == "as pinned"
+    assert found.word == "undecided"
+    assert found.notes == ("behavior transfer: some pairs have no number",)
+
+
+def test_an_arm_that_is_another_moved(all_kinds: dict[str, Pinning]) -> None:
+    made = all_kinds["transfer"]
+    arm = made.pin.arms["patched"]
+    arms = {**made.pin.arms, "patched": ArmPin("source>kv@3/last(16)", arm.tokens, arm.scores)}
+    (change,) = held(made, replace(made.pin, arms=arms)).changes
+    assert change.startswith("arm patched is another, though the claim asks the same: source>kv@3")
+
+
+def test_a_claim_with_another_part_was_edited(all_kinds: dict[str, Pinning]) -> None:
+    """Parts are matched by what they are of, so that one more or less is an edit, not an end."""
+    made = all_kinds["both"]
+    plan = {**made.pin.plan, "given": []}
+    fewer = replace(made.pin, parts=made.pin.parts[:2], plan=plan)
+    for found in (
+        held(made, fewer),
+        against(made.pin, fewer, made.done.tables[:2], file="a.json"),
+    ):
+        assert found.word == "moved"
+        assert "the claim was edited: region of given behavior gap" in found.changes[0]
+    turned = replace(made.pin, parts=made.pin.parts[::-1])
+    assert held(made, turned).changes == ()
 
 
 def test_pairs_are_clustered_as_they_are_judged(all_kinds: dict[str, Pinning]) -> None:

@@ -139,7 +139,7 @@ CELL = ("claims", "transfer", "cells", "a")
         (edit("claims", "transfer", to="x"), "not what --claims-update writes"),
         (edit("runs"), ", cell a: not what --claims-update writes (no 'runs')"),
         (edit("runs", "*"), ", cell a: not what --claims-update writes"),
-        (edit("runs", "*", "seeds"), "no 'seeds'"),
+        (edit("runs", "*", "seeds"), "its run has no seeds"),
         (edit("runs", "*", "arms", "base", "tokens", to="ab"), "one number for each of"),
         (edit("runs", "*", "arms", "base", "behavior", to="1 2 x"), "could not convert"),
         (edit("runs", "*", "pair_ids", to="ab cd"), "pairs"),
@@ -150,10 +150,13 @@ CELL = ("claims", "transfer", "cells", "a")
         (edit(*CELL, "verdict", to="maybe"), "verdict 'maybe'"),
         (edit(*CELL, "arms", to=3), "transfer, cell a"),
         (edit(*CELL, "pairs", to="many"), "transfer, cell a"),
-        (edit(*CELL, "parts", to=[]), "parts without"),
-        (edit(*CELL, "parts", to=[{"outcome": "behavior"}]), "parts without"),
+        (edit(*CELL, "parts", to=[]), "no parts"),
+        (edit(*CELL, "parts", to=[{"outcome": "behavior"}]), "a part has no estimand, given, verd"),
+        (edit("runs", "*", "task_sha"), "its run has no task_sha"),
+        (edit("claims", "transfer", "stated", "alpha"), "what it states has no alpha"),
+        (edit(*CELL, "stated", "patch"), "what it states has no patch"),
     ],
-    ids=map(str, range(19)),
+    ids=map(str, range(22)),
 )
 def test_another_content_is_an_error_that_says_where(
     saved: PinFile, change: Callable[[dict[str, Any]], None], told: str

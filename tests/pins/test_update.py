@@ -42,6 +42,15 @@ def test_a_pin_that_moved_says_from_what_to_what(all_kinds: dict[str, Pinning]) 
     assert line.endswith(": verdict: refuted -> supported")
 
 
+def test_a_claim_that_moved_to_another_file_takes_its_other_cells_along(
+    all_kinds: dict[str, Pinning],
+) -> None:
+    pin = all_kinds["transfer"].pin
+    other = replace(pin, cell="b")
+    made = updated(a_file(pin, other), [replace(pin, test="claims/test_b.py::test_a")], [], {})
+    assert {one.test for one in made.file.pins.values()} == {"claims/test_b.py::test_a"}
+
+
 def test_unused_pins_go_and_cells_that_were_not_run_stay(all_kinds: dict[str, Pinning]) -> None:
     pins = [all_kinds[name].pin for name in ("transfer", "gap", "order")]
     made = updated(a_file(*pins), [], [GONE], {})

@@ -127,7 +127,7 @@ def test_an_update_under_workers_writes_them_too(copied: Path, changed: Run) -> 
         (lambda text: "<<<<<<< HEAD\n" + text, "checkpoint.json: no JSON ("),
         (
             lambda text: text.replace("kv-cache-transfers-80", "a-vanished-claim"),
-            "1 pins that no claim uses (a-vanished-claim, cell L18-w16)",
+            "pins that no claim uses: a-vanished-claim, cell L18-w16; expected",
         ),
     ],
     ids=["conflict", "claim"],

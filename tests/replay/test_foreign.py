@@ -256,8 +256,12 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
         "transfers: a: no arm is named that the claim is judged on",
     ),
     "an unread role": (
-        {"claims": {"transfers": {"a": {**ROLES, "versus": "kv"}}}},
+        {"claims": {"transfers": {"a": {**ROLES, "versus": "other"}}}},
         "a: the claim compares no two patches: versus",
+    ),
+    "an arm in two roles": (
+        {"claims": {"transfers": {"a": {**ROLES, "noise": ROLES["base"]}}}},
+        "is both base and noise, expected an arm of its own for each role",
     ),
     "no column for an outcome": (
         {"claims": {"both": {"a": ROLES}}},

@@ -131,3 +131,14 @@ def test_two_batches_may_part_at_a_near_tie_in_float32_alone(
     one = {**one, "provenance": {**one["provenance"], "dtype": dtype}}
     (found,) = invalidate([one], Ledger(state.settings.out / LEDGER_FOLDER))
     assert in_dispute(found) is disputed
+
+
+def test_what_parts_in_many_trials_is_no_rounding(state: ClaimsSession) -> None:
+    def everywhere(trial: Trial) -> Trial:
+        return replace(trial, tokens=(1, *trial.tokens[1:]), margin=1e-9)
+
+    second_shard(state, everywhere, "base")
+    one = state.evidence[0]
+    one = {**one, "provenance": {**one["provenance"], "dtype": "float32"}}
+    (found,) = invalidate([one], Ledger(state.settings.out / LEDGER_FOLDER))
+    assert in_dispute(found)

@@ -251,13 +251,23 @@ def test_a_pair_in_which_keys_move_is_among_those_recomputed() -> None:
     assert shifts == [0, 0, -12]
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+    ids=["gpu", "cpu"],
+)
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     real, sizes = runner_module.decode, []
 
     def small_memory(model: object, slab: object, first: list[int], *args: object, **kw: object):
         sizes.append(len(first))
         if len(first) > 10:
-            raise torch.OutOfMemoryError("out of memory")
+            raise error
         return real(model, slab, first, *args, **kw)
 
     model = tiny("llama")

@@ -35,6 +35,8 @@ def _signal_after(appends: int, number: int) -> None:
     """Send a signal to this process once so many batches are in the ledger; a kill tears a line."""
     from harness.run.ledger import Ledger
 
+    # Started in the background, a process ignores Ctrl-C, and so do those that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     append, done = Ledger.append, count(1)
 
     def append_then_signal(self: Ledger, trials: Any) -> None:

@@ -1,0 +1,136 @@
+"""The reference work: what every speed in docs/performance.md is measured on.
+
+A random Mistral-shaped model (8 layers, width 256, 8 heads, 2 KV heads, MLP 512, vocabulary 1000,
+float32); 32 pairs of prompts of equal length; 8 arms, each the last 16 cached positions of one
+layer's keys and values; 50 greedy tokens: 256 trials. The same work in other ways stands beside the
+engine, so that they can be timed in turn in one process.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from transformers import DynamicCache, MistralConfig, MistralForCausalLM
+
+from harness.models.forward import with_cache
+from harness.models.load import LoadedModel
+from harness.patch.build import build
+from harness.patch.plan import RowPlan, Write
+from harness.patch.store import PromptStore
+from harness.run.decode import decode
+from harness.run.roads import Road, road_of
+from harness.run.sampling_settings import Sampling
+from harness.spec import Window
+
+LAYERS, ARMS, WIDTH = 8, 8, 16
+Tokens = list[list[int]]
+
+
+class Reference:
+    """The work, and ways to do it. Each returns the tokens of its trials, a base's arms in turn.
+
+    tokens: of a prompt. new_tokens: that are generated. pairs: 32 in the reference.
+    """
+
+    def __init__(self, tokens: int = 64, *, pairs: int = 32, new_tokens: int = 50) -> None:
+        torch.manual_seed(0)
+        config = MistralConfig(
+            hidden_size=256,
+            intermediate_size=512,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            vocab_size=1000,
+            max_position_embeddings=4096,
+            sliding_window=None,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,
+        )
+        self.model = LoadedModel(
+            name="reference",
+            network=MistralForCausalLM(config).eval(),
+            tokenizer=None,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            revision=None,
+            weights_sha="reference",
+        )
+        generator = torch.Generator().manual_seed(1)
+        prompts = torch.randint(1000, (2 * pairs, tokens), generator=generator).tolist()
+        self.bases, self.sources = prompts[:pairs], prompts[pairs:]
+        self.tokens, self.new_tokens = tokens, new_tokens
+        self.window = Window(*2 * [range(tokens - 1 - WIDTH, tokens - 1)])
+
+    @property
+    def trials(self) -> int:
+        return ARMS * len(self.bases)
+
+    @cached_property
+    def road(self) -> Road:
+        return road_of(self.model)
+
+    def engine(self, *, shared: bool = True, rows: int | None = None) -> Tokens:
+        """Patched, by this project's engine. rows: of a batch; None for all at once."""
+        store = PromptStore(self.model)
+        store.add([*self.bases, *self.sources])
+        plans = [
+            RowPlan(
+                store.index(base),
+                self.tokens,
+                (Write(store.index(source), "kv", (arm % LAYERS,), self.window),),
+            )
+            for base, source in zip(self.bases, self.sources, strict=True)
+            for arm in range(ARMS)
+        ]
+        found: Tokens = []
+        for start in range(0, len(plans), rows or len(plans)):
+            some = plans[start : start + (rows or len(plans))]
+            slab = build(store, some, None, room=self.new_tokens, shared=shared).slab
+            uniform = torch.zeros(len(some), self.new_tokens, dtype=torch.float64)
+            first = [store.tokens[plan.prompt][-1] for plan in some]
+            decoded = decode(self.model, slab, first, uniform, Sampling(self.new_tokens, 0.0))
+            found += decoded.tokens
+        return found
+
+    @torch.no_grad()
+    def bare_loop(self) -> Tokens:
+        """Unpatched: prefill every row, then one token a row and step, on a DynamicCache."""
+        ids = torch.tensor([base for base in self.bases for _ in range(ARMS)])
+        cache, steps = DynamicCache(), []
+        for _ in range(self.new_tokens):
+            logits = self._forward(ids, cache)
+            ids = logits.argmax(-1)[:, None]
+            steps.append(ids)
+        tokens: Tokens = torch.cat(steps, 1).tolist()
+        return tokens
+
+    @torch.no_grad()
+    def one_at_a_time(self, trials: int = 4) -> Tokens:
+        """Patched as the seed's script did: a prefill of source and base a trial, batch 1, the last
+        prompt token fed twice. The first trials only.
+        """
+        found: Tokens = []
+        for trial in range(trials):
+            pair, layer = divmod(trial, ARMS)
+            donor, cache = DynamicCache(), DynamicCache()
+            self._forward(torch.tensor([self.sources[pair]]), donor)
+            ids = torch.tensor([self.bases[pair]])
+            self._forward(ids, cache)
+            for name in ("keys", "values"):
+                there, here = (getattr(of.layers[layer], name) for of in (donor, cache))
+                here[:, :, -WIDTH:] = there[:, :, -WIDTH:]
+            ids, tokens = ids[:, -1:], []
+            for _ in range(self.new_tokens):
+                ids = self._forward(ids, cache).argmax(-1)[:, None]
+                tokens.append(int(ids))
+            found.append(tokens)
+        return found
+
+    def _forward(self, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        network = self.model.network
+        logits: torch.Tensor = network(
+            input_ids=ids, **with_cache(network, cache), use_cache=True, logits_to_keep=1
+        ).logits[:, -1]
+        return logits

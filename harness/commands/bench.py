@@ -1,0 +1,67 @@
+"""How fast this machine runs a model, the best batch size, and what a study will cost; or, with
+--reference, how many times as fast the engine is as a bare decode loop."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+
+NAME = "bench"
+HELP = "trials per second of a model here, and what a study will cost"
+
+_STUDY_ARMS = 12
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="NAME", help="planted:NAME, a folder, or a hub id")
+    add("--task", type=Path, metavar="FILE", help="a task file; default the model's or the seed's")
+    add("--device", metavar="NAME")
+    add("--dtype", metavar="NAME")
+    add("--pairs", type=int, default=16, metavar="N", help="that are run (%(default)s)")
+    add("--reference", action="store_true", help="time the reference work instead of a model")
+    add("--rounds", type=int, default=3, metavar="N", help="of the reference (%(default)s)")
+    add("--prompt-tokens", type=int, default=64, metavar="N", help="of the reference")
+    add("--growth", action="store_true", help="with --reference: time and memory as work grows")
+    add("--held-against", type=Path, metavar="FILE", help="a stored ratio; exit status 1 below it")
+    add("--out", type=Path, metavar="DIR", help="write bench.json (and figures) there")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print what was measured; 1 where the reference falls below a stored ratio."""
+    if given.reference == (given.model is not None):
+        raise UsageError("bench: expected either --model NAME or --reference")
+    for name in ("pairs", "rounds"):
+        if getattr(given, name) < 1:
+            raise UsageError(f"bench: --{name} {getattr(given, name)}: expected at least 1")
+    from harness.benching import report, study
+
+    result: dict[str, Any]
+    if given.reference:
+        result = report.reference(given.prompt_tokens, given.rounds, growth=given.growth)
+    else:
+        result = study.measure(
+            given.model,
+            task_file=given.task,
+            device=given.device,
+            dtype=given.dtype,
+            n_pairs=given.pairs,
+            arms=_STUDY_ARMS,
+        )
+    print("\n".join(result.pop("lines")))
+    if given.out is not None:
+        written = report.write(result, given.out)
+        print(f"written: {', '.join(map(str, written))}")
+    if given.held_against is None:
+        return 0
+    stored = json.loads(given.held_against.read_text(encoding="utf-8"))
+    found, wanted = result["ratio"]["median"], stored["ratio"] * (1 - stored["tolerance"])
+    print(
+        f"ratio to the bare decode loop {found:.2f}; stored {stored['ratio']:.2f}, "
+        f"at least {wanted:.2f} is asked for: {'ok' if found >= wanted else 'TOO SLOW'}"
+    )
+    return int(found < wanted)

@@ -1,0 +1,96 @@
+"""One step of decoding: a token a row in, logits out; plainly, or with shared prompts.
+
+The slab says which: see `harness.patch.slab`. What is written while rows generate is written on
+either road by the same edits, at the cache and on the layers' outputs. Rows that have ended leave
+the batch once half of it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from harness.models.forward import with_cache
+from harness.models.load import LoadedModel
+from harness.patch.interception import residual_edited
+from harness.patch.live import Live
+from harness.patch.slab import Slab
+from harness.run.shared_attention import arguments, as_room, attending
+from harness.run.slab_cache import as_cache, padding_mask
+
+NARROW = 0.5
+"""The batch is narrowed to the rows that go on once they are no more than this share of it: the
+copy of their caches costs about a step."""
+
+
+@contextmanager
+def stepping(model: LoadedModel, slab: Slab, steps: int, live: Live | None) -> Iterator[Steps]:
+    """What feeds a slab's rows, while this is open. steps: how many there will be at most."""
+    layers, edit = (live.residual_layers, live.edit) if live else ([], None)
+    attention = nullcontext() if slab.shared is None else attending(model)
+    with residual_edited(model, layers, edit), attention:
+        fed = Steps(model, slab, steps, live)
+        yield fed
+        fed.close()
+
+
+class Steps:
+    """Feeds rows. Made by `stepping`."""
+
+    def __init__(self, model: LoadedModel, slab: Slab, steps: int, live: Live | None) -> None:
+        self._network, self._steps, self._live = model.network, steps, live
+        self._rows = torch.arange(len(slab.lengths), device=slab.lengths.device)
+        self._all = len(self._rows)
+        self._wider: list[tuple[Slab, list[int]]] = []
+        self._open(slab, 0)
+
+    def _open(self, slab: Slab, start: int) -> None:
+        self._slab = slab
+        is_plain = slab.shared is None
+        cache = (as_cache if is_plain else as_room)(slab, self._live, start)
+        self._cache: dict[str, Any] = with_cache(self._network, cache)
+        self._mask = padding_mask(slab, self._steps) if is_plain else None
+
+    def feed(self, token: torch.Tensor, number: int) -> torch.Tensor:
+        """Logits `row vocab` from the token of each row, `[row]`, and the number of the step.
+
+        Those of rows that have left are 0.
+        """
+        slab = self._slab
+        if self._mask is None:
+            attention = arguments(slab, number)
+        else:
+            attention = {"attention_mask": self._mask[:, : slab.slots + number + 1]}
+        logits: torch.Tensor = self._network(
+            input_ids=(token[self._rows] if self._wider else token)[:, None],
+            position_ids=(slab.lengths - 1 + number)[:, None],
+            **self._cache,
+            **attention,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if not self._wider:
+            return logits
+        return logits.new_zeros(self._all, logits.shape[1]).index_copy_(0, self._rows, logits)
+
+    def narrow(self, going: torch.Tensor, number: int) -> None:
+        """Let rows leave that have ended, if that pays. number: steps behind.
+
+        Where something is on while rows generate, some read from others: all of them stay.
+        """
+        stay = going[self._rows]
+        if self._live is not None or int(stay.sum()) > NARROW * len(self._rows):
+            return
+        kept = stay.nonzero().flatten()
+        self._wider.append((self._slab, kept.tolist()))
+        self._rows = self._rows[kept]
+        self._open(self._slab.narrowed(kept.tolist()), number)
+
+    def close(self) -> None:
+        """Put what was generated after rows had left back into the slab."""
+        for wider, rows in reversed(self._wider):
+            wider.take_back(self._slab, rows)
+            self._slab = wider
