@@ -1,6 +1,7 @@
 # make verify   set up, then run the claims on the embedded models (60 pairs, two workers)
 # make verify-full   the same on the default budget
-# make test     set up, then run the tests
+# make test     set up, then run the tests, but for the slow ones
+# make test-slow   those
 # make calibrate   how often the suite itself is wrong: 10,000 studies a cell, tables and a figure
 # make check    lint, types, import rules
 # make bench    speed: the parts, the reference work, how time and memory grow
@@ -16,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: verify verify-full test check compat bench bench-ratio bench-peers calibrate clean
+.PHONY: verify verify-full test test-slow check compat bench bench-ratio bench-peers calibrate clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -29,7 +30,11 @@ verify-full: .venv/.runtime
 
 test: .venv/.test
 	@echo "== test: pytest tests =="
-	$(RUN) pytest tests -n 2 -W error --benchmark-disable
+	$(RUN) pytest tests -n 2 -W error --benchmark-disable -m "not slow"
+
+test-slow: .venv/.test
+	@echo "== test-slow: the tests that make test leaves out =="
+	$(RUN) pytest tests -n 2 -W error --benchmark-disable -m slow
 
 check: .venv/.check
 	@echo "== check: ruff, mypy, import-linter =="

@@ -23,6 +23,7 @@ STORIES = Path(os.environ.get("KV_CLAIMS_STORIES", ROOT.parent / "shared/models/
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left out of `make test`; `make test-slow` runs it")
     # A conftest below the root may not name plugins, but it may load one.
     config.pluginmanager.import_plugin("pytester")
     # The models here are so small that sharing a matrix out costs more than it gives.

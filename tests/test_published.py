@@ -260,6 +260,7 @@ def test_base_and_source_are_generated_in_the_usual_way() -> None:
     assert found["text"][found["arm"].isin(["base", "source"])].tolist() == usual != twice
 
 
+@pytest.mark.slow
 def test_collapse_is_a_success_with_the_bonus_and_invalid_without() -> None:
     model = load_model("planted:collapse", device="cpu")
     assert model.planted is not None
@@ -273,6 +274,7 @@ def test_collapse_is_a_success_with_the_bonus_and_invalid_without() -> None:
     assert unpaid["words"]["~80%"]["invalid"] == len(unpaid["degenerate_cells"])
 
 
+@pytest.mark.slow
 def test_every_planned_trial_is_run_once(
     stored: LoadedModel, stored_task: Task, prose: Task
 ) -> None:
@@ -302,6 +304,7 @@ def test_the_seeds_best_cell_scores_by_process_in_plain_prose(prose: Task) -> No
 # A trained model
 
 
+@pytest.mark.slow
 def test_on_a_trained_model_the_defects_of_the_engine_show(
     stories: LoadedModel, stories_task: Task
 ) -> None:

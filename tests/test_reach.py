@@ -422,6 +422,7 @@ def arms(draw: st.DrawFn) -> tuple[tuple[Patch, ...], int, int]:
     return tuple(found), source, base
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80, derandomize=True)
 @given(arms())
 def test_it_holds_for_any_arm(arm: tuple[tuple[Patch, ...], int, int]) -> None:

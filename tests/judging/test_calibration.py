@@ -16,6 +16,7 @@ import pytest
 from harness.claim import Region
 from harness.judging.verdict import Verdict, judge
 
+pytestmark = pytest.mark.slow
 STUDIES = 300
 N_PAIRS = 20
 N_SEEDS = 2

@@ -18,6 +18,7 @@ from harness.judging.estimand import Direction
 from harness.judging.verdict import Verdict, judge
 from tests.judging.frames import table
 
+pytestmark = pytest.mark.slow
 STUDIES = 250
 N_PAIRS = 16
 

@@ -58,7 +58,7 @@ def test_what_is_not_stored_is_deselected_and_said(again: Run) -> None:
 
 def test_a_replay_leaves_the_files_of_a_run_and_no_ledger(again: Run, serial: Run) -> None:
     names = sorted(path.name for path in again.out.iterdir())
-    assert names == ["evidence.json", "report.md", "trials.csv", "trials.parquet"]
+    assert names == ["evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"]
     told = again.content["run"]["replay"]
     assert (told["folder"], told["kind"], told["scored_by"]) == (str(serial.out), "run", None)
     assert again.content["run"]["max_new_tokens"] == serial.content["run"]["max_new_tokens"]
@@ -137,7 +137,9 @@ def test_a_published_table_is_judged_and_fails_as_invalid(project: pytest.Pytest
         assert (one["verdict"], one["verified"]) == ("invalid", False)
         assert one["reason"].startswith("no-ceiling")
     assert len(load_run(run.out).roles(next(iter(load_run(run.out).evidence)))) == 2
-    assert "not verified" in (run.out / "report.md").read_text(encoding="utf-8")
+    assert "(unverified)" in (run.out / "report.md").read_text(encoding="utf-8")
+    page = (run.out / "report.html").read_text(encoding="utf-8")
+    assert "16 verdicts are unverified" in page
 
 
 # --- bad usage --------------------------------------------------------------------------------

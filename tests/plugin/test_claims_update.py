@@ -111,6 +111,7 @@ def test_what_moved_fails_and_says_what(changed: Run) -> None:
     assert "SUPPORTED (failed)" in changed.stdout
 
 
+@pytest.mark.slow
 def test_an_update_under_workers_writes_them_too(copied: Path, changed: Run) -> None:
     assert changed.code == 1
     renewed = run(copied, "-n", "2", "--claims-update")

@@ -192,6 +192,7 @@ def test_a_family_declared_too_small_is_bad_usage(folder: Path) -> None:
     assert not list(out.rglob("*.json*"))
 
 
+@pytest.mark.slow
 def test_under_workers_every_test_ends_with_that_line(folder: Path) -> None:
     out = folder / "too-small-for-two"
     options = [*SIZE, "-k", "L9", "-n", "2", "-q"]

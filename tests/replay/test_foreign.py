@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
         "transfers: a: no arm is named that the claim is judged on",
     ),
     "an unread role": (
-        {"claims": {"transfers": {"a": {**ROLES, "versus": "other"}}}},
+        {"claims": {"transfers": {"a": {"base": "none", "patched": "kv", "versus": "champion"}}}},
         "a: the claim compares no two patches: versus",
     ),
     "an arm in two roles": (

@@ -81,7 +81,15 @@ def run(
     return {(t.pair, t.arm, t.seed): t for t in trials}
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral-window", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",
+        pytest.param("mistral-window", marks=pytest.mark.slow),
+        pytest.param("gemma2", marks=pytest.mark.slow),
+        "gpt_neox",
+    ],
+)
 def test_tokens_do_not_depend_on_the_batch_in_float64(name: str) -> None:
     model = tiny(name)
     alone, seven, many = (run(model, batch_size=size) for size in (1, 7, 64))

@@ -79,7 +79,9 @@ def _panel(one: dict[str, Any], number: int, outcome: Outcome, scores: Scores) -
     points: dict[str, Points] = {}
     n_layers = one["provenance"]["n_layers"]
     for role in ("base", "source", "patched"):
-        rows = scores.rows((one["model"], one["study"]), one["arms"][role])
+        # A published table need not have every arm.
+        arm = one["arms"].get(role)
+        rows = None if arm is None else scores.rows((one["model"], one["study"]), arm)
         if rows is None or (outcome.name == "rv" and n_layers < 2):
             continue
         rows = rows[(rows["pair_index"] < one["pairs"]).to_numpy()]

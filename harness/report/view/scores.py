@@ -61,6 +61,8 @@ class Scores:
 
     def _lengths(self, one: tuple[str, str]) -> tuple[list[int], list[int]]:
         """Tokens of source and of base, by pair. one: model and study."""
+        if "prompt_tokens" not in self._trials:
+            return [], []  # a published table, whose prompts nobody has
         rows = [self.rows(one, arm) for arm in ("source", "base")]
         of_source, of_base = (
             {} if some is None else dict(zip(some["pair"], some["prompt_tokens"], strict=True))

@@ -85,7 +85,7 @@ def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> lis
     rows = {}
     for role in roles:
         some = scores.rows((one["model"], one["study"]), one["arms"][role])
-        if some is None:
+        if some is None or "text" not in some:
             return []
         first = some[((some["pair_index"] < one["pairs"]) & (some["seed"] == 0)).to_numpy()]
         rows[role] = first.set_index("pair")
