@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from harness.reach import SEED_OUTCOMES, seed_table
-from harness.report.plain import visible
-from harness.report.published import counted, scored_by, signed
+from harness.report.environment import environment_of
 from harness.report.terminal import asserted_text, interval_text, part_text
 from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
@@ -29,15 +26,7 @@ class Found(Protocol):
 
 def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
     """The report of a run as Markdown. view: the same run as the page shows it."""
-    environment = Environment(
-        loader=PackageLoader("harness.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-        finalize=lambda value: visible(str(value)),
-    )
+    environment = environment_of(escape=False)
     environment.filters.update(
         number=number,
         fence=fence,
@@ -52,7 +41,6 @@ def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
         has_parts=lambda one: len(one["parts"]) > 1,
         like_the_seed=_like_the_seed,
     )
-    environment.filters.update(signed=signed, counted=counted, scored_by=scored_by)
     template = environment.get_template("report.md.j2")
     models = [_model(state, name) for name in _models(state)]
     shown = {model.name: model for model in view.models}

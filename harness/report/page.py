@@ -11,14 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from harness.judging.result import WORDS
+from harness.report.environment import environment_of
 from harness.report.figures.all import ModelFigures
 from harness.report.figures.style import inline
-from harness.report.plain import visible
-from harness.report.published import counted, scored_by, signed
 from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
 
@@ -33,16 +29,8 @@ PIN_WORDS = {
 
 def render_page(view: ReportView, figures: Mapping[str, ModelFigures]) -> str:
     """The page of a run."""
-    environment = Environment(
-        loader=PackageLoader("harness.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-        finalize=_shown,
-    )
-    environment.filters.update(number=number, signed=signed, counted=counted, scored_by=scored_by)
+    environment = environment_of(escape=True)
+    environment.filters["number"] = number
     environment.globals["words"] = WORDS
     environment.globals["pin_words"] = PIN_WORDS
     return environment.get_template("report.html.j2").render(
@@ -69,8 +57,3 @@ def _drawn(figures: ModelFigures) -> dict[str, Any]:
         "dose": inline(figures.dose) if figures.dose else None,
         "geometry": [inline(one) for one in figures.geometry],
     }
-
-
-def _shown(value: Any) -> Any:
-    """What a template writes: markup of ours as it is, everything else with nothing hidden."""
-    return value if isinstance(value, Markup) else visible(str(value))

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
+
+from harness.models.planted.build import save_planted
+from harness.models.planted.catalog import CATALOG
+from harness.models.planted.prompts import planted_task
+from harness.models.planted.words import MARKERS
 
 ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "projects"
@@ -62,6 +68,24 @@ def make_project(folder: Path) -> Path:
     shutil.copy(FILES / "bare_claims.py", folder / "test_bare.py")
     shutil.copy(ROOT / "claims/test_kv_cache.py", folder / "claims")
     return folder
+
+
+def save_as_stranger(project: Path) -> None:
+    """A planted model as the folder `checkpoint`, its prompts as `own.yaml`: nobody knows its truth."""
+    planted = CATALOG["stored-at-layer"]
+    save_planted(planted, project / "checkpoint")
+    task = planted_task(planted, PAIRS)
+    content: dict[str, Any] = {
+        "schema": 1,
+        "name": "own",
+        "about": "its own prompts",
+        "scorer": "lexicon",
+        "pairing": "one-to-one",
+        "lexicon": list(MARKERS),
+    }
+    for side, prompts in (("sources", task.sources), ("bases", task.bases)):
+        content[side] = [{"id": p.id, "family": p.family, "text": p.text} for p in prompts]
+    (project / "own.yaml").write_text(yaml.safe_dump(content))
 
 
 def run_pytest(

@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from harness.models.planted.build import save_planted
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.models.planted.words import MARKERS
-from tests.plugin.project import INERT, PAIRS, SMALL, Run, make_project, run_pytest
+from tests.plugin.project import INERT, SMALL, Run, make_project, run_pytest, save_as_stranger
 
 PINS = Path("claims/pins/checkpoint.json")
 MODEL = ("--model", "checkpoint", "--task", "own.yaml", *SMALL)
@@ -25,20 +20,7 @@ CLAIMS = Path("claims/test_kv_cache.py")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a planted model saved as a folder, and its prompts as a task file."""
     project = make_project(tmp_path_factory.mktemp("pins") / "a project")
-    planted = CATALOG["stored-at-layer"]
-    save_planted(planted, project / "checkpoint")
-    task = planted_task(planted, PAIRS)
-    content: dict[str, Any] = {
-        "schema": 1,
-        "name": "own",
-        "about": "its own prompts",
-        "scorer": "lexicon",
-        "pairing": "one-to-one",
-        "lexicon": list(MARKERS),
-    }
-    for side, prompts in (("sources", task.sources), ("bases", task.bases)):
-        content[side] = [{"id": p.id, "family": p.family, "text": p.text} for p in prompts]
-    (project / "own.yaml").write_text(yaml.safe_dump(content))
+    save_as_stranger(project)
     return project
 
 

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from harness.models.planted.build import save_planted
 from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.truth import true_transfer
-from harness.models.planted.words import MARKERS
 from harness.spec import Patch
-from tests.plugin.project import INERT, PAIRS, SMALL, STORED, TOKENS, Run, run_pytest
+from tests.plugin.project import (
+    INERT,
+    PAIRS,
+    SMALL,
+    STORED,
+    TOKENS,
+    Run,
+    run_pytest,
+    save_as_stranger,
+)
 
 
 def closing_table(run: Run) -> list[str]:
@@ -107,23 +113,7 @@ def test_before_it_starts_a_run_says_what_it_will_spend(serial: Run) -> None:
 @pytest.fixture(scope="module")
 def of_a_folder(shared_project: Path) -> Run:
     """A planted model saved as a folder, so that nobody knows its truth, with its own prompts."""
-    planted = CATALOG["stored-at-layer"]
-    save_planted(planted, shared_project / "checkpoint")
-    task = planted_task(planted, PAIRS)
-    sides = {
-        side: [{"id": p.id, "family": p.family, "text": p.text} for p in prompts]
-        for side, prompts in (("sources", task.sources), ("bases", task.bases))
-    }
-    content = {
-        "schema": 1,
-        "name": "own",
-        "about": "its own prompts",
-        "scorer": "lexicon",
-        "pairing": "one-to-one",
-        "lexicon": list(MARKERS),
-        **sides,
-    }
-    (shared_project / "own.yaml").write_text(yaml.safe_dump(content))
+    save_as_stranger(shared_project)
     options = ["--model", "checkpoint", "--task", "own.yaml", *SMALL, "-k", "L18-w16"]
     return run_pytest(shared_project, "claims", *options, out=shared_project / "of-a-folder")
 

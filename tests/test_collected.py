@@ -1,4 +1,4 @@
-"""What the plugin works out of names, without running pytest."""
+"""What is worked out of the names of collected tests, without running pytest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.pytest_plugin import MODEL_FIXTURE, _cell_of, _model_ids
+from harness.collected import MODEL_FIXTURE, cell_of, model_ids
 
 
 def item_of(call_id: str, model: str) -> Any:
@@ -26,14 +26,14 @@ def item_of(call_id: str, model: str) -> Any:
 )
 def test_a_cell_is_the_tests_id_without_the_model(call_id: str, model: str, cell: str) -> None:
     models = ("another", model)
-    assert _cell_of(cast(pytest.Item, item_of(call_id, model)), models) == cell
+    assert cell_of(cast(pytest.Item, item_of(call_id, model)), models) == cell
 
 
 def test_a_test_without_parameters_has_one_cell() -> None:
-    assert _cell_of(cast(pytest.Item, SimpleNamespace()), ("planted:inert",)) == "only"
+    assert cell_of(cast(pytest.Item, SimpleNamespace()), ("planted:inert",)) == "only"
 
 
 def test_names_of_models_are_short_ascii_and_distinct() -> None:
-    assert _model_ids(("planted:a", "owner/name")) == ["planted:a", "owner/name"]
-    assert _model_ids(("mod\u00e8le", "has space")) == ["mod_le", "has_space"]
-    assert len(set(_model_ids(("a\u00e8", "a\u00e9")))) == 2
+    assert model_ids(("planted:a", "owner/name")) == ["planted:a", "owner/name"]
+    assert model_ids(("mod\u00e8le", "has space")) == ["mod_le", "has_space"]
+    assert len(set(model_ids(("a\u00e8", "a\u00e9")))) == 2
