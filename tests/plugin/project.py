@@ -71,7 +71,7 @@ def make_project(folder: Path) -> Path:
 
 
 def save_as_stranger(project: Path) -> None:
-    """A planted model as the folder `checkpoint`, its prompts as `own.yaml`: nobody knows its truth."""
+    """A planted model as a folder, its prompts as a task file, so that nobody knows its truth."""
     planted = CATALOG["stored-at-layer"]
     save_planted(planted, project / "checkpoint")
     task = planted_task(planted, PAIRS)
