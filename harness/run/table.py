@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 
 import pandas as pd
 
@@ -17,12 +18,14 @@ def trials_frame(trials: Iterable[Trial], task: Task) -> pd.DataFrame:
 
     `score` is the task's own scorer; `tokens` and `geometry` are text, the latter JSON.
     """
+    # On common luck, many arms generate the same text.
+    measured = cache(lambda text: behavior(text, task)._asdict())
     rows = [
         {
             **trial.to_dict(),
             "tokens": " ".join(map(str, trial.tokens)),
             "geometry": json.dumps(trial.geometry),
-            **behavior(trial.text, task)._asdict(),
+            **measured(trial.text),
         }
         for trial in trials
     ]
