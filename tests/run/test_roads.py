@@ -7,6 +7,7 @@ from functools import wraps
 
 import pytest
 import torch
+import transformers
 
 from harness.models.load import LoadedModel
 from harness.patch.slab import Slab
@@ -21,6 +22,8 @@ from harness.spec import Patch
 from tests.models.architectures import CONFIGS, tiny
 from tests.run.test_runner import ARMS, LIVE, RECOMPUTED, assert_same_geometry, number_task
 
+OLDER = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24)
+"""Whether attention of GPT-2 may not be asked for by name, as in 5.0."""
 WINDOWED = ("mistral-window", "gemma2", "gemma3")
 SHARED = [name for name in CONFIGS if name not in WINDOWED]
 HALF = (Patch("kv", "1", "first(25%)"), Patch("v", "2+3", "last(4)"))
@@ -55,6 +58,10 @@ def test_both_roads_give_the_same_trials(name: str, arms: list[Arm]) -> None:
         arms = [BASE, SOURCE, patched(HALF[0])] if arms is ARMS else [self_patch(LIVE[:1])]
     model = tiny(name)
     found = road_of(model)
+    if name == "gpt2" and found.kind == "plain" and OLDER:
+        pytest.skip(
+            f"transformers {transformers.__version__} decodes GPT-2 plainly: {found.reason}"
+        )
     assert (found.kind, found.reason) == ("shared", "")
     plain, plainly = trials(model, arms, Road("plain"))
     shared, sharing = trials(model, arms, found)
