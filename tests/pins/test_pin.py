@@ -10,7 +10,15 @@ import pytest
 
 from harness.evidence import plain, to_json
 from harness.judging.estimand import NEEDED
-from harness.pins.pin import BUDGET, FINGERPRINT, Pin, rounded, short_sha, why_not_pinned
+from harness.pins.pin import (
+    BUDGET,
+    FINGERPRINT,
+    Pin,
+    pin_of,
+    rounded,
+    short_sha,
+    why_not_pinned,
+)
 from tests.pins.conftest import Pinning
 from tests.runs import KINDS, PAIRS
 
@@ -57,8 +65,6 @@ def test_the_means_of_pairs_give_the_means_of_the_evidence(
 def test_seeds_are_averaged_and_a_trial_without_a_number_leaves_its_pair_without(
     all_kinds: dict[str, Pinning],
 ) -> None:
-    from harness.pins.pin import pin_of
-
     done = all_kinds["gap"].done
     (table,) = done.tables
     assert table is not None
