@@ -297,6 +297,11 @@ def claim_of(function: object) -> Claim | None:
     return found if isinstance(found, Claim) else None
 
 
+def claim_in(item: object) -> Claim | None:
+    """The claim that a collected test is of, if any."""
+    return claim_of(getattr(item, "function", None))
+
+
 def _check_looks(looks: tuple[int, ...], where: str) -> None:
     """Raise UsageError unless looks are numbers of pairs that can be judged, one above another."""
     if not looks:

@@ -12,18 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.claim import Claim, claim_of
+from harness.claim import claim_in
 from harness.errors import UsageError
 from harness.family import check_families
 from harness.options import NO_RERUNS
 from harness.pins.book import PinBook
 
 MODEL_FIXTURE = "_claims_model"
-
-
-def claim_in(item: pytest.Item) -> Claim | None:
-    """The claim that a test is of."""
-    return claim_of(getattr(item, "function", None))
 
 
 def is_claim(item: pytest.Item) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from harness.cell import Cell, idle
 from harness.claim import Part
-from harness.judging.checks import Check
+from harness.judging.checks import DONOR, Check
 from harness.judging.result import Word
 from harness.models.planted.catalog import N_LAYERS, Planted
 from harness.models.planted.degenerate import expected_degenerate_share
@@ -91,7 +91,7 @@ def expectation(
         return None
     for patches in (cell.patches, cell.versus):
         if any(patch.is_full_swap(N_LAYERS) for patch in patches):
-            return Expectation("invalid", "full-swap-is-the-donor")
+            return Expectation("invalid", DONOR)
     idle_here = [
         check
         for patches in (cell.patches, cell.versus)

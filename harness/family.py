@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.claim import Claim, claim_of
+from harness.claim import Claim, claim_in
 from harness.errors import UsageError
 from harness.judging.multiplicity import Share, holm, holm_word
 from harness.judging.result import WORDS
@@ -39,7 +39,7 @@ def check_families(items: Iterable[pytest.Item], cell_ids: Mapping[str, set[str]
     """
     claims: dict[str, tuple[Claim, int]] = {}
     for item in items:
-        if (claim := claim_of(getattr(item, "function", None))) is not None:
+        if (claim := claim_in(item)) is not None:
             claims[claim.id] = claim, cells_of(item)
     members: Counter[str] = Counter()
     sizes: dict[str, tuple[int, str]] = {}

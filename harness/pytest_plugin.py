@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from harness.claim import Claim
+from harness.claim import Claim, claim_in
 from harness.collected import (
     MODEL_FIXTURE,
     cell_of,
     check_collected,
-    claim_in,
     file_of,
     is_claim,
     model_ids,

@@ -19,7 +19,7 @@ from harness.claim import Claim, Part
 from harness.errors import UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
-from harness.judging.checks import INSTRUMENT_CHECKS, Check
+from harness.judging.checks import DONOR, INSTRUMENT_CHECKS, Check
 from harness.judging.instrument import (
     Observed,
     full_swap_checks,
@@ -270,7 +270,7 @@ class ModelStudy:
         if any(self._is_whole(arm) for arm in judged.values()):
             return [
                 Check(
-                    "full-swap-is-the-donor",
+                    DONOR,
                     False,
                     "replacing the whole cache at every layer runs the source prompt: an "
                     "instrument check, never a finding",

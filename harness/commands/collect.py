@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.claim import Claim, claim_of
+from harness.claim import Claim, claim_in
 from harness.errors import UsageError
 from harness.family import cells_of
 
@@ -25,12 +25,12 @@ class _Only:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            if (claim := claim_of(getattr(item, "function", None))) is not None:
+            if (claim := claim_in(item)) is not None:
                 self.known[claim.id] = claim, cells_of(item)
         items[:] = [item for item in items if self._is_wanted(item)]
 
     def _is_wanted(self, item: pytest.Item) -> bool:
-        claim = claim_of(getattr(item, "function", None))
+        claim = claim_in(item)
         return claim is not None and claim.id == self.wanted
 
 

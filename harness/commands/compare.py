@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.claim import SAME_WITHIN
 from harness.errors import UsageError
+from harness.files import replace
 
 NAME = "compare"
 HELP = "verdicts and paired differences of two runs; 1 where a verdict changed or something moved"
@@ -64,7 +65,6 @@ def _check_paths(given: argparse.Namespace) -> None:
 
 
 def _write(path: Path, content: str) -> None:
-    from harness.report.write import replace
 
     try:
         replace(path, lambda beside: beside.write_text(content, encoding="utf-8"))

@@ -31,6 +31,9 @@ CONTROLS = ("unrelated-base", "noise", "wrong-layer")
 STATISTICAL_CHECKS = ("enough-pairs", "no-ceiling", "degenerate", "weak-ratio")
 """Checks of the assay on one outcome: more pairs, or another outcome, may well pass them."""
 
+DONOR = "full-swap-is-the-donor"
+"""The check that a claim's patch is not the whole source run, which says nothing on the model."""
+
 
 class Check(NamedTuple):
     """One check. passed: None where it could not be run."""

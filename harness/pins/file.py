@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import UsageError
+from harness.files import replace
 from harness.judging.estimand import stands_in_table
 from harness.judging.result import WORDS
 from harness.pins.pin import BUDGET, DIGITS, FINGERPRINT, ArmPin, Pin, short_sha
@@ -92,7 +92,7 @@ def slug(model: str, revision: str | None) -> str:
 
     A folder goes by its last part, a hub id with `--` for `/`.
     """
-    name = Path(model).resolve().name if Path(model).is_dir() else model.replace("/", "--")
+    name = short_name(model).replace("/", "--")
     whole = name if revision is None else f"{name}@{revision}"
     return re.sub(r"[^\w.@-]", "_", whole)
 
@@ -133,12 +133,7 @@ def load_pins(folder: Path, model: str, revision: str | None) -> PinFile:
 def save(file: PinFile) -> None:
     """Write a pin file whole or not at all."""
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.path.with_name(f".{file.path.name}.{os.getpid()}")
-    try:
-        beside.write_text(file.text(), encoding="utf-8")
-        beside.replace(file.path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace(file.path, lambda path: path.write_text(file.text(), encoding="utf-8"))
 
 
 def _pins(content: Mapping[str, Any], path: Path) -> dict[Place, Pin]:

@@ -15,7 +15,7 @@ from harness.cell import Cell
 from harness.claim import Part
 from harness.evidence import Evidence
 from harness.expectation import Expectation
-from harness.judging.checks import CONTROLS, Check, with_all_named
+from harness.judging.checks import CONTROLS, DONOR, Check, with_all_named
 from harness.judging.estimand import stands_in_table
 from harness.judging.frame import ARMS
 from harness.judging.texts import degenerate_texts, parts_of_words
@@ -110,7 +110,7 @@ class ForeignStudy:
         sides = (asked.patches, asked.versus)
         if any(patch.is_full_swap(self.told.n_layers) for side in sides for patch in side):
             detail = "replacing the whole cache at every layer runs the source prompt"
-            return [Check("full-swap-is-the-donor", False, detail)]
+            return [Check(DONOR, False, detail)]
         if not asked.patches or self.told.tokens is None:
             return []
         return asked.unreached(self.told.n_layers, [self.told.tokens])

@@ -16,7 +16,7 @@ from harness.cell import Cell
 from harness.errors import UsageError
 from harness.evidence import Evidence
 from harness.expectation import Expectation, expectation
-from harness.judging.checks import CONTROLS, STATISTICAL_CHECKS, Check, control_check
+from harness.judging.checks import CONTROLS, DONOR, STATISTICAL_CHECKS, Check, control_check
 from harness.judging.result import Word
 from harness.judging.texts import degenerate_texts, parts_of_words, texts_of
 from harness.measure.behavior import scorer_of
@@ -55,7 +55,6 @@ from harness.stored import Key, StoredRun
 from harness.tasks.task import Pair, Prompt, Task
 from harness.verdicts import Judged, Tables, Trials, judge_cell
 
-DONOR = "full-swap-is-the-donor"
 _MADE_AGAIN = {
     *STATISTICAL_CHECKS,
     *map(control_check, CONTROLS),

@@ -6,8 +6,6 @@ earlier one whole.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pandas as pd
 from harness import __version__
 from harness.evidence import SCHEMA, plain, to_json
 from harness.family import add_holm
+from harness.files import replace
 from harness.report.render import render_reports
 from harness.report.shards import invalidate
 from harness.run.ledger import Ledger
@@ -137,16 +136,6 @@ def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
         )
         frames.append(trials_frame(trials, state.settings.task_of(model)).assign(model=model))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:

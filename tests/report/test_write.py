@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.files import replace
 from harness.report import write
-from harness.report.write import replace, write_reports
+from harness.report.write import write_reports
 from harness.run.ledger import Ledger
 from harness.session import ClaimsSession
 
