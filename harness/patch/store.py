@@ -1,13 +1,14 @@
-"""Every prompt's cache, computed once a run and never written to again.
+"""Every prompt's cache, computed once and never written to again.
 
 A prompt of T tokens is prefilled on its first T-1 tokens; the last token is fed later, by every
 arm alike (feeding it twice is the failure *duplicate-last-token*). Arms copy out of the store;
-`unchanged` shows that none wrote into it (*cache-aliasing*).
+`unchanged` shows that none wrote into it (*cache-aliasing*). The store is bounded: what does not
+fit beside the prompts that are asked for is forgotten, and computed anew when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -21,23 +22,30 @@ from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 
 PREFILL_TOKENS = 16_384
+_CPU_BYTES = 256 << 20
+_GPU_SHARE = 0.15
+"""Of the card's whole memory, not of what is free: groups of pairs must not depend on the hour."""
 
 
 class PromptStore:
     """Caches of many prompts of one model, aligned at the right end.
 
-    model: whose caches they are.
+    model: whose caches they are. most_bytes: what they may take together; None: 256 MiB on a CPU,
+        15% of a card's memory. A single `add` may ask for more (`groups` cuts work so that none
+        does).
     keys, values: a list by layer of `prompt head pos d_head`; a prompt of T tokens fills the last
         T-1 positions and zeros stand before them.
     lengths: T of each prompt, `[prompt]`.
     Raises UsageError for a model whose layers keep anything else than keys and values.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, most_bytes: int | None = None) -> None:
         check_kinds(model)
         self.model = model
+        self._most_bytes = _default_bytes(model) if most_bytes is None else most_bytes
         self._index: dict[tuple[int, ...], int] = {}
         self._versions: list[int] = []
+        self._intact = True
         self.tokens: list[list[int]] = []
         self.lengths: list[int] = []
         self.keys: list[torch.Tensor] = []
@@ -49,16 +57,17 @@ class PromptStore:
         return max(self.lengths) - 1
 
     def index(self, tokens: Sequence[int]) -> int:
-        """The row of a prompt that was added."""
+        """The row of a prompt that is here. It holds until the next `add`."""
         return self._index[tuple(tokens)]
 
     def add(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Prefill the prompts that are not here yet.
+        """Prefill the prompts that are not here yet; forget others, if all do not fit.
 
         Raises UsageError for a prompt of fewer than 2 tokens, or a model whose layers keep
         anything else than keys and values of every position.
         """
-        new = sorted({tuple(p) for p in prompts} - set(self._index), key=lambda p: (len(p), p))
+        wanted = {tuple(prompt) for prompt in prompts}
+        new = sorted(wanted - set(self._index), key=lambda p: (len(p), p))
         for prompt in new:
             if len(prompt) < 2:
                 raise UsageError(
@@ -67,31 +76,79 @@ class PromptStore:
                 )
         if not new:
             return
+        self._intact = self.unchanged()
+        try:
+            if not self._fit(wanted | set(self._index)):
+                self._forget_all_but(wanted)
+            self._take(new)
+        except BaseException:
+            # Half of it would be layers of unlike prompts.
+            self._forget_all_but(())
+            raise
+        finally:
+            self._versions = self._current_versions()
+
+    def groups(self, prompts: Sequence[Iterable[Sequence[int]]]) -> Iterator[range]:
+        """Cut a sequence of things so that the prompts of each run of them fit, at least one a run.
+
+        prompts: those of each thing.
+        """
+        start, held = 0, set[tuple[int, ...]]()
+        for end, some in enumerate(prompts):
+            own = {tuple(prompt) for prompt in some}
+            if end > start and not self._fit(held | own):
+                yield range(start, end)
+                start, held = end, set()
+            held |= own
+        if start < len(prompts):
+            yield range(start, len(prompts))
+
+    def unchanged(self) -> bool:
+        """Whether no tensor of the store was ever written to in place, forgotten ones included."""
+        return self._intact and self._versions == self._current_versions()
+
+    def _fit(self, prompts: Collection[tuple[int, ...]]) -> bool:
+        """Whether so many prompts fit, each as wide as the longest."""
+        slots = max(len(prompt) for prompt in prompts) - 1
+        return len(prompts) * slots * bytes_a_position(self.model) <= self._most_bytes
+
+    def _forget_all_but(self, wanted: Collection[tuple[int, ...]]) -> None:
+        kept = [row for row, tokens in enumerate(self.tokens) if tuple(tokens) in wanted]
+        self.tokens = [self.tokens[row] for row in kept]
+        self.lengths = [self.lengths[row] for row in kept]
+        self._index = {tuple(tokens): row for row, tokens in enumerate(self.tokens)}
+        for layers in (self.keys, self.values):
+            if kept:
+                width = self.slots
+                for i, layer in enumerate(layers):
+                    layers[i] = layer[kept, :, layer.shape[2] - width :]
+            else:
+                layers.clear()
+
+    def _take(self, new: Sequence[tuple[int, ...]]) -> None:
+        """Prefill prompts (ascending length) and put them behind those that are here."""
         caches = [self._prefill(batch) for batch in _batches(new)]
         width = max([len(prompt) - 1 for prompt in new] + [t.shape[2] for t in self.keys[:1]])
-        for name in ("keys", "values"):
-            old = [[layer] for layer in getattr(self, name)] or [[] for _ in caches[0][name]]
-            merged = [
-                torch.cat([_widen(part, width) for part in [*parts, *(c[name][i] for c in caches)]])
-                for i, parts in enumerate(old)
-            ]
-            setattr(self, name, merged)
+        for name, layers in (("keys", self.keys), ("values", self.values)):
+            is_first = not layers
+            for i in range(self.model.n_layers):
+                # A layer at a time, and what it is made of is let go: never all of it twice.
+                parts = [_widen(cache[name].pop(0), width) for cache in caches]
+                if is_first:
+                    layers.append(torch.cat(parts))
+                else:
+                    layers[i] = torch.cat([_widen(layers[i], width), *parts])
         for prompt in new:
             self._index[prompt] = len(self.tokens)
             self.tokens.append(list(prompt))
             self.lengths.append(len(prompt))
-        self._versions = self._current_versions()
-
-    def unchanged(self) -> bool:
-        """Whether no tensor of the store was written to in place since it was filled."""
-        return self._versions == self._current_versions()
 
     def _current_versions(self) -> list[int]:
         # torch counts in-place writes of a tensor, through views too.
         return [tensor._version for tensor in [*self.keys, *self.values]]
 
     @torch.no_grad()
-    def _prefill(self, prompts: list[tuple[int, ...]]) -> dict[str, list[torch.Tensor]]:
+    def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> dict[str, list[torch.Tensor]]:
         """Caches of some prompts, padded at the right while they run.
 
         With causal attention no token sees the padding behind it, so no mask is needed and a
@@ -174,7 +231,21 @@ def check_layers(cache: DynamicCache, width: int, model: LoadedModel) -> None:
             raise _other_layer(model, number, layer)
 
 
-def _batches(prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+def bytes_a_position(model: LoadedModel) -> int:
+    """Bytes of a position's keys and values, all layers together, by the model's configuration."""
+    config = model.config
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * model.n_layers * model.n_kv_heads * d_head * model.dtype.itemsize)
+
+
+def _default_bytes(model: LoadedModel) -> int:
+    if model.device.type != "cuda":
+        return _CPU_BYTES
+    _, whole = torch.cuda.mem_get_info(model.device)
+    return int(whole * _GPU_SHARE)
+
+
+def _batches(prompts: Sequence[tuple[int, ...]]) -> list[Sequence[tuple[int, ...]]]:
     """Cut prompts (ascending length) so that a batch holds few tokens, padding counted."""
     cuts, start = [0], 0
     for end, prompt in enumerate(prompts):

@@ -9,7 +9,7 @@ import torch
 
 from harness.models.load import LoadedModel
 from harness.patch.plan import RowPlan
-from harness.patch.store import PromptStore
+from harness.patch.store import bytes_a_position
 from harness.run.arms import Arm
 from harness.tasks.task import Pair
 
@@ -51,13 +51,12 @@ def first_batch(works: Sequence[Work], size: int) -> tuple[list[Work], list[Work
     return ordered[:taken], ordered[taken:]
 
 
-def automatic_batch_size(store: PromptStore, slots: int, model: LoadedModel) -> int:
+def automatic_batch_size(slots: int, model: LoadedModel) -> int:
     """Rows whose caches fit a share of the memory, at most 512.
 
     slots: positions of a row's cache, generated ones included.
     """
-    item = store.keys[0].element_size()
-    cache = sum(2 * layer.shape[1] * slots * layer.shape[3] * item for layer in store.keys)
+    cache = slots * bytes_a_position(model)
     logits = 4 * 8 * int(model.config.vocab_size)
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)

@@ -92,9 +92,9 @@ class ForcedRuns:
         records = runner.ledger.likelihoods
         missing = [want for want in wanted if records.get(want.key) is None]
         if missing:
-            runner.prefill([(want.pair, want.arm) for want in missing])
-            for batch in self._batches(missing):
-                records.append(self._run(batch, said))
+            for group in runner.stocked(missing, lambda want: (want.pair, want.arm)):
+                for batch in self._batches(group):
+                    records.append(self._run(batch, said))
         found = [records.get(want.key) for want in wanted]
         if None in found:
             raise RuntimeError(

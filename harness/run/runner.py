@@ -11,10 +11,10 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import transformers
@@ -43,6 +43,7 @@ ENGINE = 3
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
 Progress = Callable[[int], None]
+Thing = TypeVar("Thing")
 
 
 class _Row(NamedTuple):
@@ -133,10 +134,7 @@ class Runner:
         if known and (tell := found or progress):
             tell(known)
         if missing:
-            self.prefill([(pair, arm) for (pair, arm, _), _ in missing])
-            self._run_missing(
-                self._plan(missing, for_oracle(wanted, keys, pairs, self.rows.moves)), progress
-            )
+            self._run_missing(missing, for_oracle(wanted, keys, pairs, self.rows.moves), progress)
         trials = [self.ledger.get(key) for key in keys]
         if None in trials:
             lost = [trial for trial, one in zip(wanted, trials, strict=True) if one is None]
@@ -147,19 +145,14 @@ class Runner:
         """Carry out an arm's writes for each pair and say what they changed; nothing is decoded."""
         arm = self.canonical(arm)
         self.check([arm], pairs)
-        self.prefill([(pair, arm) for pair in pairs])
-        size = self.rows_at_once()
-        plans = [self.rows.plan(arm, pair, 0, self.store) for pair in pairs]
-        return [
-            footprint
-            for start in range(0, len(plans), size)
-            for footprint in build(
-                self.store,
-                [_prompt_only(plan) for plan in plans[start : start + size]],
-                self.rows.rotation,
-                room=0,
-            ).footprints
-        ]
+        found: list[Footprint] = []
+        for group in self.stocked(pairs, lambda pair: (pair, arm)):
+            size = self.rows_at_once()
+            plans = [_prompt_only(self.rows.plan(arm, pair, 0, self.store)) for pair in group]
+            for start in range(0, len(plans), size):
+                some = plans[start : start + size]
+                found += build(self.store, some, self.rows.rotation, room=0).footprints
+        return found
 
     def decode_only(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
         """Decode trials, whose prompts are in the store, in one batch, and keep nothing."""
@@ -193,6 +186,18 @@ class Runner:
         """The arm in one spelling on this model."""
         return canonical_arm(arm, self.model.n_layers, self.model.n_kv_heads)
 
+    def stocked(
+        self, things: Sequence[Thing], row: Callable[[Thing], tuple[Pair, Arm]]
+    ) -> Iterator[Sequence[Thing]]:
+        """Things to run, group by group: while one is out, the prompts of its rows are stored.
+
+        row: the pair and the arm of a thing. Plans hold for their group only.
+        """
+        prompts = [self.rows.prompts(arm, pair) for pair, arm in map(row, things)]
+        for group in self.store.groups(prompts):
+            self.prefill([row(things[i]) for i in group])
+            yield things[group.start : group.stop]
+
     def prefill(self, rows: Sequence[tuple[Pair, Arm]]) -> None:
         """Put the prompts of some rows into the store."""
         prompts = {tokens for pair, arm in rows for tokens in self.rows.prompts(arm, pair)}
@@ -216,16 +221,29 @@ class Runner:
 
     def rows_at_once(self) -> int:
         """Rows of a batch, as asked or by memory; the prompts must be in the store."""
-        return self.batch_size or self._most_rows()
+        return self.batch_size or self._most_rows(max(self.store.lengths))
 
-    def _most_rows(self) -> int:
-        slots = self.store.slots + self.sampling.max_new_tokens
-        return automatic_batch_size(self.store, slots, self.model)
+    def _most_rows(self, tokens: int) -> int:
+        return automatic_batch_size(tokens + self.sampling.max_new_tokens, self.model)
 
-    def _run_missing(self, works: list[Work], progress: Progress | None) -> None:
-        total = sum(work.rows for work in works)
+    def _run_missing(
+        self,
+        missing: Sequence[tuple[tuple[Pair, Arm, int], str]],
+        oracle: set[str],
+        progress: Progress | None,
+    ) -> None:
+        """Run trials, a pair's arms together and pairs alike in length next to each other."""
+        ordered = sorted(
+            missing, key=lambda one: (len(self.rows.tokens(one[0][0].base)), one[0][0].index)
+        )
+        prompts = (self.rows.prompts(arm, pair) for (pair, arm, _), _ in missing)
+        longest = max(len(prompt) for some in prompts for prompt in some)
         half = self.model.dtype in BATCH_DEPENDENT
-        size = BatchSize(self.batch_size, self._most_rows(), total, reproducible=half)
+        size = BatchSize(self.batch_size, self._most_rows(longest), len(missing), reproducible=half)
+        for group in self.stocked(ordered, lambda one: one[0][:2]):
+            self._run_group(self._plan(group, oracle), size, progress)
+
+    def _run_group(self, works: list[Work], size: BatchSize, progress: Progress | None) -> None:
         while works:
             batch, works = first_batch(works, size.rows)
             try:

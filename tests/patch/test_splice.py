@@ -7,7 +7,6 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from harness.errors import UsageError
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation, rotation_of
 from harness.patch.build import Built, build
@@ -270,32 +269,3 @@ def test_the_store_is_never_written_to() -> None:
     assert all(
         torch.equal(old, new) for old, new in zip(before, [*store.keys, *store.values], strict=True)
     )
-
-
-def test_a_write_into_the_store_is_seen() -> None:
-    model = tiny("llama")
-    store = filled(model, prompt(12, 1))
-    store.values[2][0, :, -1:] += 1
-    assert not store.unchanged()
-
-
-def test_prompts_added_later_leave_the_earlier_ones_as_they_were() -> None:
-    model = tiny("llama")
-    early = prompt(9, 1)
-    store = filled(model, early)
-    before = store.keys[3][store.index(early), :, -8:].clone()
-    store.add([prompt(30, 2), early])
-    assert store.slots == 29
-    torch.testing.assert_close(store.keys[3][store.index(early), :, -8:], before)
-    assert not store.keys[3][store.index(early), :, :-8].any()
-
-
-def test_a_prompt_of_one_token_is_refused() -> None:
-    with pytest.raises(UsageError, match="1 tokens: expected at least 2"):
-        filled(tiny("llama"), [5])
-
-
-def test_a_model_without_keys_and_values_is_refused() -> None:
-    model = tiny("mamba")
-    with pytest.raises(UsageError, match=r"layer 0 keeps .*, expected plain keys and values"):
-        filled(model, prompt(9, 1))
