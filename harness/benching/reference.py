@@ -11,7 +11,10 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from transformers import DynamicCache, MistralConfig, MistralForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import DynamicCache, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
@@ -22,6 +25,8 @@ from harness.run.decode import decode
 from harness.run.roads import Road, road_of
 from harness.run.sampling_settings import Sampling
 from harness.spec import Window
+from harness.tasks.scorers import Lexicon
+from harness.tasks.task import Prompt, Task
 
 LAYERS, ARMS, WIDTH = 8, 8, 16
 Tokens = list[list[int]]
@@ -51,7 +56,7 @@ class Reference:
         self.model = LoadedModel(
             name="reference",
             network=MistralForCausalLM(config).eval(),
-            tokenizer=None,
+            tokenizer=_tokenizer(config.vocab_size),
             device=torch.device("cpu"),
             dtype=torch.float32,
             revision=None,
@@ -62,6 +67,24 @@ class Reference:
         self.bases, self.sources = prompts[:pairs], prompts[pairs:]
         self.tokens, self.new_tokens = tokens, new_tokens
         self.window = Window(*2 * [range(tokens - 1 - WIDTH, tokens - 1)])
+
+    def task(self) -> Task:
+        """The same prompts as a task of the harness; nothing is scored on it."""
+
+        def named(side: str, prompts: Tokens) -> tuple[Prompt, ...]:
+            names = [f"{side}{number}" for number in range(len(prompts))]
+            texts = [" ".join(f"w{token}" for token in prompt) for prompt in prompts]
+            return tuple(map(Prompt, names, names, texts))
+
+        return Task(
+            name="reference",
+            about="random words",
+            sources=named("source", self.sources),
+            bases=named("base", self.bases),
+            pairing="one-to-one",
+            scorer=Lexicon(frozenset({"w0"})),
+            lexicon=frozenset({"w0"}),
+        )
 
     @property
     def trials(self) -> int:
@@ -134,3 +157,10 @@ class Reference:
             input_ids=ids, **with_cache(network, cache), use_cache=True, logits_to_keep=1
         ).logits[:, -1]
         return logits
+
+
+def _tokenizer(words: int) -> PreTrainedTokenizerFast:
+    """Token n is the word `wn`."""
+    tokenizer = Tokenizer(WordLevel({f"w{n}": n for n in range(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)

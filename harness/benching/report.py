@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness.benching.growth import growth
 from harness.benching.limit import limit_of, measure_machine
 from harness.benching.reference import Reference
 from harness.benching.timing import in_turn
 
 
-def reference(tokens: int, rounds: int, *, growth: bool = False) -> dict[str, Any]:
+def reference(tokens: int, rounds: int, *, with_growth: bool = False) -> dict[str, Any]:
     """Time the ways to do the reference work in turn, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _reference(tokens, rounds, growth)
+        return _reference(tokens, rounds, with_growth)
     finally:
         torch.set_num_threads(threads)
 
 
-def _reference(tokens: int, rounds: int, growth: bool) -> dict[str, Any]:
+def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
     work = Reference(tokens)
     same = work.engine() == work.engine(shared=False)
     few = 4
@@ -74,26 +74,17 @@ def _reference(tokens: int, rounds: int, growth: bool) -> dict[str, Any]:
         "limit": {**limit._asdict(), "total": limit.total, **machine._asdict()},
         "same_tokens": same,
     }
-    if growth:
-        result["growth"] = _growth(tokens)
-        lines += ["trials   CPU s   peak MiB of the process"]
-        lines += [f"{n:6}  {s:6.1f}   {m:6.0f}" for n, s, m in result["growth"]]
+    if with_growth:
+        grown = growth(tokens)
+        result["growth"] = {name: [one._asdict() for one in some] for name, some in grown.items()}
+        for name, some in grown.items():
+            lines.append(f"growth in {name}: pairs, arms, trials, CPU s, MiB at first, at most")
+            lines += [
+                f"{one.pairs:6} {one.arms:5} {one.trials:7} {one.seconds:8.1f} {one.start:6.0f} "
+                f"{one.peak:6.0f}"
+                for one in some
+            ]
     return {"lines": lines, **result}
-
-
-def _growth(tokens: int) -> list[tuple[int, float, float]]:
-    """Trials, CPU seconds and the process's largest memory so far, MiB, in batches of 256 rows."""
-    import time
-
-    found = []
-    for pairs in (32, 64, 128, 256, 512, 1280):
-        work = Reference(tokens, pairs=pairs, new_tokens=20)
-        started = time.process_time()
-        work.engine(rows=256)
-        seconds = time.process_time() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        found.append((work.trials, seconds, peak))
-    return found
 
 
 def write(result: dict[str, Any], out: Path) -> list[Path]:
@@ -105,16 +96,15 @@ def write(result: dict[str, Any], out: Path) -> list[Path]:
         return [path]
     from matplotlib.figure import Figure
 
-    trials, seconds, peak = zip(*result["growth"], strict=True)
     figure = Figure(figsize=(8, 3))
-    for axes, what, name in zip(
-        figure.subplots(1, 2),
-        (seconds, peak),
-        ("CPU seconds", "peak MiB of the process"),
-        strict=True,
-    ):
-        axes.plot(trials, what, marker="o")
-        axes.set(xlabel="trials", ylabel=name, xlim=(0, None), ylim=(0, None))
+    time_axes, memory_axes = figure.subplots(1, 2)
+    for name, some in result["growth"].items():
+        trials = [one["trials"] for one in some]
+        time_axes.plot(trials, [one["seconds"] for one in some], marker="o", label=f"more {name}")
+        memory_axes.plot(trials, [one["peak"] for one in some], marker="o", label=f"more {name}")
+    for axes, what in ((time_axes, "CPU seconds"), (memory_axes, "peak MiB of the process")):
+        axes.set(xlabel="trials", ylabel=what, xlim=(0, None), ylim=(0, None))
+        axes.legend()
     figure.tight_layout()
     figure.savefig(out / "growth.svg")
     return [path, out / "growth.svg"]

@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
 
     result: dict[str, Any]
     if given.reference:
-        result = report.reference(given.prompt_tokens, given.rounds, growth=given.growth)
+        result = report.reference(given.prompt_tokens, given.rounds, with_growth=given.growth)
     else:
         result = study.measure(
             given.model,

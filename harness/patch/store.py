@@ -21,7 +21,8 @@ from harness.errors import UsageError
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 
-PREFILL_TOKENS = 16_384
+PREFILL_TOKENS = 4_096
+"""Tokens of one pass, padding counted: with more, activations leave the caches of a CPU."""
 _CPU_BYTES = 256 << 20
 _GPU_SHARE = 0.15
 """Of the card's whole memory, not of what is free: groups of pairs must not depend on the hour."""

@@ -9,9 +9,12 @@ import pytest
 
 from harness.__main__ import main
 from harness.benching import report
+from harness.benching.growth import Grown, study
 from harness.benching.limit import Machine, limit_of
 from harness.benching.reference import Reference
 from harness.benching.timing import Timed, in_turn
+
+GROWN = Grown(pairs=1, arms=8, trials=8, seconds=2.0, start=100.0, peak=300.0)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,11 @@ def test_a_ratio_is_held_against_a_stored_one(
 ) -> None:
     stored = tmp_path / "ratio.json"
     stored.write_text(json.dumps({"ratio": 2.0, "tolerance": 0.3}))
-    result = {"lines": ["measured"], "ratio": {"median": ratio}, "growth": [(1, 2.0, 3.0)]}
+    result = {
+        "lines": ["measured"],
+        "ratio": {"median": ratio},
+        "growth": {"pairs": [GROWN._asdict()]},
+    }
     monkeypatch.setattr(report, "reference", lambda *_, **__: dict(result))
     options = ["bench", "--reference", "--held-against", str(stored), "--out", str(tmp_path)]
     assert main(options) == status
@@ -101,3 +108,20 @@ def test_a_model_is_measured_and_a_study_estimated(
     assert str(found["best_batch_size"]) in found["tokens_per_second"]
     costs = found["estimated_seconds"]
     assert 0 < costs["smoke"] < costs["default"] < costs["full"]
+
+
+def test_a_growing_study_runs_all_of_its_trials_and_tells_its_peak() -> None:
+    found = study(24, 2, 16, new_tokens=2)
+    assert (found.pairs, found.arms, found.trials) == (2, 16, 32)
+    assert found.seconds > 0
+    assert 0 < found.start <= found.peak
+
+
+def test_growth_is_printed_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "growth", lambda _tokens: {"pairs": [GROWN], "arms": [GROWN]})
+    monkeypatch.setattr(
+        report, "Reference", lambda tokens: Reference(tokens, pairs=1, new_tokens=2)
+    )
+    result = report.reference(20, 1, with_growth=True)
+    assert result["growth"]["arms"] == [GROWN._asdict()]
+    assert "     1     8       8      2.0    100    300" in result["lines"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.models.rotary import rotation_of
 from harness.patch.build import build
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
+from harness.report.render import render_reports
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, patched
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
@@ -25,6 +27,7 @@ from harness.run.sampling import choose
 from harness.run.sampling_settings import Sampling
 from harness.run.table import trials_frame
 from harness.spec import Patch, resolve_window
+from harness.stored import load_run
 from harness.tasks.task import Task
 
 Benchmark = Callable[..., Any]
@@ -112,3 +115,8 @@ def test_verdict_on_200_pairs(benchmark: Benchmark) -> None:
         ]
     )
     assert benchmark(judge, frame, Region(0.7, 0.9)).word == "supported"
+
+
+def test_report_of_a_claim_of_each_kind(benchmark: Benchmark, a_run: Path) -> None:
+    run = load_run(a_run)
+    assert set(benchmark(render_reports, run)) == {"report.md", "report.html"}
