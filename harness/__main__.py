@@ -15,10 +15,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from harness.commands import bench, calibrate, compare, plan, report
+from harness.commands import bench, calibrate, compare, mini, plan, report
 from harness.errors import UsageError
 
-_COMMANDS = (plan, compare, report, bench, calibrate)
+_COMMANDS = (plan, compare, report, bench, calibrate, mini)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from harness.replay.source import ReplayStudy, Source
 from harness.run.ledger import Ledger, archive, check_writable
 from harness.run.sampling_settings import Sampling
 from harness.spent import Spent
-from harness.tasks.load import load_task
+from harness.tasks.load import load_task, own_task
 from harness.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -95,10 +95,13 @@ class Settings:
         return Sampling(tokens, self.temperature)
 
     def task_of(self, model: str) -> Task:
-        """The task that a model runs: its own where it is planted, else the task file."""
+        """The task that a model runs: its own where it is planted, else the task file.
+
+        Without one the task in the model's folder, if there is one, else the default.
+        """
         if model.startswith(PLANTED_PREFIX):
             return planted_task(CATALOG[model.removeprefix(PLANTED_PREFIX)])
-        return load_task(self.task or self.root / DEFAULT_TASK)
+        return load_task(self.task or own_task(model) or self.root / DEFAULT_TASK)
 
     def n_pairs(self, model: str, task: Task) -> int:
         """Pairs to run: as asked, or as many as the profile wants and the task has."""

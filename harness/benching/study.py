@@ -16,7 +16,7 @@ from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
 from harness.spec import Patch
-from harness.tasks.load import load_task
+from harness.tasks.load import load_task, own_task
 
 SIZES = (1, 8, 32, 64, 128, 256, 512)
 STEPS = 16
@@ -41,7 +41,7 @@ def measure(
     if model.planted is not None and task_file is None:
         task = planted_task(model.planted, n_pairs=n_pairs)
     else:
-        task = load_task(task_file or Path("claims/tasks/self_observation.yaml"))
+        task = load_task(task_file or own_task(name) or Path("claims/tasks/self_observation.yaml"))
     pairs = task.first_pairs(n_pairs)
     some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
     some = some[:arms]

@@ -17,6 +17,8 @@ from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
 from harness.tasks.task import Pairing, Prompt, Task
 
 SCHEMA = 1
+OWN_TASK = "task.yaml"
+"""A model's own task, in its folder: what it runs when no other is given."""
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "name": str,
@@ -39,6 +41,12 @@ def load_task(path: str | Path) -> Task:
     """
     path = Path(path)
     return _task_of(read_yaml(path, "task file"), where=f"task file {path}")
+
+
+def own_task(model: str) -> Path | None:
+    """The task file in a model's folder; None where the model is no folder, or brings none."""
+    path = Path(model) / OWN_TASK
+    return path if path.is_file() else None
 
 
 def read_yaml(path: Path, what: str) -> Any:
