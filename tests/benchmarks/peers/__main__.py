@@ -1,7 +1,11 @@
-"""Time every way in turn, compare the tokens of the last round, print, write, and judge.
+"""The reference work by neighbours, timed in turn with the engine: `make bench-peers`.
 
-Exit status 1 says that some way generated other tokens than near ties explain, or that a patch
-changed nothing.
+Runs in an environment of its own, `.venv-peers/`, where the neighbours are installed in the
+versions of `tests/benchmarks/peers-constraints.txt`. Not tests: nothing that pytest collects
+imports a neighbour. `ways`, `agreement` and `report` need none and have tests (`tests/benching`).
+
+The tokens of the last timed round are compared. Exit status 1 says that some way generated others
+than near ties explain, or that a patch changed nothing.
 """
 
 from __future__ import annotations

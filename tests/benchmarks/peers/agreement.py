@@ -81,7 +81,8 @@ class Plain:
         return logits
 
     def _unpatched(self, _rows: Rows, ids: torch.Tensor) -> torch.Tensor:
-        return self._network(input_ids=ids, use_cache=False).logits
+        logits: torch.Tensor = self._network(input_ids=ids, use_cache=False).logits
+        return logits
 
     def _spliced(self, rows: Rows, ids: torch.Tensor) -> torch.Tensor:
         prompt = rows.bases.shape[1]
@@ -90,9 +91,7 @@ class Plain:
         for name in ("keys", "values"):
             here, there = getattr(cache.layers[layer], name), getattr(donor.layers[layer], name)
             here[:, :, rows.slots] = there[:, :, rows.slots]
-        return self._network(
-            input_ids=ids[:, prompt - 1 :], **with_cache(self._network, cache), use_cache=True
-        ).logits
+        return self._on(cache, ids[:, prompt - 1 :])
 
     def _in_prefill(self, rows: Rows, ids: torch.Tensor) -> torch.Tensor:
         attention = self._network.model.layers[int(rows.layer)].self_attn
@@ -116,8 +115,14 @@ class Plain:
 
     def _cache(self, ids: torch.Tensor) -> DynamicCache:
         cache = DynamicCache()
-        self._network(input_ids=ids, **with_cache(self._network, cache), use_cache=True)
+        self._on(cache, ids)
         return cache
+
+    def _on(self, cache: DynamicCache, ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._network(
+            input_ids=ids, **with_cache(self._network, cache), use_cache=True
+        ).logits
+        return logits
 
 
 @contextmanager

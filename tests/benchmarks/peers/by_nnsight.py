@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from nnsight import TransformersModel
+from nnsight import TransformersModel, save
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -51,8 +51,9 @@ class Nnsight:
                 for part in PARTS:
                     output = getattr(attention, part).output
                     output[places, rows.slots] = donors[layer, part][donor]
-            found = tracer.result.save()
-        return found[:, rows.bases.shape[1] :]
+            found = save(tracer.result)
+        tokens: torch.Tensor = found[:, rows.bases.shape[1] :]
+        return tokens
 
     def invokes(self, rows: Rows) -> torch.Tensor:
         """The same with an invoke for each layer, batched by nnsight."""
@@ -66,8 +67,8 @@ class Nnsight:
                         output = getattr(attention, part).output
                         output[:, rows.slots] = donors[layer, part][donor]
             with tracer.invoke():
-                found = tracer.result.save()
-        tokens = found[:, rows.bases.shape[1] :]
+                found = save(tracer.result)
+        tokens: torch.Tensor = found[:, rows.bases.shape[1] :]
         return tokens[torch.cat([places for _, places, _ in groups]).argsort()]
 
     def given_our_caches(self) -> Found:
@@ -77,15 +78,16 @@ class Nnsight:
         def step(ids: torch.Tensor) -> torch.Tensor:
             given: dict[str, Any] = with_cache(self._work.model.network, cache)
             with self._traced.trace(input_ids=ids, **given, use_cache=True, logits_to_keep=1):
-                logits = self._traced.output.logits.save()
-            return logits[:, -1:]
+                logits = save(self._traced.output.logits)
+            last: torch.Tensor = logits[:, -1:]
+            return last
 
         return in_order(greedy(step, ids, self._work.new_tokens).tolist())
 
     def _donors(self, rows: Rows) -> dict[tuple[int, str], torch.Tensor]:
         layers = [layer for layer, _, _ in rows.by_layer()]
         with self._traced.trace(rows.sources, use_cache=False, logits_to_keep=1):
-            kept = {}.save()
+            kept: dict[tuple[int, str], torch.Tensor] = save({})
             for layer in layers:
                 attention = self._traced.model.layers[layer].self_attn
                 for part in PARTS:

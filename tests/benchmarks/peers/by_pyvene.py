@@ -49,7 +49,8 @@ class Pyvene:
             max_new_tokens=self._work.new_tokens,
             do_sample=False,
         )
-        return found[:, rows.bases.shape[1] :]
+        tokens: torch.Tensor = found[:, rows.bases.shape[1] :]
+        return tokens
 
 
 def ways(work: Reference, few: int) -> list[Way]:

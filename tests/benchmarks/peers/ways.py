@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
     def by_layer(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Each layer that is patched, its rows, and the source of each of them."""
-        for layer in self.layer.unique().tolist():
+        for layer in sorted(set(self.layer.tolist())):
             rows = (self.layer == layer).nonzero().flatten()
             yield layer, rows, self.donor[rows]
 
