@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,7 +102,10 @@ def write(
                 **result._asdict(),
                 "engine": result.engine._asdict(),
                 "same_meaning": result.same_meaning and result.same_meaning._asdict(),
-                "parted": [row._asdict() for row in result.parted],
+                "parted": [
+                    {**row._asdict(), "gap": row.gap if isfinite(row.gap) else None}
+                    for row in result.parted
+                ],
                 "failure": result.failure,
             }
             for result in results
@@ -118,24 +122,25 @@ COLOURS: dict[Meaning, str] = {"unpatched": "0.6", "splice": "C0", "in-prefill":
 
 
 def _draw(results: Sequence[Result], trials: int, path: Path) -> None:
-    """Trials a second of each way, the fastest on top: the best round, and the range of all."""
+    """Trials a second of each way, a point a round, the fastest way on top."""
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullLocator
 
     ordered = sorted(results, key=lambda result: -min(result.seconds))
-    speeds = [trials / min(result.seconds) for result in ordered]
-    slowest = [trials / max(result.seconds) for result in ordered]
-    figure = Figure(figsize=(9, 0.6 + 0.32 * len(ordered)))
+    figure = Figure(figsize=(9, 0.9 + 0.28 * len(ordered)))
     axes = figure.subplots()
-    axes.barh(
-        [result.name for result in ordered],
-        speeds,
-        color=[COLOURS[result.meaning] for result in ordered],
-        xerr=[[a - b for a, b in zip(speeds, slowest, strict=True)], [0] * len(ordered)],
-    )
+    for row, result in enumerate(ordered):
+        speeds = [trials / seconds for seconds in result.seconds]
+        axes.plot(speeds, [row] * len(speeds), "o-", markersize=5, color=COLOURS[result.meaning])
+    axes.set_yticks(range(len(ordered)), [result.name for result in ordered])
     axes.set(xscale="log", xlabel="trials per CPU second, one thread")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
     axes.legend(
-        handles=[Patch(color=colour, label=name) for name, colour in COLOURS.items()],
+        handles=[Line2D([], [], marker="o", color=c, label=name) for name, c in COLOURS.items()],
         loc="lower right",
     )
     figure.tight_layout()
