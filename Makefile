@@ -6,7 +6,7 @@
 # make check    lint, types, import rules
 # make bench    speed: the parts, the reference work, how time and memory grow
 # make bench-ratio   the engine against a bare decode loop, held against a stored ratio
-# make bench-peers   the same work by a neighbour
+# make bench-peers   the same work by nnsight, TransformerLens and pyvene
 # make compat   the tests of the engine on the oldest transformers that is supported
 #
 # Everything is installed in .venv/ (override the interpreter with PYTHON=python3.12).
@@ -54,13 +54,15 @@ bench-ratio: .venv/.runtime
 	@echo "== bench-ratio: the engine against a bare decode loop =="
 	OMP_NUM_THREADS=1 $(RUN) harness bench --reference --held-against tests/benchmarks/ratio.json
 
-# The neighbours pin versions of their own, so they get an environment of their own.
+# Nothing here is in .venv/: the neighbours bring a hundred packages, and need an older transformers.
+# PEERS=--small tries it, PEERS='--rounds 5' takes longer.
 bench-peers:
-	@echo "== bench-peers: the reference work by nnsight, in .venv-peers/ =="
+	@echo "== bench-peers: the reference work by nnsight, TransformerLens and pyvene, in .venv-peers/ =="
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable . nnsight
-	OMP_NUM_THREADS=1 .venv-peers/bin/python -m tests.benchmarks.peers
+		--constraint tests/benchmarks/peers-constraints.txt \
+		--editable . nnsight transformer-lens pyvene
+	OMP_NUM_THREADS=1 .venv-peers/bin/python -m tests.benchmarks.peers $(PEERS)
 
 # Exit status 1 says that some cell falls short; docs/calibration.md says which do, and why.
 calibrate: .venv/.runtime

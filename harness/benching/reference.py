@@ -24,7 +24,7 @@ from harness.patch.store import PromptStore
 from harness.run.decode import decode
 from harness.run.roads import Road, road_of
 from harness.run.sampling_settings import Sampling
-from harness.spec import Window
+from harness.spec import Site, Window
 from harness.tasks.scorers import Lexicon
 from harness.tasks.task import Prompt, Task
 
@@ -94,19 +94,27 @@ class Reference:
     def road(self) -> Road:
         return road_of(self.model)
 
-    def engine(self, *, shared: bool = True, rows: int | None = None) -> Tokens:
-        """Patched, by this project's engine. rows: of a batch; None for all at once."""
+    def planned(self, site: Site = "kv") -> tuple[PromptStore, list[RowPlan]]:
+        """Its prompts, prefilled, and its trials as the engine's rows.
+
+        site: "kv", a splice, or "kv_proj", the same positions patched in the prompt pass.
+        """
         store = PromptStore(self.model)
         store.add([*self.bases, *self.sources])
         plans = [
             RowPlan(
                 store.index(base),
                 self.tokens,
-                (Write(store.index(source), "kv", (arm % LAYERS,), self.window),),
+                (Write(store.index(source), site, (arm % LAYERS,), self.window),),
             )
             for base, source in zip(self.bases, self.sources, strict=True)
             for arm in range(ARMS)
         ]
+        return store, plans
+
+    def engine(self, *, shared: bool = True, rows: int | None = None, site: Site = "kv") -> Tokens:
+        """Patched, by this project's engine. rows: of a batch; None for all at once."""
+        store, plans = self.planned(site)
         found: Tokens = []
         for start in range(0, len(plans), rows or len(plans)):
             some = plans[start : start + (rows or len(plans))]

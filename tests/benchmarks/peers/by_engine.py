@@ -1,0 +1,37 @@
+"""By this project: the engine on both roads and in both meanings, and the unpatched bare loop."""
+
+from __future__ import annotations
+
+import torch
+from transformers import DynamicCache
+
+from harness.benching.reference import Reference
+from harness.patch.build import build
+from harness.run.slab_cache import as_cache
+from tests.benchmarks.peers.ways import Way, in_order
+
+BARE, ENGINE, IN_PROMPT = (
+    "bare decode loop",
+    "engine, rows share prompts",
+    "engine, in the prompt pass",
+)
+
+
+def ways(work: Reference, _few: int) -> list[Way]:
+    """The engine's ways do all rows at once."""
+    return [
+        Way(BARE, "transformers", "unpatched", lambda: in_order(work.bare_loop())),
+        Way(ENGINE, "kv-claims", "splice", lambda: in_order(work.engine())),
+        Way(
+            "engine, plain road", "kv-claims", "splice", lambda: in_order(work.engine(shared=False))
+        ),
+        Way(IN_PROMPT, "kv-claims", "in-prefill", lambda: in_order(work.engine(site="kv_proj"))),
+    ]
+
+
+def spliced(work: Reference) -> tuple[torch.Tensor, DynamicCache]:
+    """A neighbour's start: the last prompt token of every row, and our caches, spliced already."""
+    store, plans = work.planned()
+    slab = build(store, plans, None, room=work.new_tokens).slab
+    ids = torch.tensor([[store.tokens[plan.prompt][-1]] for plan in plans])
+    return ids, as_cache(slab)
