@@ -2,8 +2,8 @@
 
 A random Mistral-shaped model (8 layers, width 256, 8 heads, 2 KV heads, MLP 512, vocabulary 1000,
 float32); 32 pairs of prompts of equal length; 8 arms, each the last 16 cached positions of one
-layer's keys and values; 50 greedy tokens: 256 trials. The same work in other ways stands beside the
-engine, so that they can be timed in turn in one process.
+layer's keys and values; 50 greedy tokens: 256 trials. The same work in other ways, and at other
+sites, stands beside it, so that they can be timed in turn in one process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.patch.store import PromptStore
 from harness.run.decode import decode
 from harness.run.roads import Road, road_of
 from harness.run.sampling_settings import Sampling
-from harness.spec import Window
+from harness.spec import CACHE_SITES, Site, Window
 
 LAYERS, ARMS, WIDTH = 8, 8, 16
 Tokens = list[list[int]]
@@ -61,7 +61,6 @@ class Reference:
         prompts = torch.randint(1000, (2 * pairs, tokens), generator=generator).tolist()
         self.bases, self.sources = prompts[:pairs], prompts[pairs:]
         self.tokens, self.new_tokens = tokens, new_tokens
-        self.window = Window(*2 * [range(tokens - 1 - WIDTH, tokens - 1)])
 
     @property
     def trials(self) -> int:
@@ -71,15 +70,24 @@ class Reference:
     def road(self) -> Road:
         return road_of(self.model)
 
-    def engine(self, *, shared: bool = True, rows: int | None = None) -> Tokens:
-        """Patched, by this project's engine. rows: of a batch; None for all at once."""
+    def window(self, site: Site = "kv") -> Window:
+        """The last positions of what a site is patched in: the cache, or the whole prompt."""
+        end = self.tokens - (site in CACHE_SITES)
+        return Window(*2 * [range(end - WIDTH, end)])
+
+    def engine(self, *, shared: bool = True, rows: int | None = None, site: Site = "kv") -> Tokens:
+        """Patched, by this project's engine.
+
+        rows: of a batch; None for all at once. site: what is patched.
+        """
+        window = self.window(site)
         store = PromptStore(self.model)
         store.add([*self.bases, *self.sources])
         plans = [
             RowPlan(
                 store.index(base),
                 self.tokens,
-                (Write(store.index(source), "kv", (arm % LAYERS,), self.window),),
+                (Write(store.index(source), site, (arm % LAYERS,), window),),
             )
             for base, source in zip(self.bases, self.sources, strict=True)
             for arm in range(ARMS)
@@ -87,10 +95,13 @@ class Reference:
         found: Tokens = []
         for start in range(0, len(plans), rows or len(plans)):
             some = plans[start : start + (rows or len(plans))]
-            slab = build(store, some, None, room=self.new_tokens, shared=shared).slab
+            built = build(store, some, None, room=self.new_tokens, shared=shared)
+            live = built.live or None
             uniform = torch.zeros(len(some), self.new_tokens, dtype=torch.float64)
             first = [store.tokens[plan.prompt][-1] for plan in some]
-            decoded = decode(self.model, slab, first, uniform, Sampling(self.new_tokens, 0.0))
+            decoded = decode(
+                self.model, built.slab, first, uniform, Sampling(self.new_tokens, 0.0), live=live
+            )
             found += decoded.tokens
         return found
 
