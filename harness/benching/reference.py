@@ -97,7 +97,7 @@ class Reference:
     def planned(self, site: Site = "kv") -> tuple[PromptStore, list[RowPlan]]:
         """Its prompts, prefilled, and its trials as the engine's rows.
 
-        site: "kv", a splice, or "kv_proj", the same positions patched in the prompt pass.
+        site: "kv", a splice; others patch the same positions in the prompt pass.
         """
         store = PromptStore(self.model)
         store.add([*self.bases, *self.sources])

@@ -2,14 +2,18 @@
 
 Patched rows and their donors, unpatched, go through one forward pass; at a patched layer the
 donor's activations are copied from row to row, so everything downstream is computed from them.
-All T tokens of a prompt take part. The cache keeps the first T-1, as everywhere; what the last
-token got is kept apart and put there again when it is fed.
+Only their tails are run (`harness.patch.tails`): what stands before the first position that a row's
+writes touch, or that is read of a donor, comes from the store. The cache keeps T-1 positions, as
+everywhere; what the last token got is kept apart and put there again when it is fed. The pass ends
+as soon as nothing behind is wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -17,11 +21,12 @@ from transformers import DynamicCache
 
 from harness.models.forward import with_cache
 from harness.models.rotary import Rotation
-from harness.patch.interception import InterceptedLayer, residual_edited
+from harness.patch.interception import AllKeptError, InterceptedLayer, residual_edited
 from harness.patch.overwrite import ROUNDING, Group, group_writes
 from harness.patch.plan import RowPlan, Write
 from harness.patch.slab import Slab
 from harness.patch.store import PREFILL_TOKENS, PromptStore
+from harness.patch.tails import Chunk, Tails, chunks
 from harness.spec import Tensor, Window
 
 
@@ -60,36 +65,40 @@ def compute_prompts(
 ) -> PromptPass:
     """Compute the prompts of the rows that need it, patched, into the slab."""
     result = PromptPass()
-    rows = [row for row, plan in enumerate(plans) if plan.needs_prompt_pass]
-    for chunk in _chunks(rows, plans, store):
+    for chunk in chunks(plans, store.lengths, PREFILL_TOKENS):
         _Pass(slab, store, plans, rotation, chunk, result).run()
     return result
 
 
-def _chunks(
-    rows: Sequence[int], plans: Sequence[RowPlan], store: PromptStore
-) -> Iterator[list[int]]:
-    """Rows cut so that a pass holds few tokens, donors and padding counted."""
-    chunk: list[int] = []
-    prompts: set[int] = set()
-    for row in rows:
-        more = prompts | _donors(plans[row])
-        longest = max(store.lengths[p] for p in {*more, *(plans[r].prompt for r in [*chunk, row])})
-        if chunk and (len(chunk) + 1 + len(more)) * longest > PREFILL_TOKENS:
-            yield chunk
-            chunk, more = [], _donors(plans[row])
-        chunk, prompts = [*chunk, row], more
-    if chunk:
-        yield chunk
+Spot = tuple[int, Tensor]
+"""A layer and one of its tensors."""
 
 
-def _donors(plan: RowPlan) -> set[int]:
-    found = {write.donor for write in plan.writes}
-    return found | {write.instead_of[0] for write in plan.writes if write.instead_of is not None}
+class _Vector(NamedTuple):
+    """A vector to catch: for which row of the batch and write, and where it stands in the pass."""
+
+    row: int
+    write: Write
+    member: int
+    column: int
+
+
+class _Cached(NamedTuple):
+    """Positions that are run and belong to a row's cache, an entry each, `[n]`.
+
+    member, column: where they stand in the pass. row, slot: where in the slab. since: the lowest
+    layer in which they are not the store's.
+    """
+
+    member: torch.Tensor
+    column: torch.Tensor
+    row: torch.Tensor
+    slot: torch.Tensor
+    since: torch.Tensor
 
 
 class _Pass:
-    """One forward pass: the chunk's rows first, then every donor once."""
+    """One forward pass over a chunk: its computed rows first, then every donor once."""
 
     def __init__(
         self,
@@ -97,98 +106,125 @@ class _Pass:
         store: PromptStore,
         plans: Sequence[RowPlan],
         rotation: Rotation | None,
-        chunk: Sequence[int],
+        chunk: Chunk,
         result: PromptPass,
     ) -> None:
         self._slab, self._store, self._result = slab, store, result
-        self._rotation, self._chunk = rotation, list(chunk)
-        self._plans = [plans[row] for row in chunk]
-        donors = sorted(set().union(*(_donors(plan) for plan in self._plans)))
-        self._donor_row = {prompt: len(chunk) + i for i, prompt in enumerate(donors)}
-        self._prompts = [*(plan.prompt for plan in self._plans), *donors]
-        self._device = store.keys[0].device
+        self._rotation, self._chunk = rotation, chunk
+        self._plans = [plans[row] for row in chunk.computed]
+        self._donor_row = {prompt: len(self._plans) + i for i, prompt in enumerate(chunk.donors)}
+        self._runs = [*(plan.computed for plan in self._plans), *chunk.donors.values()]
+        prompts = [*(plan.prompt for plan in self._plans), *chunk.donors]
+        self._tails = Tails(store, prompts, self._runs)
         self._groups = group_writes(
             self._plans,
             lambda write: not write.is_splice,
-            target_column=lambda _row, _write: 0,
+            target_column=lambda row, _write: -self._runs[row].start,
             donor_place=self._donor_place,
-            device=self._device,
+            device=store.keys[0].device,
         )
-        self._by_tensor: dict[tuple[int, Tensor], list[Group]] = {}
+        self._by_spot: dict[Spot, list[Group]] = {}
         for group in self._groups:
-            for layer in group.writes[0].layers:
-                for tensor in group.writes[0].tensors:
-                    self._by_tensor.setdefault((layer, tensor), []).append(group)
+            for spot in _spots(group.writes[0]):
+                self._by_spot.setdefault(spot, []).append(group)
+        self._last, self._held = self._wanted_again(plans)
+        self._cached = self._cached_places()
+        self._end = self._last_wanted()
 
     @torch.no_grad()
     def run(self) -> None:
         model = self._store.model
-        longest = max(self._store.lengths[prompt] for prompt in self._prompts)
-        ids = torch.zeros(len(self._prompts), longest, dtype=torch.long)
-        for row, prompt in enumerate(self._prompts):
-            tokens = self._store.tokens[prompt]
-            ids[row, : len(tokens)] = torch.tensor(tokens)
         cache = DynamicCache()
-        cache.layers = [InterceptedLayer(layer, self._edit) for layer in range(model.n_layers)]
-        cache.layer_class_to_replicate = None
-        residual = [
-            layer
-            for plan in self._plans
-            for write in plan.writes
-            if "residual" in write.tensors
-            for layer in write.layers
-        ]
-        with residual_edited(model, residual, self._edit):
-            model.network(
-                input_ids=ids.to(self._device),
-                **with_cache(model.network, cache),
-                use_cache=True,
-                logits_to_keep=1,
+        cache.layers = [
+            InterceptedLayer(
+                layer,
+                self._edit,
+                cached=self._tails.cached,
+                before=self._tails.before,
+                keep=self._keep,
             )
-        self._keep(cache)
+            for layer in range(model.n_layers)
+        ]
+        cache.layer_class_to_replicate = None
+        residual = [layer for layer, tensor in self._by_spot if tensor == "residual"]
+        with suppress(AllKeptError), residual_edited(model, residual, self._edit):
+            model.network(
+                **self._tails.arguments(), **with_cache(model.network, cache), use_cache=True
+            )
         for group in self._groups:
-            group.rows = [self._chunk[row] for row in group.rows]
+            group.rows = [self._chunk.computed[row] for row in group.rows]
         self._result.groups += self._groups
 
     def _edit(self, layer: int, tensor: Tensor, states: torch.Tensor) -> None:
         rounding = ROUNDING[self._store.model.dtype_name]
-        for group in self._by_tensor.get((layer, tensor), ()):
+        for group in self._by_spot.get((layer, tensor), ()):
             group.apply(states, states, layer, tensor, self._rotation, rounding=rounding)
-        self._catch(layer, tensor, states)
+        for wanted, into in ((self._last, self._result.last), (self._held, self._result.held)):
+            if found := wanted.get((layer, tensor)):
+                rows, writes, members, columns = map(list, zip(*found, strict=True))
+                caught = Caught(rows, writes, states[members, :, columns])
+                into.setdefault((layer, tensor), []).append(caught)
+        if self._end == (layer, tensor) and tensor == "residual":
+            raise AllKeptError
 
-    def _catch(self, layer: int, tensor: Tensor, states: torch.Tensor) -> None:
-        """Keep what is needed again while the rows generate."""
-        last: list[tuple[int, Write, int, int]] = []
-        held: list[tuple[int, Write, int, int]] = []
-        for place, plan in enumerate(self._plans):
-            for write in plan.writes:
-                if layer not in write.layers or tensor not in write.tensors:
-                    continue
-                row = self._chunk[place]
-                if plan.writes_last_token(write):
-                    last.append((row, write, place, plan.tokens - 1))
-                if write.active == "every_step(held)":
-                    end = self._store.lengths[write.donor] - 1
-                    held.append((row, write, self._donor_row[write.donor], end))
-        for found, into in ((last, self._result.last), (held, self._result.held)):
-            if found:
-                rows, writes, places, columns = (
-                    list(column) for column in zip(*found, strict=True)
-                )
-                vectors = states[places, :, columns]
-                into.setdefault((layer, tensor), []).append(Caught(rows, writes, vectors))
+    def _keep(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put the caches of the chunk's rows into the slab, where they are not the store's."""
+        own = self._cached.since <= layer
+        member, column, row, slot, _ = (entries[own] for entries in self._cached)
+        place = self._slab.place_to_write(layer, row)
+        self._slab.keys[layer][place, :, slot] = keys[member, :, column]
+        self._slab.values[layer][place, :, slot] = values[member, :, column]
+        if self._end[0] == layer and self._end[1] != "residual":
+            raise AllKeptError
 
-    def _keep(self, cache: DynamicCache) -> None:
-        """Put the caches of the chunk's rows into the slab, at its right end."""
-        for place, row in enumerate(self._chunk):
-            cached = self._store.lengths[self._plans[place].prompt] - 1
-            end, at = self._slab.slots, torch.tensor(row, device=self._device)
-            for layer, kept in enumerate(cache.layers):
-                own = self._slab.place(layer, at)
-                self._slab.keys[layer][own, :, end - cached : end] = kept.keys[place, :, :cached]
-                self._slab.values[layer][own, :, end - cached : end] = kept.values[
-                    place, :, :cached
-                ]
+    def _wanted_again(
+        self, plans: Sequence[RowPlan]
+    ) -> tuple[dict[Spot, list[_Vector]], dict[Spot, list[_Vector]]]:
+        """What is needed while the rows generate: at the last prompt token, and held vectors."""
+        last: dict[Spot, list[_Vector]] = {}
+        held: dict[Spot, list[_Vector]] = {}
+        for member, row in enumerate([*self._chunk.computed, *self._chunk.held]):
+            for write in plans[row].writes:
+                for spot in _spots(write):
+                    if plans[row].writes_last_token(write):
+                        column = plans[row].tokens - 1 - self._runs[member].start
+                        last.setdefault(spot, []).append(_Vector(row, write, member, column))
+                    if write.active == "every_step(held)":
+                        donor, first = self._donor_place(write.donor)
+                        column = first + self._store.lengths[write.donor] - 1
+                        held.setdefault(spot, []).append(_Vector(row, write, donor, column))
+        return last, held
 
-    def _donor_place(self, prompt: int, _window: Window) -> tuple[int, int]:
-        return self._donor_row[prompt], 0
+    def _cached_places(self) -> _Cached:
+        device, n_layers = self._store.keys[0].device, self._store.model.n_layers
+        since = [plan.computed_from_layer for plan in self._plans]
+        of_member = torch.tensor(
+            [
+                (row, plan.tokens - 1, n_layers if layer is None else layer)
+                for row, plan, layer in zip(self._chunk.computed, self._plans, since, strict=True)
+            ],
+            dtype=torch.long,
+            device=device,
+        ).reshape(-1, 3)
+        rows, ends, layers = of_member.unbind(1)
+        columns = torch.arange(self._tails.width, device=device)
+        positions = self._tails.starts[: len(self._plans), None] + columns
+        member, column = (positions < ends[:, None]).nonzero(as_tuple=True)
+        slot = self._slab.slots - ends[member] + positions[member, column]
+        return _Cached(member, column, rows[member], slot, layers[member])
+
+    def _last_wanted(self) -> Spot:
+        """Where the pass may end: behind it nothing is written, caught or kept."""
+        spots = {*self._by_spot, *self._last, *self._held}
+        n_layers = self._store.model.n_layers
+        if bool((self._cached.since < n_layers).any()):
+            spots.add((n_layers - 1, "v"))
+        return max(spots, key=lambda spot: (spot[0], spot[1] == "residual"))
+
+    def _donor_place(self, prompt: int, _window: Window | None = None) -> tuple[int, int]:
+        row = self._donor_row[prompt]
+        return row, -self._runs[row].start
+
+
+def _spots(write: Write) -> Iterator[Spot]:
+    return product(write.layers, write.tensors)

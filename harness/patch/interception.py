@@ -24,23 +24,49 @@ Edit = Callable[[int, Tensor, torch.Tensor], None]
 A layer's output has one head, as wide as the model."""
 
 
-class InterceptedLayer(DynamicLayer):
-    """A cache layer that lets an edit see keys and values before they are kept and read."""
+KeysValues = tuple[torch.Tensor, torch.Tensor]
 
-    def __init__(self, layer: int, edit: Edit) -> None:
+
+class AllKeptError(Exception):
+    """Everything that a forward pass is run for is kept: nothing behind it is wanted."""
+
+
+class InterceptedLayer(DynamicLayer):
+    """A cache layer behind cached positions that lets an edit see keys and values before they
+    are read. It keeps nothing itself.
+
+    cached: positions before the first that is run, as columns. before: from a layer, their keys
+    and values, `batch head pos d_head`. keep: called with layer, keys and values that were run, as
+    attention reads them.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        edit: Edit,
+        *,
+        cached: int,
+        before: Callable[[int], KeysValues],
+        keep: Callable[[int, torch.Tensor, torch.Tensor], None],
+    ) -> None:
         super().__init__()
-        self._layer, self._edit = layer, edit
+        self._layer, self._edit, self._cached = layer, edit, cached
+        self._before, self._keep = before, keep
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> KeysValues:
         key_states, value_states = key_states.clone(), value_states.clone()
         self._edit(self._layer, "k", key_states)
         self._edit(self._layer, "v", value_states)
-        kept: tuple[torch.Tensor, torch.Tensor] = super().update(
-            key_states, value_states, *args, **kwargs
-        )
-        return kept
+        self._keep(self._layer, key_states, value_states)
+        if not self._cached:
+            return key_states, value_states
+        keys, values = self._before(self._layer)
+        return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+
+    def get_seq_length(self) -> int:
+        return self._cached
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def group_writes(
     kinds: dict[tuple[object, ...], list[tuple[int, Write]]] = {}
     for row, plan in enumerate(plans):
         for write in filter(wanted, plan.writes):
-            kind = (write.site, write.layers, write.heads, write.alpha, plan.needs_prompt_pass)
+            kind = (write.site, write.layers, write.heads, write.alpha, bool(plan.computed))
             extra = (write.noise is None, write.instead_of is None)
             kinds.setdefault((*kind, *extra), []).append((row, write))
 

@@ -43,6 +43,11 @@ class Write(NamedTuple):
         return TENSORS[self.site]
 
     @property
+    def moves_cache_from(self) -> int:
+        """The lowest layer whose keys or values it changes: a layer's output is read above it."""
+        return self.layers[0] + ("residual" in self.tensors)
+
+    @property
     def n_tensors(self) -> int:
         """Tensors that it writes, over its layers."""
         return len(self.layers) * len(self.tensors)
@@ -60,8 +65,31 @@ class RowPlan(NamedTuple):
 
     @property
     def needs_prompt_pass(self) -> bool:
-        """Whether its prompt is computed anew, patched, rather than copied from the store."""
+        """Whether some of its prompt, or of a donor's, is computed anew for it."""
         return any(w.active == "every_step(held)" or not w.is_splice for w in self.writes)
+
+    @property
+    def computed(self) -> range:
+        """Positions of its prompt that are computed anew: from the first that is overwritten.
+
+        Up to T-2, the last that is cached; the last token's own too where it is overwritten, so
+        that what is there can be compared. Empty where the cache alone is written to.
+        """
+        windows = [write.window.base_slots for write in self.writes if not write.is_splice]
+        if not windows:
+            return range(0)
+        last = max(window.stop for window in windows)
+        return range(min(window.start for window in windows), max(self.tokens - 1, last))
+
+    @property
+    def computed_from_layer(self) -> int | None:
+        """The lowest layer in which its cached prompt is computed anew; None where in none.
+
+        Below it, and before the first of `computed`, it is the store's.
+        """
+        if self.computed.start >= min(self.computed.stop, self.tokens - 1):
+            return None
+        return min(write.moves_cache_from for write in self.writes if not write.is_splice)
 
     @property
     def step_donors(self) -> tuple[int, ...]:

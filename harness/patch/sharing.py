@@ -1,9 +1,10 @@
 """Which rows of a batch read the same cached prompt in a layer.
 
-Arms of a base differ from it in the layers that they patch, and in no other: there all of them
-read one copy of the prompt's keys and values. A copy is a *variant*; a row that is written to in
-a layer has one of its own there. Variants stand in the order of how many rows read them, so that
-those that are read by equally many rows form a block, which attention handles at once.
+Arms of a base differ from it in the layers that they splice, or, patched in the prompt pass, from
+the lowest patched layer up, and in no other: there all of them read one copy of the prompt's keys
+and values. A copy is a *variant*; a row that is written to in a layer has one of its own there.
+Variants stand in the order of how many rows read them, so that those that are read by equally many
+rows form a block, which attention handles at once.
 """
 
 from __future__ import annotations
@@ -78,10 +79,11 @@ def layouts_of(
 
 def _is_own(plan: RowPlan, layer: int, lengths: Sequence[int]) -> bool:
     """Whether a row's cached prompt is another than the store's in this layer."""
+    first = plan.computed_from_layer
     return (
-        plan.needs_prompt_pass
+        (first is not None and layer >= first)
         or plan.tokens != lengths[plan.prompt]
-        or any(write.appended or layer in write.layers for write in plan.writes)
+        or any(w.appended or layer in w.layers for w in plan.writes if w.is_splice)
     )
 
 

@@ -51,6 +51,18 @@ class Slab:
         """Where rows of the batch stand in `keys[layer]` and `values[layer]`."""
         return rows if self.shared is None else self.shared.layouts[layer].place[rows]
 
+    def place_to_write(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
+        """The same, of rows that are written to.
+
+        Raises RuntimeError where another row reads the same numbers: it would be changed as well.
+        """
+        place = self.place(layer, rows)
+        if self.shared is not None:
+            readers = torch.bincount(self.shared.layouts[layer].place)
+            if bool((readers[place] > 1).any()):
+                raise RuntimeError(f"layer {layer}: a prompt that several rows read is written to")
+        return place
+
     def values_at(self, layer: int, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Values of rows at columns (from `slots` on: the room), `... head d_head`."""
         if self.shared is None:
@@ -149,6 +161,6 @@ def _make_room_behind(slab: Slab, row: int, plan: RowPlan) -> None:
     if moved:
         for tensors in (slab.keys, slab.values):
             for layer, tensor in enumerate(tensors):
-                own = slab.place(layer, torch.tensor(row, device=tensor.device))
+                own = slab.place_to_write(layer, torch.tensor(row, device=tensor.device))
                 filled = tensor[own, :, : slab.slots]
                 tensor[own, :, : slab.slots] = torch.roll(filled, -moved, dims=1)

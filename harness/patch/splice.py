@@ -38,7 +38,7 @@ def splice(
     )
     for group in groups:
         # A row whose prompt was computed anew is the store's but for its last bits.
-        computed = plans[group.rows[0]].needs_prompt_pass
+        computed = plans[group.rows[0]].computed
         rounding = ROUNDING[store.model.dtype_name] if computed else 0.0
         _write(slab, store, group, rotation, rounding)
     return groups
@@ -52,5 +52,5 @@ def _write(
         for tensor in group.writes[0].tensors:
             target = (slab.keys if tensor == "k" else slab.values)[layer]
             donors = (store.keys if tensor == "k" else store.values)[layer]
-            place = group.target._replace(row=slab.place(layer, group.target.row))
+            place = group.target._replace(row=slab.place_to_write(layer, group.target.row))
             group.apply(target, donors, layer, tensor, rotation, place=place, rounding=rounding)

@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from harness.errors import UsageError
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
+from harness.patch.interception import AllKeptError
 
 PREFILL_TOKENS = 4_096
 """Tokens of one pass, padding counted: with more, activations leave the caches of a CPU."""
@@ -161,7 +162,7 @@ class PromptStore:
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt) - 1] = torch.tensor(prompt[:-1])
         cache = _cache_that_ends_a_pass(model.n_layers)
-        with suppress(_AllKeptError):
+        with suppress(AllKeptError):
             model.network(
                 input_ids=ids.to(model.device),
                 **with_cache(model.network, cache),
@@ -184,16 +185,12 @@ class PromptStore:
         return found
 
 
-class _AllKeptError(Exception):
-    """The last layer's keys and values are kept: nothing behind them is wanted."""
-
-
 class _LastLayer(DynamicLayer):
     """A cache layer that ends the forward pass: its attention and what follows leave no cache."""
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         super().update(*args, **kwargs)
-        raise _AllKeptError
+        raise AllKeptError
 
 
 def _cache_that_ends_a_pass(n_layers: int) -> DynamicCache:

@@ -13,6 +13,7 @@ from harness.benching.growth import Grown, study
 from harness.benching.limit import Machine, limit_of
 from harness.benching.reference import Reference
 from harness.benching.timing import Timed, in_turn
+from harness.spec import Site
 
 GROWN = Grown(pairs=1, arms=8, trials=8, seconds=2.0, start=100.0, peak=300.0)
 
@@ -27,6 +28,14 @@ def test_all_roads_and_batches_give_the_same_tokens(small: Reference) -> None:
     assert len(found) == small.trials == 16
     assert found == small.engine(shared=False) == small.engine(rows=5)
     assert small.road.kind == "shared"
+
+
+@pytest.mark.parametrize("site", ["v_proj", "residual"])
+def test_other_sites_are_other_work_by_both_roads(small: Reference, site: Site) -> None:
+    found = small.engine(site=site)
+    assert len(found) == small.trials
+    assert found == small.engine(site=site, shared=False)
+    assert found != small.engine()
 
 
 def test_the_bare_loop_is_the_unpatched_arm(small: Reference) -> None:
