@@ -51,17 +51,22 @@ def first_batch(works: Sequence[Work], size: int) -> tuple[list[Work], list[Work
     return ordered[:taken], ordered[taken:]
 
 
-def automatic_batch_size(store: PromptStore, slots: int, model: LoadedModel) -> int:
+def automatic_batch_size(
+    store: PromptStore, slots: int, model: LoadedModel, *, held: int = 0
+) -> int:
     """Rows whose caches fit a share of the memory, at most 512.
 
     slots: positions of a row's cache, generated ones included.
+    held: bytes that are taken for caches already, and used again.
     """
     item = store.keys[0].element_size()
     cache = sum(2 * layer.shape[1] * slots * layer.shape[3] * item for layer in store.keys)
     logits = 4 * 8 * int(model.config.vocab_size)
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
-        budget = int(free * _GPU_SHARE)
+        # torch keeps what was freed: to the driver it is taken.
+        kept = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+        budget = int((free + kept + held) * _GPU_SHARE)
     else:
         budget = _CPU_BYTES
     return max(1, min(MOST_ROWS, budget // (_COPIES * cache + logits)))
