@@ -30,10 +30,14 @@ class Memory:
     def bytes(self) -> int:
         return sum(piece.nbytes for piece in self._pieces)
 
-    def take(self, like: Sequence[torch.Tensor], rows: int, width: int) -> list[torch.Tensor]:
+    def take(
+        self, like: Sequence[torch.Tensor], rows: int, width: int, *, most: int = 0
+    ) -> list[torch.Tensor]:
         """Zeros for every tensor of `like`, `row head pos d_head`, pos = width.
 
-        like: `* head * d_head` each. What was taken before is overwritten.
+        like: `* head * d_head` each. most: the largest width that will be asked for, as far as is
+        known; memory that need not grow keeps what is recorded. What was taken before is
+        overwritten.
         """
         shapes = [(rows, tensor.shape[1], width, tensor.shape[3]) for tensor in like]
         sizes = [torch.Size(shape).numel() for shape in shapes]
@@ -44,7 +48,8 @@ class Memory:
         if not fits:
             self.release()  # first: both would not fit at once
             self._pieces = [
-                tensor.new_empty(size) for tensor, size in zip(like, sizes, strict=True)
+                tensor.new_empty(size // width * max(width, most))
+                for tensor, size in zip(like, sizes, strict=True)
             ]
         return [
             # Zeros, not what the batch before left: hidden positions weigh 0, but 0 x NaN is NaN.

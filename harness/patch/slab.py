@@ -155,7 +155,10 @@ def _static(
     """A plain slab in memory used before; rows and positions are rounded up, to few shapes."""
     n_layers, n_rows, slots = len(store.keys), len(plans), round_up(slots)
     rows = -(-n_rows // ROWS) * ROWS
-    taken = memory.take([*store.keys, *store.values], rows, round_up(slots + room))
+    # Batches come in the order of their prompts' lengths.
+    most = round_up(round_up(store.slots) + room)
+    width = round_up(slots + room)
+    taken = memory.take([*store.keys, *store.values], rows, width, most=most)
     frame = Frame(memory, taken[:n_layers], taken[n_layers:])
     prompts = torch.tensor([plan.prompt for plan in plans], device=lengths.device)
     for out, layer in zip(taken, [*store.keys, *store.values], strict=True):

@@ -9,6 +9,7 @@ positions, so that the free room is not read from the start.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.models.load import LoadedModel
 from harness.patch.memory import Frame
 from harness.patch.slab import Slab
 from harness.run.captured import Captured, Recorder
+from harness.run.fused_norms import Norm, fused, fusible
 from harness.run.shared_attention import attending
 from harness.run.static_attention import NAME, static_attention
 
@@ -38,6 +40,7 @@ class Recordings:
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self._recorder = Recorder(model.device)
+        self._norms = fusible(model.network)
         self._steps: OrderedDict[tuple[int, int, int], StaticStep] = OrderedDict()
 
     def step(self, frame: Frame, slots: int) -> StaticStep:
@@ -45,7 +48,7 @@ class Recordings:
         rows, _, width, _ = frame.keys[0].shape
         shape = (rows, slots, width)
         if shape not in self._steps:
-            self._steps[shape] = StaticStep(self.model, frame, slots, self._recorder)
+            self._steps[shape] = StaticStep(self.model, frame, slots, self._recorder, self._norms)
             if len(self._steps) > KEPT:
                 self._steps.popitem(last=False)
         self._steps.move_to_end(shape)
@@ -84,8 +87,15 @@ class _State:
 class StaticStep:
     """Feeds a token a row to all rows of a frame. slots: positions of it before its room."""
 
-    def __init__(self, model: LoadedModel, frame: Frame, slots: int, recorder: Recorder) -> None:
-        self._model, self._slots, self._recorder = model, slots, recorder
+    def __init__(
+        self,
+        model: LoadedModel,
+        frame: Frame,
+        slots: int,
+        recorder: Recorder,
+        norms: Sequence[Norm],
+    ) -> None:
+        self._model, self._slots, self._recorder, self._norms = model, slots, recorder, norms
         # Not the frame: its memory holds what is recorded, and a circle would outlive its use.
         self._keys, self._values = frame.keys, frame.values
         like = frame.keys[0]
@@ -131,7 +141,7 @@ class StaticStep:
         return self._state.logits[:rows]
 
     def _record(self, reach: int) -> Captured:
-        model, state = self._model, self._state
+        model, state, norms = self._model, self._state, self._norms
         cache = DynamicCache()
         cache.layers = [
             _StaticLayer(keys, values, state.column, reach, self._slots)
@@ -146,7 +156,7 @@ class StaticStep:
         }
 
         def step() -> None:
-            with attending(model, NAME, static_attention):
+            with attending(model, NAME, static_attention), fused(norms):
                 state.mask.index_fill_(3, state.column, 0.0)
                 logits = model.network(**given, use_cache=True, logits_to_keep=1).logits[:, -1]
             if state.logits is None:  # while warming up, so not out of a recording's pool

@@ -25,6 +25,16 @@ def test_it_lies_where_it_lay_and_is_zero() -> None:
     assert memory.bytes == 4 * 32 * 16 * (2 * 4 + 3 * 8)
 
 
+def test_what_is_known_to_come_is_taken_at_once() -> None:
+    memory = Memory()
+    memory.take(LIKE, 32, 16, most=48)
+    memory.held = held = object()
+    memory.take(LIKE, 32, 48, most=48)
+    assert memory.held is held
+    memory.take(LIKE, 32, 64, most=48)
+    assert memory.held is None
+
+
 def test_what_knows_addresses_is_dropped_before_they_change() -> None:
     for others in (
         LIKE[:1],
