@@ -1,5 +1,6 @@
 """How fast this machine runs a model, the best batch size, and what a study will cost; or, with
---reference, how many times as fast the engine is as a bare decode loop."""
+--reference, how many times as fast the engine is as a bare decode loop; or, with --gpu, how near a
+step of decoding on a GPU comes to the bytes that it reads."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dtype", metavar="NAME")
     add("--pairs", type=int, default=16, metavar="N", help="that are run (%(default)s)")
     add("--reference", action="store_true", help="time the reference work instead of a model")
-    add("--rounds", type=int, default=3, metavar="N", help="of the reference (%(default)s)")
+    add("--gpu", action="store_true", help="time a step of a random 7B model in bfloat16")
+    add("--small", action="store_true", help="with --gpu: a tiny model instead, on any device")
+    add("--rounds", type=int, default=3, metavar="N", help="of --reference, --gpu (%(default)s)")
     add("--prompt-tokens", type=int, default=64, metavar="N", help="of the reference")
     add("--growth", action="store_true", help="with --reference: time and memory as work grows")
     add("--held-against", type=Path, metavar="FILE", help="a stored ratio; exit status 1 below it")
@@ -33,16 +36,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what was measured; 1 where the reference falls below a stored ratio."""
-    if given.reference == (given.model is not None):
-        raise UsageError("bench: expected either --model NAME or --reference")
+    if given.reference + given.gpu + (given.model is not None) != 1:
+        raise UsageError("bench: expected one of --model NAME, --reference and --gpu")
+    if given.small and not given.gpu:
+        raise UsageError("bench: --small, expected --gpu beside it")
+    if given.held_against is not None and not given.reference:
+        raise UsageError("bench: --held-against, expected --reference beside it")
     for name in ("pairs", "rounds"):
         if getattr(given, name) < 1:
             raise UsageError(f"bench: --{name} {getattr(given, name)}: expected at least 1")
-    from harness.benching import report, study
+    from harness.benching import gpu, report, study
 
     result: dict[str, Any]
     if given.reference:
         result = report.reference(given.prompt_tokens, given.rounds, with_growth=given.growth)
+    elif given.gpu:
+        result = gpu.measure(given.device, small=given.small, rounds=given.rounds)
     else:
         result = study.measure(
             given.model,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from harness.models.rotary import Rotation
 from harness.patch.activations import compute_prompts
 from harness.patch.live import Live
+from harness.patch.memory import Memory
 from harness.patch.plan import Footprint, RowPlan
 from harness.patch.slab import Slab, copy_prompts
 from harness.patch.splice import splice
@@ -30,14 +31,16 @@ def build(
     room: int,
     donor_rows: Mapping[tuple[int, int], int] | None = None,
     shared: bool = False,
+    memory: Memory | None = None,
 ) -> Built:
     """Carry out everything that the rows' plans say before they generate.
 
     rotation: turns moved keys; None for a model that has none, where no key may move.
     room: positions kept free behind the prompt, for decoding.
     donor_rows: see `live.Live`; needed where a plan reads its donor at every step.
+    shared, memory: the form of the slab, see `slab.copy_prompts`.
     """
-    slab = copy_prompts(store, plans, room=room, shared=shared)
+    slab = copy_prompts(store, plans, room=room, shared=shared, memory=memory)
     computed = compute_prompts(slab, store, plans, rotation)
     groups = [*computed.groups, *splice(slab, store, plans, rotation)]
     footprints = [Footprint() for _ in plans]

@@ -92,6 +92,11 @@ class Live:
         return bool(self._items)
 
     @property
+    def ends_with_first_step(self) -> bool:
+        """Whether nothing is written after the last prompt token was fed."""
+        return all(item.when == "first" for items in self._items.values() for item in items)
+
+    @property
     def residual_layers(self) -> list[int]:
         """Layers whose output is written."""
         return [layer for layer, tensor in self._items if tensor == "residual"]

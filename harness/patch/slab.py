@@ -1,9 +1,9 @@
 """The caches of a batch: copied out of the store into memory of their own, with room to grow.
 
-Two forms. *Plain*: every row has its prompt and its room in one piece, as any attention expects.
+Three forms. *Plain*: every row has its prompt and its room in one piece, as any attention expects.
 *Shared*: rows that read the same numbers in a layer share one copy of the prompt there
 (`harness.patch.sharing`), and the room stands apart; memory for prompts then does not grow with
-the arms.
+the arms. *Static*: as plain, in memory that all batches use in turn (`harness.patch.memory`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.patch.memory import ROWS, Frame, Memory
 from harness.patch.plan import RowPlan
 from harness.patch.sharing import Layout, layouts_of, narrowed, round_up
 from harness.patch.store import PromptStore
@@ -38,7 +39,8 @@ class Slab:
     keys, values: a list by layer of `batch head pos d_head`, pos = slots + room; in a shared slab
         `variant head pos d_head`, pos = slots.
     lengths: prompt length T of each row; its cache fills the T-1 positions before `slots`.
-    shared: None in a plain slab.
+    shared: None but in a shared slab. frame: None but in a static one, whose keys and values are
+        the first rows of it.
     """
 
     keys: list[torch.Tensor]
@@ -46,6 +48,7 @@ class Slab:
     slots: int
     lengths: torch.Tensor
     shared: Shared | None = None
+    frame: Frame | None = None
 
     def place(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
         """Where rows of the batch stand in `keys[layer]` and `values[layer]`."""
@@ -102,17 +105,25 @@ class Slab:
 
 
 def copy_prompts(
-    store: PromptStore, plans: Sequence[RowPlan], *, room: int, shared: bool = False
+    store: PromptStore,
+    plans: Sequence[RowPlan],
+    *,
+    room: int,
+    shared: bool = False,
+    memory: Memory | None = None,
 ) -> Slab:
     """Every row's prompt cache as the store has it; behind it, space for what is appended.
 
     room: positions kept free for decoding. shared: whether rows share prompts.
+    memory: where a static slab is to lie; None for the other forms.
     """
     slots = max(max(plan.tokens, store.lengths[plan.prompt]) for plan in plans) - 1
     device = store.keys[0].device
     lengths = torch.tensor([plan.tokens for plan in plans], device=device)
     if shared:
         slab = _shared(store, plans, slots, lengths, room)
+    elif memory is not None:
+        slab = _static(store, plans, slots, lengths, room, memory)
     else:
         prompts = torch.tensor([plan.prompt for plan in plans], device=device)
         keys, values = (
@@ -145,14 +156,42 @@ def _shared(
     return Slab(keys, values, slots, lengths, Shared(layouts, new_keys, new_values))
 
 
+def _static(
+    store: PromptStore,
+    plans: Sequence[RowPlan],
+    slots: int,
+    lengths: torch.Tensor,
+    room: int,
+    memory: Memory,
+) -> Slab:
+    """A plain slab in memory used before; rows and positions are rounded up, to few shapes."""
+    n_layers, n_rows, slots = len(store.keys), len(plans), round_up(slots)
+    rows = -(-n_rows // ROWS) * ROWS
+    # Batches come in the order of their prompts' lengths.
+    most = round_up(round_up(store.slots) + room)
+    width = round_up(slots + room)
+    taken = memory.take([*store.keys, *store.values], rows, width, most=most)
+    frame = Frame(memory, taken[:n_layers], taken[n_layers:])
+    prompts = torch.tensor([plan.prompt for plan in plans], device=lengths.device)
+    for out, layer in zip(taken, [*store.keys, *store.values], strict=True):
+        _fill(out[:n_rows], layer, prompts, slots)
+    keys, values = ([whole[:n_rows] for whole in of] for of in (frame.keys, frame.values))
+    return Slab(keys, values, slots, lengths, frame=frame)
+
+
 def _copy(layer: torch.Tensor, prompts: torch.Tensor, slots: int, room: int) -> torch.Tensor:
     """Rows of one layer, `batch head pos d_head`, in fresh memory."""
-    kept = min(slots, layer.shape[2])
-    if room == 0 and kept == slots:
-        return layer[prompts, :, layer.shape[2] - kept :]
+    if room == 0 and slots <= layer.shape[2]:
+        return layer[prompts, :, layer.shape[2] - slots :]
     out = layer.new_zeros(len(prompts), layer.shape[1], slots + room, layer.shape[3])
-    out[:, :, slots - kept : slots] = layer[prompts, :, layer.shape[2] - kept :]
+    _fill(out, layer, prompts, slots)
     return out
+
+
+def _fill(out: torch.Tensor, layer: torch.Tensor, prompts: torch.Tensor, slots: int) -> None:
+    """Put the store's prompts into zeros, so that they end at `slots`."""
+    kept = min(slots, layer.shape[2])
+    out[:, :, slots - kept : slots] = layer[prompts, :, layer.shape[2] - kept :]
 
 
 def _make_room_behind(slab: Slab, row: int, plan: RowPlan) -> None:

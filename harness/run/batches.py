@@ -51,16 +51,19 @@ def first_batch(works: Sequence[Work], size: int) -> tuple[list[Work], list[Work
     return ordered[:taken], ordered[taken:]
 
 
-def automatic_batch_size(slots: int, model: LoadedModel) -> int:
+def automatic_batch_size(slots: int, model: LoadedModel, *, held: int = 0) -> int:
     """Rows whose caches fit a share of the memory, at most 512.
 
     slots: positions of a row's cache, generated ones included.
+    held: bytes that are taken for caches already, and used again.
     """
     cache = slots * bytes_a_position(model)
     logits = 4 * 8 * int(model.config.vocab_size)
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
-        budget = int(free * _GPU_SHARE)
+        # torch keeps what was freed: to the driver it is taken.
+        kept = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+        budget = int((free + kept + held) * _GPU_SHARE)
     else:
         budget = _CPU_BYTES
     return max(1, min(MOST_ROWS, budget // (_COPIES * cache + logits)))

@@ -113,7 +113,7 @@ def decode(
                 largest = torch.maximum(largest, apart.where(both, 0.0))
                 scale = torch.maximum(scale, logits[right].abs().amax(-1).to(torch.float64))
             if len(keep):
-                seen.append(logits[kept].to("cpu"))
+                seen.append(logits[kept])
             token, margin = choose(logits, uniform[:, step], sampling.temperature)
             if len(compare):
                 parts = both & (token[left] != token[right])
@@ -123,11 +123,12 @@ def decode(
             margins = torch.where(going, torch.minimum(margins, margin), margins)
             if len(stop_ids):
                 ends = going & torch.isin(token, stop_ids)
-                lengths[ends] = step + 1
+                lengths = lengths.masked_fill(ends, step + 1)
                 going = going & ~ends
-                if not going.any():
-                    break
-                fed.narrow(going, step + 1)
+                if fed.looks(step):
+                    if not going.any():
+                        break
+                    fed.narrow(going, step + 1)
     if not finite:
         raise UsageError(
             f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "
@@ -146,6 +147,7 @@ def decode(
             )
         ],
         logits={
-            row: torch.stack([s[i] for s in seen])[: counts[row]] for i, row in enumerate(keep)
+            row: torch.stack([s[i] for s in seen])[: counts[row]].to("cpu")
+            for i, row in enumerate(keep)
         },
     )

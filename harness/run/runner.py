@@ -22,6 +22,7 @@ import transformers
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
 from harness.patch.build import build
+from harness.patch.memory import Memory
 from harness.patch.plan import Footprint, RowPlan
 from harness.patch.store import PromptStore
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
@@ -70,6 +71,7 @@ class Runner:
     batch_size: rows decoded together, or None to choose by memory.
     ran, read: trials that were run so far, and that the ledger had.
     batches: how many were decoded by which road, see `harness.run.roads`.
+    memory: that of the static road, which its batches use in turn.
     """
 
     model: LoadedModel
@@ -84,6 +86,7 @@ class Runner:
         self.ran = self.read = 0
         self.store = PromptStore(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
+        self.memory = Memory()
         self.study = hash_of(self._identity())
         self.batches: Counter[str] = Counter()
 
@@ -161,6 +164,7 @@ class Runner:
 
     def _identity(self) -> dict[str, Any]:
         """Everything but pair, arm and seed that decides a trial's tokens."""
+        half = self.model.dtype in BATCH_DEPENDENT
         return {
             "engine": ENGINE,
             "weights": self.model.weights_sha,
@@ -173,8 +177,9 @@ class Runner:
             "transformers": transformers.__version__,
             "max_new_tokens": self.sampling.max_new_tokens,
             "temperature": self.sampling.temperature,
-            # Half precision depends on the batch: there the plan is part of the identity.
-            "batch": self.batch_size if self.model.dtype in BATCH_DEPENDENT else None,
+            # Half precision depends on the batch and on how it is decoded: there both are part of
+            # the identity.
+            "batch": {"size": self.batch_size, "road": self.road.kind} if half else None,
         }
 
     def key(self, pair: Pair, arm: Arm, seed: int) -> str:
@@ -224,7 +229,8 @@ class Runner:
         return self.batch_size or self._most_rows(max(self.store.lengths))
 
     def _most_rows(self, tokens: int) -> int:
-        return automatic_batch_size(tokens + self.sampling.max_new_tokens, self.model)
+        slots = tokens + self.sampling.max_new_tokens
+        return automatic_batch_size(slots, self.model, held=self.memory.bytes)
 
     def _run_missing(
         self,
@@ -252,6 +258,7 @@ class Runner:
                 if size.rows == 1 or not is_out_of_memory(error):
                     raise
                 size.halve()
+                self.memory.release()
                 torch.cuda.empty_cache()
                 works = [*batch, *works]
                 continue
@@ -263,17 +270,18 @@ class Runner:
     def _run_batch(self, batch: list[Work], size: BatchSize) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""
         rows, compare, donor_rows = self._with_companions(batch)
-        longest = max(row.plan.tokens for row in rows) + self.sampling.max_new_tokens
-        shared = self.road.is_shared(longest)
+        plans = [row.plan for row in rows]
+        kind = self.road.of(plans, self.sampling.max_new_tokens)
         started = time.perf_counter()
-        self.batches["shared" if shared else "plain"] += 1
+        self.batches[kind] += 1
         built = build(
             self.store,
-            [row.plan for row in rows],
+            plans,
             self.rows.rotation,
             room=self.sampling.max_new_tokens,
             donor_rows=donor_rows,
-            shared=shared,
+            shared=kind == "shared",
+            memory=self.memory if kind == "static" else None,
         )
         uniform = torch.stack(
             [uniforms(row.pair.id, row.seed, self.sampling.max_new_tokens) for row in rows]

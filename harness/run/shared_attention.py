@@ -11,7 +11,7 @@ else (no soft caps, no sinks, no windows); `harness.run.roads` says when it is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -41,6 +41,11 @@ class _Part(NamedTuple):
     weight: torch.Tensor
 
 
+def beyond_products(more: Mapping[str, Any]) -> list[str]:
+    """What a model asks of its attention besides scaled dot products."""
+    return [name for name in _ELSE if more.get(name) is not None]
+
+
 def shared_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -57,7 +62,7 @@ def shared_attention(
     Returns `row 1 head d_head`.
     """
     slab: Slab | None = more.get(_SLAB)
-    unknown = [name for name in _ELSE if more.get(name) is not None]
+    unknown = beyond_products(more)
     if slab is None or slab.shared is None or query.shape[2] != 1 or unknown or module.training:
         raise NotPlainAttentionError(
             f"{type(module).__name__}: {unknown or 'not one query a row of a shared slab'}"
@@ -163,13 +168,16 @@ def as_room(slab: Slab, live: Live | None = None, start: int = 0) -> DynamicCach
 
 
 @contextmanager
-def attending(model: LoadedModel) -> Iterator[None]:
-    """While this is open, the model attends by `shared_attention`."""
+def attending(
+    model: LoadedModel, name: str = NAME, attention: Callable[..., Any] = shared_attention
+) -> Iterator[None]:
+    """While this is open, the model attends by another function, which is known by a name."""
     config = model.network.config
     before = config._attn_implementation
-    # No mask is registered by this name, so transformers builds none.
-    AttentionInterface.register(NAME, shared_attention)
-    config._attn_implementation = NAME
+    # No mask is registered by this name, so transformers builds none; one of four axes that it is
+    # given goes through as it is.
+    AttentionInterface.register(name, attention)
+    config._attn_implementation = name
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""One step of decoding: a token a row in, logits out; plainly, or with shared prompts.
+"""One step of decoding: a token a row in, logits out; plainly, with shared prompts, or recorded.
 
 The slab says which: see `harness.patch.slab`. What is written while rows generate is written on
 either road by the same edits, at the cache and on the layers' outputs. Rows that have ended leave
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,15 +21,24 @@ from harness.patch.live import Live
 from harness.patch.slab import Slab
 from harness.run.shared_attention import arguments, as_room, attending
 from harness.run.slab_cache import as_cache, padding_mask
+from harness.run.static_step import step_of
 
 NARROW = 0.5
 """The batch is narrowed to the rows that go on once they are no more than this share of it: the
 copy of their caches costs about a step."""
+LOOK = 8
+"""On the static road it is looked up so rarely whether rows go on: each time the host waits for the
+device, which has nothing to do until the host has caught up."""
 
 
 @contextmanager
-def stepping(model: LoadedModel, slab: Slab, steps: int, live: Live | None) -> Iterator[Steps]:
+def stepping(
+    model: LoadedModel, slab: Slab, steps: int, live: Live | None
+) -> Iterator[Steps | StaticSteps]:
     """What feeds a slab's rows, while this is open. steps: how many there will be at most."""
+    if slab.frame is not None:
+        yield StaticSteps(model, slab, live)
+        return
     layers, edit = (live.residual_layers, live.edit) if live else ([], None)
     attention = nullcontext() if slab.shared is None else attending(model)
     with residual_edited(model, layers, edit), attention:
@@ -53,6 +63,10 @@ class Steps:
         cache = (as_cache if is_plain else as_room)(slab, self._live, start)
         self._cache: dict[str, Any] = with_cache(self._network, cache)
         self._mask = padding_mask(slab, self._steps) if is_plain else None
+
+    def looks(self, number: int) -> bool:  # noqa: ARG002
+        """Whether it is looked up after a step which rows go on."""
+        return True
 
     def feed(self, token: torch.Tensor, number: int) -> torch.Tensor:
         """Logits `row vocab` from the token of each row, `[row]`, and the number of the step.
@@ -94,3 +108,34 @@ class Steps:
         for wider, rows in reversed(self._wider):
             wider.take_back(self._slab, rows)
             self._slab = wider
+
+
+class StaticSteps:
+    """Feeds rows of a static slab. Made by `stepping`.
+
+    What a patch writes with the last prompt token is Python, so that first step is taken plainly,
+    on the same memory. What goes on while rows generate cannot be recorded at all.
+    """
+
+    def __init__(self, model: LoadedModel, slab: Slab, live: Live | None) -> None:
+        if live is not None and not live.ends_with_first_step:
+            raise ValueError("rows that are written to while they generate: expected a plain slab")
+        self._model, self._slab, self._live = model, slab, live
+        self._step = step_of(model, slab)
+
+    def looks(self, number: int) -> bool:
+        """Whether it is looked up after a step which rows go on."""
+        return (number + 1) % LOOK == 0
+
+    def feed(self, token: torch.Tensor, number: int) -> torch.Tensor:
+        """As `Steps.feed`; the logits stand in memory that the next step overwrites."""
+        if number == 0 and self._live is not None:
+            plainly = replace(self._slab, frame=None)
+            with stepping(self._model, plainly, 1, self._live) as first:
+                return first.feed(token, 0)
+        if number == (self._live is not None):
+            self._step.start(self._slab.lengths, number)
+        return self._step.feed(token, number)
+
+    def narrow(self, going: torch.Tensor, number: int) -> None:
+        """Rows that have ended stay: fewer rows would be another shape, recorded anew."""

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from harness.models.load import LoadedModel
+from harness.patch.plan import RowPlan
 from harness.patch.slab import Slab
 from harness.run import roads, shared_attention, steps
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
@@ -104,8 +105,8 @@ def test_a_window_that_no_row_reaches_is_no_reason() -> None:
     model.config.sliding_window = 64
     found = road_of(model)
     assert found == Road("shared", within=64)
-    assert found.is_shared(64)
-    assert not found.is_shared(65)
+    assert found.of([RowPlan(0, 40)], 24) == "shared"
+    assert found.of([RowPlan(0, 40), RowPlan(0, 41)], 24) == "plain"
 
 
 def test_half_precision_is_decoded_plainly() -> None:
@@ -149,7 +150,7 @@ def test_the_models_own_attention_is_put_back() -> None:
     before = model.network.config._attn_implementation
     road_of(model)
     assert model.network.config._attn_implementation == before
-    assert roads.AGREE.keys() == {torch.float64, torch.float32}
+    assert roads.AGREE["shared"].keys() == {torch.float64, torch.float32}
 
 
 def test_prompts_of_a_shared_batch_do_not_grow_with_the_arms() -> None:
