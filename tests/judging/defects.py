@@ -248,12 +248,16 @@ def donor_is_another_row(patch: pytest.MonkeyPatch) -> None:
 
 def held_position_moves(patch: pytest.MonkeyPatch) -> None:
     """What is held is the donor's last position but one."""
-    real = activations._Pass._catch
+    real = activations._Pass._wanted_again
 
-    def earlier(self: Any, layer: int, tensor: Any, states: torch.Tensor) -> None:
-        real(self, layer, tensor, states.roll(1, dims=2))
+    def earlier(self: Any, plans: Any) -> Any:
+        last, held = real(self, plans)
+        return last, {
+            spot: [vector._replace(column=vector.column - 1) for vector in some]
+            for spot, some in held.items()
+        }
 
-    patch.setattr(activations._Pass, "_catch", earlier)
+    patch.setattr(activations._Pass, "_wanted_again", earlier)
 
 
 def every_head_written(patch: pytest.MonkeyPatch) -> None:
