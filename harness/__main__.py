@@ -5,6 +5,7 @@
     python -m harness report RUN                    the reports of a stored run, again
     python -m harness bench --model M               trials per second here, and what a study costs
     python -m harness bench --gpu                   a decode step of a 7B model against its floor
+    python -m harness mini DIR                      the small trained model, trained anew
     python -m harness calibrate                     how often the suite itself is wrong
 
 Exit status: 0; 1 where a calibration falls short, or runs differ; 2 for bad usage, in one line.

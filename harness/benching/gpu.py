@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig
+from transformers import AutoModelForCausalLM
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
+from harness.models.made import plain_mistral
 from harness.patch.build import build
 from harness.patch.memory import Memory
 from harness.patch.plan import RowPlan
-from harness.patch.store import PromptStore
+from harness.patch.store import PromptStore, bytes_a_position
 from harness.run.batch_size import is_out_of_memory
 from harness.run.decode import decode
 from harness.run.roads import Kind, Road, road_of
@@ -151,14 +152,10 @@ def measure(device: str | None, *, small: bool, rounds: int) -> dict[str, Any]:
 
 def model_of(work: Work, device: torch.device) -> LoadedModel:
     """The model, its weights made where and as they are used: in float32 they would take 29 GB."""
-    config = MistralConfig(
+    config = plain_mistral(
         **work.config,
         max_position_embeddings=32_768,
-        sliding_window=None,
         tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
     )
     torch.manual_seed(0)
     with device:
@@ -199,10 +196,9 @@ def bounds(
     weights = sum(p.numel() for p in model.network.parameters()) - embedding.numel()
     filled = prompt - 1 + (steps + 1) / 2
     head, layers = config.hidden_size // config.num_attention_heads, config.num_hidden_layers
-    cache = rows * filled * 2 * config.num_key_value_heads * head * layers
     attention = rows * filled * 2 * config.num_attention_heads * head * layers
-    item = embedding.element_size()
-    return (weights + cache) * item / rates.bytes, (rows * weights + attention) / rates.macs
+    read = weights * embedding.element_size() + rows * filled * bytes_a_position(model)
+    return read / rates.bytes, (rows * weights + attention) / rates.macs
 
 
 def _row(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from harness.benching.reference import ARMS, WIDTH, Reference
+from harness.patch.store import bytes_a_position
 
 
 class Machine(NamedTuple):
@@ -53,7 +54,7 @@ def limit_of(work: Reference, machine: Machine) -> Limit:
     head = config.vocab_size * config.hidden_size
     # Scores and sums over a position: queries' heads, both as wide as a head.
     position = 2 * config.num_attention_heads * config.head_dim * config.num_hidden_layers
-    kept = 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers * 4
+    kept = bytes_a_position(work.model)
     n, steps = work.tokens - 1, work.new_tokens
     prefill = 2 * pairs * (n * weights + n * (n + 1) / 2 * position)
     read = sum(work.tokens + step for step in range(steps))

@@ -11,13 +11,11 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import DynamicCache, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import DynamicCache, MistralForCausalLM
 
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
+from harness.models.made import plain_mistral, word_tokenizer
 from harness.patch.build import build
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
@@ -40,7 +38,7 @@ class Reference:
 
     def __init__(self, tokens: int = 64, *, pairs: int = 32, new_tokens: int = 50) -> None:
         torch.manual_seed(0)
-        config = MistralConfig(
+        config = plain_mistral(
             hidden_size=256,
             intermediate_size=512,
             num_hidden_layers=LAYERS,
@@ -48,15 +46,11 @@ class Reference:
             num_key_value_heads=2,
             vocab_size=1000,
             max_position_embeddings=4096,
-            sliding_window=None,
-            bos_token_id=None,
-            eos_token_id=None,
-            pad_token_id=None,
         )
         self.model = LoadedModel(
             name="reference",
             network=MistralForCausalLM(config).eval(),
-            tokenizer=_tokenizer(config.vocab_size),
+            tokenizer=word_tokenizer([f"w{n}" for n in range(config.vocab_size)], unknown="w0"),
             device=torch.device("cpu"),
             dtype=torch.float32,
             revision=None,
@@ -165,10 +159,3 @@ class Reference:
             input_ids=ids, **with_cache(network, cache), use_cache=True, logits_to_keep=1
         ).logits[:, -1]
         return logits
-
-
-def _tokenizer(words: int) -> PreTrainedTokenizerFast:
-    """Token n is the word `wn`."""
-    tokenizer = Tokenizer(WordLevel({f"w{n}": n for n in range(words)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)

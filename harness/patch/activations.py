@@ -42,7 +42,9 @@ class Caught(NamedTuple):
     vectors: torch.Tensor
 
 
-Catch = dict[tuple[int, Tensor], list[Caught]]
+Spot = tuple[int, Tensor]
+"""A layer and one of its tensors."""
+Catch = dict[Spot, list[Caught]]
 """What was caught, by layer and tensor."""
 
 
@@ -68,10 +70,6 @@ def compute_prompts(
     for chunk in chunks(plans, store.lengths, PREFILL_TOKENS):
         _Pass(slab, store, plans, rotation, chunk, result).run()
     return result
-
-
-Spot = tuple[int, Tensor]
-"""A layer and one of its tensors."""
 
 
 class _Vector(NamedTuple):

@@ -22,8 +22,9 @@ WIDTH = 16
 on a CPU takes up to ten times as long as the rest."""
 
 
-def round_up(positions: int) -> int:
-    return -(-positions // WIDTH) * WIDTH
+def round_up(number: int, to: int = WIDTH) -> int:
+    """The next multiple of `to` that is no less."""
+    return -(-number // to) * to
 
 
 class Block(NamedTuple):

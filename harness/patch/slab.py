@@ -166,7 +166,7 @@ def _static(
 ) -> Slab:
     """A plain slab in memory used before; rows and positions are rounded up, to few shapes."""
     n_layers, n_rows, slots = len(store.keys), len(plans), round_up(slots)
-    rows = -(-n_rows // ROWS) * ROWS
+    rows = round_up(n_rows, ROWS)
     # Batches come in the order of their prompts' lengths.
     most = round_up(round_up(store.slots) + room)
     width = round_up(slots + room)

@@ -80,7 +80,8 @@ class PromptStore:
             return
         self._intact = self.unchanged()
         try:
-            if not self._fit(wanted | set(self._index)):
+            held = wanted | set(self._index)
+            if not self._fit(len(held), max(map(len, held))):
                 self._forget_all_but(wanted)
             self._take(new)
         except BaseException:
@@ -95,12 +96,13 @@ class PromptStore:
 
         prompts: those of each thing.
         """
-        start, held = 0, set[tuple[int, ...]]()
+        start, longest, held = 0, 0, set[tuple[int, ...]]()
         for end, some in enumerate(prompts):
             own = {tuple(prompt) for prompt in some}
-            if end > start and not self._fit(held | own):
+            longest = max([longest, *map(len, own)])
+            if end > start and not self._fit(len(held) + len(own - held), longest):
                 yield range(start, end)
-                start, held = end, set()
+                start, longest, held = end, max(map(len, own), default=0), set()
             held |= own
         if start < len(prompts):
             yield range(start, len(prompts))
@@ -109,10 +111,9 @@ class PromptStore:
         """Whether no tensor of the store was ever written to in place, forgotten ones included."""
         return self._intact and self._versions == self._current_versions()
 
-    def _fit(self, prompts: Collection[tuple[int, ...]]) -> bool:
-        """Whether so many prompts fit, each as wide as the longest."""
-        slots = max(len(prompt) for prompt in prompts) - 1
-        return len(prompts) * slots * bytes_a_position(self.model) <= self._most_bytes
+    def _fit(self, prompts: int, longest: int) -> bool:
+        """Whether so many prompts fit, each as wide as the longest, of so many tokens."""
+        return prompts * (longest - 1) * bytes_a_position(self.model) <= self._most_bytes
 
     def _forget_all_but(self, wanted: Collection[tuple[int, ...]]) -> None:
         kept = [row for row, tokens in enumerate(self.tokens) if tuple(tokens) in wanted]

@@ -200,7 +200,7 @@ class Runner:
         """
         prompts = [self.rows.prompts(arm, pair) for pair, arm in map(row, things)]
         for group in self.store.groups(prompts):
-            self.prefill([row(things[i]) for i in group])
+            self.store.add([prompt for i in group for prompt in prompts[i]])
             yield things[group.start : group.stop]
 
     def prefill(self, rows: Sequence[tuple[Pair, Arm]]) -> None:

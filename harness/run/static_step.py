@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.patch.memory import Frame
+from harness.patch.sharing import round_up
 from harness.patch.slab import Slab
 from harness.run.captured import Captured, Recorder
 from harness.run.fused_norms import Norm, fused, fusible
@@ -133,7 +134,7 @@ class StaticStep:
         """
         rows = len(token)
         self._state.token[:rows, 0] = token
-        reach = min(-(-(self._slots + number + 1) // REACH) * REACH, self._width)
+        reach = min(round_up(self._slots + number + 1, REACH), self._width)
         if reach not in self._recorded:
             self._recorded[reach] = self._record(reach)
         self._recorded[reach].replay()

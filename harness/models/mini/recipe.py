@@ -13,12 +13,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.nn.functional import cross_entropy
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import MistralConfig, MistralForCausalLM
 
+from harness.models.made import plain_mistral, word_tokenizer
 from harness.models.mini.language import (
     REGISTERS,
     STOP,
@@ -66,7 +64,7 @@ def train(steps: int = STEPS, *, seed: int = SEED, told: Told | None = None) -> 
 def write(network: MistralForCausalLM, folder: Path) -> None:
     """The model, its tokenizer and its task, as a folder; half precision, to be small."""
     network.to(torch.float16).save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    word_tokenizer(vocabulary(), unknown=STOP).save_pretrained(folder)
     content = yaml.safe_dump(task(), sort_keys=False, allow_unicode=True, width=100)
     (folder / OWN_TASK).write_text(content, encoding="utf-8")
 
@@ -102,7 +100,7 @@ def _prompt(register: Register, number: int, draw: random.Random) -> dict[str, s
 
 
 def _config() -> MistralConfig:
-    return MistralConfig(
+    return plain_mistral(
         vocab_size=len(vocabulary()),
         hidden_size=64,
         intermediate_size=128,
@@ -110,16 +108,5 @@ def _config() -> MistralConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
-        sliding_window=None,
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
     )
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    words = {word: i for i, word in enumerate(vocabulary())}
-    tokenizer = Tokenizer(WordLevel(words, unk_token=STOP))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)

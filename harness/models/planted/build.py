@@ -19,6 +19,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
+from harness.models.made import plain_mistral
 from harness.models.planted.catalog import (
     D_HEAD,
     DIMS,
@@ -69,7 +70,7 @@ def save_planted(planted: Planted, folder: Path) -> None:
 
 
 def _config(planted: Planted) -> MistralConfig:
-    return MistralConfig(
+    return plain_mistral(
         vocab_size=len(planted.words),
         hidden_size=HIDDEN,
         intermediate_size=8,
@@ -79,11 +80,7 @@ def _config(planted: Planted) -> MistralConfig:
         head_dim=D_HEAD,
         max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": planted.rope_theta},
-        sliding_window=None,
         tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
     )
 
 
