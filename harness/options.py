@@ -25,7 +25,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="append",
         dest="claims_models",
         metavar="NAME",
-        help="planted:NAME, a folder, or a hub id; repeatable (default: all planted models)",
+        help="planted:NAME, mini, a folder, or a hub id; repeatable (default: all planted models)",
     )
     add("--revision", dest="claims_revision", help="revision of a hub id")
     add("--device", dest="claims_device", help="cpu, cuda, cuda:N (default: a GPU if there is one)")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from harness.claim import Claim
 from harness.errors import UsageError
+from harness.models.folder import model_folder
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
 from harness.pins.book import PinBook
@@ -101,7 +102,7 @@ class Settings:
         """
         if model.startswith(PLANTED_PREFIX):
             return planted_task(CATALOG[model.removeprefix(PLANTED_PREFIX)])
-        return load_task(self.task or own_task(model) or self.root / DEFAULT_TASK)
+        return load_task(self.task or own_task(model_folder(model)) or self.root / DEFAULT_TASK)
 
     def n_pairs(self, model: str, task: Task) -> int:
         """Pairs to run: as asked, or as many as the profile wants and the task has."""
@@ -120,7 +121,8 @@ class Settings:
                 raise UsageError(f"{name} {number}: expected at least 1")
         _ = self.sampling
         places = [
-            str(Path(name).resolve()) if Path(name).is_dir() else name for name in self.models
+            str(folder.resolve()) if (folder := model_folder(name)) else name
+            for name in self.models
         ]
         if len(set(places)) < len(places):
             raise UsageError(f"model given twice: {', '.join(self.models)}")

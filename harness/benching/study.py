@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.errors import UsageError
+from harness.models.folder import model_folder
 from harness.models.load import load_model
 from harness.models.planted.prompts import planted_task
 from harness.run.arms import BASE, SOURCE, patched
@@ -41,7 +42,8 @@ def measure(
     if model.planted is not None and task_file is None:
         task = planted_task(model.planted, n_pairs=n_pairs)
     else:
-        task = load_task(task_file or own_task(name) or Path("claims/tasks/self_observation.yaml"))
+        own = own_task(model_folder(name))
+        task = load_task(task_file or own or Path("claims/tasks/self_observation.yaml"))
     pairs = task.first_pairs(n_pairs)
     some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
     some = some[:arms]

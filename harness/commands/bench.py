@@ -19,7 +19,7 @@ _STUDY_ARMS = 12
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="NAME", help="planted:NAME, a folder, or a hub id")
+    add("--model", metavar="NAME", help="planted:NAME, mini, a folder, or a hub id")
     add("--task", type=Path, metavar="FILE", help="a task file; default the model's or the seed's")
     add("--device", metavar="NAME")
     add("--dtype", metavar="NAME")

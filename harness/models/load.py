@@ -1,4 +1,4 @@
-"""Loading a model: `planted:NAME`, a folder, or a hub id, with device, dtype and revision.
+"""Loading a model: `planted:NAME`, `mini`, a folder, or a hub id, with device, dtype and revision.
 
 Promises: whatever can be found wrong without loading weights is found by `check_request`, with
 one clear error; `trust_remote_code` stays off; safetensors only. Does not: know where an
@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError
+from harness.models import mini
+from harness.models.folder import model_folder
 from harness.models.planted.build import build_planted
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX, Planted
 
@@ -34,14 +36,14 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked: nothing is loaded yet."""
+    """What was asked for, checked: nothing is loaded yet. folder: None for planted and hub ids."""
 
     name: str
     device: torch.device
     dtype: torch.dtype
     revision: str | None
     planted: Planted | None
-    is_folder: bool
+    folder: Path | None
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,13 @@ def check_request(
     id, an unknown dtype, or a device that is not there.
     """
     planted = _check_planted(name, revision)
-    is_folder = planted is None and _check_folder(name, revision)
+    folder = None if planted else _check_folder(name, revision)
     place = _check_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     if dtype is None:
         dtype = "float64" if planted else "bfloat16" if place.type == "cuda" else "float32"
-    return Request(name, place, DTYPES[dtype], revision, planted, is_folder)
+    return Request(name, place, DTYPES[dtype], revision, planted, folder)
 
 
 def load_model(
@@ -162,7 +164,7 @@ def load_model(
         device=request.device,
         dtype=request.dtype,
         revision=commit or revision,
-        weights_sha=_hash_folder(Path(name)) if request.is_folder else str(commit),
+        weights_sha=_hash_folder(request.folder) if request.folder else str(commit),
     )
 
 
@@ -178,10 +180,10 @@ def _check_planted(name: str, revision: str | None) -> Planted | None:
     return CATALOG[short]
 
 
-def _check_folder(name: str, revision: str | None) -> bool:
-    """Whether the name is a folder (checked to hold a model) rather than a hub id."""
-    folder = Path(name)
-    if name and folder.is_dir():
+def _check_folder(name: str, revision: str | None) -> Path | None:
+    """The folder that the name stands for, checked to hold a model; None for a hub id."""
+    folder = model_folder(name)
+    if folder is not None:
         missing = [
             what
             for what, found in (
@@ -195,14 +197,21 @@ def _check_folder(name: str, revision: str | None) -> bool:
             raise UsageError(f"model folder {name}: holds no model, missing {', '.join(missing)}")
         if revision is not None:
             raise UsageError(f"model folder {name}: a folder has no revision, got {revision!r}")
-        return True
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.is_file()
+        return folder
+    if name == mini.NAME:
+        raise UsageError(
+            f"model {name!r}: {mini.FOLDER} is not there; expected a checkout of this project, "
+            "or the folder that `python -m harness mini DIR` trains"
+        )
+    looks_like_path = (
+        name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_file()
+    )
     if looks_like_path or not _HUB_ID.fullmatch(name):
         raise UsageError(
             f"model {name!r}: not a folder and not a hub id; "
-            "expected planted:NAME, an existing folder, or a hub id such as owner/name"
+            "expected planted:NAME, mini, an existing folder, or a hub id such as owner/name"
         )
-    return False
+    return None
 
 
 def _check_device(device: str | None) -> torch.device:
@@ -225,11 +234,12 @@ def _check_device(device: str | None) -> torch.device:
 def _from_pretrained(request: Request) -> tuple[Any, Any]:
     """Network and tokenizer; the config comes first, so that a wrong name costs no download."""
     options = {"revision": request.revision} if request.revision else {}
+    place = str(request.folder or request.name)
     try:
-        config = AutoConfig.from_pretrained(request.name, **options)
-        tokenizer = AutoTokenizer.from_pretrained(request.name, **options)
+        config = AutoConfig.from_pretrained(place, **options)
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
         network, loaded = AutoModelForCausalLM.from_pretrained(
-            request.name,
+            place,
             config=config,
             dtype=request.dtype,
             use_safetensors=True,
@@ -237,7 +247,7 @@ def _from_pretrained(request: Request) -> tuple[Any, Any]:
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        kind = "folder" if request.is_folder else "hub id"
+        kind = "folder" if request.folder else "hub id"
         raise UsageError(
             f"model {request.name!r}: the {kind} gives no causal language model: {error}"
         ) from error

@@ -22,6 +22,9 @@ from harness.patch.store import PromptStore
 
 UNEQUAL = 2
 """Tails of one pass are at most so many times as long as its shortest: shorter ones are padded."""
+CACHED = 4
+"""Cached positions of one pass, to positions that it runs at most. They are only read, and held a
+layer at a time, so they cost less than what is run."""
 
 
 class Chunk(NamedTuple):
@@ -39,8 +42,8 @@ class Chunk(NamedTuple):
 def chunks(plans: Sequence[RowPlan], lengths: Sequence[int], most: int) -> Iterator[Chunk]:
     """The rows that need a prompt pass, those with tails alike together.
 
-    most: positions that a pass may hold, cached ones, donors and padding counted; it has at least
-    one row.
+    most: positions that a pass may run, donors and padding counted; cached ones may be `CACHED`
+    times as many. It has at least one row.
     """
     rows = [row for row, plan in enumerate(plans) if plan.needs_prompt_pass]
     chunk, runs = Chunk([], [], {}), list[range]()
@@ -49,9 +52,10 @@ def chunks(plans: Sequence[RowPlan], lengths: Sequence[int], most: int) -> Itera
         read = _read(plans[row], lengths)
         wider = {prompt: _hull(chunk.donors.get(prompt), run) for prompt, run in read.items()}
         now = [*runs, *own, *{**chunk.donors, **wider}.values()]
-        size = len(now) * (max(run.start for run in now) + max(map(len, now)))
+        n_run = len(now) * max(map(len, now))
+        n_cached = len(now) * max(run.start for run in now)
         unequal = own and runs and len(own[0]) > UNEQUAL * len(runs[0])
-        if (chunk.computed or chunk.held) and (size > most or unequal):
+        if (chunk.computed or chunk.held) and (n_run > most or n_cached > CACHED * most or unequal):
             yield chunk
             chunk, runs, wider = Chunk([], [], {}), [], read
         (chunk.computed if own else chunk.held).append(row)

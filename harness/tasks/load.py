@@ -43,10 +43,10 @@ def load_task(path: str | Path) -> Task:
     return _task_of(read_yaml(path, "task file"), where=f"task file {path}")
 
 
-def own_task(model: str) -> Path | None:
-    """The task file in a model's folder; None where the model is no folder, or brings none."""
-    path = Path(model) / OWN_TASK
-    return path if path.is_file() else None
+def own_task(folder: Path | None) -> Path | None:
+    """The task file in a model's folder; None where the model is none (None), or brings none."""
+    path = folder / OWN_TASK if folder else None
+    return path if path and path.is_file() else None
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -35,7 +35,7 @@ def test_a_folder_without_a_model_is_refused_with_what_is_missing(tmp_path: Path
     with pytest.raises(UsageError, match=r"missing config.json, a \*.safetensors file, tokenizer"):
         check_request(str(tmp_path))
     save_planted(CATALOG["inert"], tmp_path)
-    assert check_request(str(tmp_path)).is_folder
+    assert check_request(str(tmp_path)).folder == tmp_path
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"missing a \*.safetensors file"):
         check_request(str(tmp_path))

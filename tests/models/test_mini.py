@@ -13,8 +13,9 @@ import yaml
 from torch.nn.functional import cross_entropy
 
 from harness.__main__ import main
+from harness.errors import UsageError
 from harness.models.load import LoadedModel, load_model
-from harness.models.mini import language, recipe
+from harness.models.mini import FOLDER, language, recipe
 from harness.models.mini.language import FRAMES, NEUTRAL, OF, OPENING, PLAIN, REGISTERS, SHARE, SO
 from harness.run.arms import BASE, SOURCE
 from harness.run.ledger import Ledger
@@ -23,12 +24,30 @@ from harness.run.sampling_settings import Sampling
 from harness.session import Settings
 from harness.tasks.load import load_task
 
-SHIPPED = Path(__file__).parents[2] / "claims/models/mini"
-
 
 @pytest.fixture(scope="module")
 def mini() -> LoadedModel:
-    return load_model(str(SHIPPED), device="cpu")
+    return load_model("mini", device="cpu")
+
+
+def test_mini_is_the_folder_shipped_with_its_own_task(mini: LoadedModel) -> None:
+    assert mini.name == "mini"
+    assert mini.weights_sha == load_model(str(FOLDER), device="cpu").weights_sha
+    settings = Settings(root=Path("/nowhere"), models=("mini",))
+    assert settings.task_of("mini") == load_task(FOLDER / "task.yaml")
+
+
+def test_mini_and_its_folder_are_one_model() -> None:
+    with pytest.raises(UsageError, match="model given twice"):
+        Settings(root=Path(), models=("mini", str(FOLDER))).check()
+
+
+def test_mini_without_its_weights_says_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.models.mini.FOLDER", tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"gone is not there; expected a checkout .* harness mini"):
+        load_model("mini")
 
 
 def test_no_word_belongs_to_two() -> None:
@@ -83,13 +102,13 @@ def test_it_is_not_trained_for_nothing(
 
 
 def test_what_is_shipped_is_what_the_recipe_writes() -> None:
-    content = (SHIPPED / "task.yaml").read_text(encoding="utf-8")
+    content = (FOLDER / "task.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(content) == recipe.task()
-    config = json.loads((SHIPPED / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     made = recipe._config().to_dict()
     for key in ("hidden_size", "num_hidden_layers", "num_key_value_heads", "vocab_size"):
         assert config[key] == made[key]
-    vocabulary = json.loads((SHIPPED / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = json.loads((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
     words = sorted(vocabulary["model"]["vocab"].items(), key=lambda item: item[1])
     assert [word for word, _ in words] == language.vocabulary()
 
@@ -130,7 +149,7 @@ def test_it_keeps_the_register_over_the_neutral_part(mini: LoadedModel) -> None:
 
 
 def test_sources_and_bases_go_on_in_their_registers(mini: LoadedModel) -> None:
-    task = Settings(root=SHIPPED.parents[2]).task_of(str(SHIPPED))
+    task = Settings(root=FOLDER.parents[2]).task_of("mini")
     assert task.name == "two_registers"
     runner = Runner(mini, task, Sampling(24), Ledger())
     trials = runner.run([SOURCE, BASE], task.first_pairs(20), [0])

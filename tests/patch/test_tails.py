@@ -16,7 +16,7 @@ from harness.patch.build import build
 from harness.patch.plan import RowPlan, Write
 from harness.patch.slab import Slab, copy_prompts
 from harness.patch.store import PromptStore
-from harness.patch.tails import chunks
+from harness.patch.tails import CACHED, chunks
 from harness.spec import SITES, Site, Window, resolve_window
 from tests.models.architectures import CONFIGS, ROTARY, prompt, tiny
 from tests.patch.whole_prompt import by_oracle, cache_of, whole_prompts
@@ -318,10 +318,18 @@ def test_rows_with_tails_alike_go_together(store: PromptStore) -> None:
 
 
 def test_a_pass_holds_no_more_than_it_may(store: PromptStore) -> None:
-    write = write_of(store, "v_proj", 1, window=LAST_5)
-    plans = [row_of(store, write) for _ in range(10)]
-    # 24 columns a row: 19 cached and 5 run, and one donor.
-    for most, sizes in ((5 * 24, [4, 4, 2]), (5 * 24 - 1, [3, 3, 3, 1]), (11 * 24, [10])):
+    fours, threes = [4, 4, 2], [3, 3, 3, 1]
+    # Rows of 24 tokens and a donor; what is run counts, and what is cached where it is much.
+    for n_run, most, sizes in (
+        (5, 5 * 5, fours),
+        (5, 5 * 5 - 1, threes),
+        (5, 11 * 5, [10]),
+        (2, 5 * 21 // CACHED + 1, fours),
+        (2, 5 * 21 // CACHED, threes),
+    ):
+        window = Window(*2 * [range(23 - n_run, 23)])
+        plans = [row_of(store, write_of(store, "v_proj", 1, window=window)) for _ in range(10)]
+        assert {len(plan.computed) for plan in plans} == {n_run}
         assert [len(c.computed) for c in chunks(plans, store.lengths, most)] == sizes
 
 

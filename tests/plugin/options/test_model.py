@@ -32,11 +32,11 @@ def test_the_same_folder_by_two_names_is_refused(pytester: pytest.Pytester, give
     [
         ("planted:stored", f"no planted model of that name, expected one of {STORED}, "),
         ("planted:", f"expected one of {STORED}, "),
-        ("./no/such/folder", "expected planted:NAME, an existing folder, or a hub id"),
-        ("/no/such/folder", "expected planted:NAME, an existing folder"),
-        ("a/b/c", "expected planted:NAME, an existing folder, or"),
-        ("two words", "expected planted:NAME, an existing"),
-        ("", "expected planted:NAME, an existing folder, or a hub id"),
+        ("./no/such/folder", "expected planted:NAME, mini, an existing folder, or a hub id"),
+        ("/no/such/folder", "expected planted:NAME, mini, an existing folder"),
+        ("a/b/c", "expected planted:NAME, mini, an existing folder, or"),
+        ("two words", "expected planted:NAME, mini, an existing"),
+        ("", "expected planted:NAME, mini, an existing folder, or a hub id"),
     ],
     ids=["unknown", "planted", "relative", "absolute", "deep", "spaces", "empty"],
 )
