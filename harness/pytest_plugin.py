@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -357,7 +358,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if state.reported:
         from harness.report.write import write_reports
 
-        write_reports(state)
+        try:
+            write_reports(state)
+        except Exception:  # whatever it is, the verdicts are still to be shown
+            state.unwritten = traceback.format_exc()
+            session.exitstatus = exitstatus = pytest.ExitCode.INTERNAL_ERROR
     disputed = [one for one in [*state.evidence, *state.instrument] if in_dispute(one)]
     for one in disputed:
         if "claim" in one:

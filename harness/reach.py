@@ -32,6 +32,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import UsageError
 from harness.outcome import WINDOW, Outcome
 from harness.spec import Patch, Tensor, as_patches, resolve_layers, resolve_window
 
@@ -101,6 +102,21 @@ SEED_METHODS: tuple[tuple[str, Patch], ...] = (
     ("RESIDUAL", Patch("residual", layers="27/32", positions="last(16)")),
 )
 """The seed's methods, by its own names, at its layers (as depths) and windows."""
+
+
+def seed_methods(n_layers: int) -> list[tuple[str, Patch]]:
+    """Those of the seed's methods that so many layers have: of 8, one is 25/32 and 27/32."""
+    return [(method, patch) for method, patch in SEED_METHODS if _is_there(patch, n_layers)]
+
+
+def _is_there(patch: Patch, n_layers: int) -> bool:
+    try:
+        resolve_layers(patch.layers, n_layers)
+    except UsageError:
+        return False
+    return True
+
+
 SEED_OUTCOMES = tuple(Outcome.parse(text) for text in ("behavior", "pr@27/32", "rv"))
 
 
@@ -138,6 +154,7 @@ def seed_table(
 
     The kinds depend on the number of layers (on 16 layers, depth 25/32 is the layer just below
     27/32), but not on the tokens, where the widest window is shorter than both prompts.
+    Methods whose layers meet on so few are left out.
     """
     return [
         SeedCell(
@@ -152,7 +169,7 @@ def seed_table(
                 base_tokens=base_tokens,
             ),
         )
-        for method, patch in SEED_METHODS
+        for method, patch in seed_methods(n_layers)
         for outcome in SEED_OUTCOMES
     ]
 

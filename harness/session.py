@@ -159,6 +159,8 @@ class ClaimsSession:
     checked: bool = False
     replayed: Source | None = None
     """With --claims-replay: the stored trials that are judged in place of a model's."""
+    unwritten: str = ""
+    """The traceback of what kept this run's files from being written."""
     not_replayed: dict[str, int] = field(default_factory=dict)
     """With --claims-replay: cells that were left out, by why."""
 

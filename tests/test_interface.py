@@ -20,6 +20,7 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     assert getattr(harness, name).__doc__
 
 
+@pytest.mark.slow
 def test_judge_stays_a_function_whatever_is_imported() -> None:
     """A package of the same name would take its place."""
     code = "import harness, harness.study, harness.session; assert callable(harness.judge)"

@@ -21,7 +21,15 @@ from transformers import DynamicCache
 from harness.errors import UsageError
 from harness.models.forward import with_cache
 from harness.outcome import Outcome
-from harness.reach import READ_TOKENS, SEED_METHODS, Flow, classify, seed_table, trace
+from harness.reach import (
+    READ_TOKENS,
+    SEED_METHODS,
+    Flow,
+    classify,
+    seed_methods,
+    seed_table,
+    trace,
+)
 from harness.spec import CACHE_SITES, SITES, Patch, resolve_heads, resolve_layers, resolve_window
 from tests.models.architectures import VOCAB, prompt, tiny
 
@@ -453,6 +461,16 @@ def test_measured_where_patched_of_the_seeds_own_table() -> None:
                 ("25/32+27/32", "tautological"),
             ):
                 assert found[f"kv@{layers}/last({width})", outcome] == said
+
+
+@pytest.mark.parametrize("n_layers", range(2, 41))
+def test_the_seeds_table_on_few_layers_leaves_out_what_is_not_there(n_layers: int) -> None:
+    meet = n_layers * 25 // 32 == n_layers * 27 // 32
+    methods = [m for m in SEED_METHODS if not (meet and m[1].layers == "25/32+27/32")]
+    assert seed_methods(n_layers) == methods
+    assert len(methods) == len(SEED_METHODS) - 2 * meet
+    found = seed_table(n_layers=n_layers)
+    assert [(cell.method, cell.patch) for cell in found[::3]] == methods
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)

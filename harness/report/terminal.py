@@ -149,7 +149,16 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         )
     for line in summary_lines(state.protocol):
         reporter.write_line(line)
-    reporter.write_line(f"evidence: {state.settings.out}/evidence.json, report.html, report.md")
+    out = state.settings.out
+    if state.unwritten:
+        reporter.write_line(state.unwritten, red=True)
+        reporter.write_line(
+            f"not every file was written: what stands in {out} may be of an earlier run. "
+            "Its trials are in the ledger: the same command runs none of them again",
+            red=True,
+        )
+    else:
+        reporter.write_line(f"evidence: {out}/evidence.json, report.html, report.md")
 
 
 def collected(reporter: Any, claims: Sequence[Claim]) -> None:

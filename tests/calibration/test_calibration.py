@@ -75,6 +75,7 @@ def below(row: Row, rate: str, limit: float) -> bool:
     return wilson(row.counts[rate], row.studies)[1] < limit
 
 
+@pytest.mark.slow
 def test_cells_with_even_contrasts_are_as_wanted() -> None:
     """Coverage, support at either edge, refutation at either edge, and far from them."""
     assert len(even()) >= 9

@@ -144,6 +144,7 @@ def test_where_source_and_base_do_not_differ_there_is_nothing_to_plan(
     assert said.endswith("invalid): source and base do not differ, so there is no transfer to plan")
 
 
+@pytest.mark.slow
 def test_a_pilot_may_be_run_first_in_a_process_of_its_own(folder: Path, tmp_path: Path) -> None:
     where = ["--claims", str(folder / CLAIMS), "--pilot", str(tmp_path / "out")]
     options = ["--model", STORED, "--pilot-pairs", "12", "--pairs", "20"]

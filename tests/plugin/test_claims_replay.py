@@ -69,6 +69,7 @@ def test_a_replay_leaves_the_files_of_a_run_and_no_ledger(again: Run, serial: Ru
         assert one["provenance"]["weights_sha"]
 
 
+@pytest.mark.slow
 def test_workers_a_selection_and_junit(serial: Run, shared_project: Path) -> None:
     before = everything_in(serial.out)
     junit = shared_project / "replay.xml"

@@ -119,3 +119,15 @@ def test_a_claim_that_asks_for_no_study_has_no_evidence(project: pytest.Pytester
     result = project.runpytest_subprocess("test_bare.py", "-q")
     result.assert_outcomes(passed=1)
     assert result.ret == 1
+
+
+def test_a_file_that_cannot_be_written_costs_no_verdict(shared_project: Path) -> None:
+    out = shared_project / "unwritable"
+    (out / "report.html/in the way").mkdir(parents=True)
+    options = ["--model", "mini", *SMALL, "-q", "-k", "at_most and L18-w16"]
+    run = run_pytest(shared_project, "claims", *options, out=out)
+    assert run.code == 3, run.stdout + run.stderr
+    assert re.search(r"^  L18-w16 +(SUPPORTED|REFUTED|INCONCLUSIVE|INVALID)", run.stdout, re.M)
+    assert "IsADirectoryError" in run.stdout
+    assert f"what stands in {out} may be of an earlier run" in run.stdout
+    assert len(run.ledger_lines()) > len(run.evidence[0]["arms"])

@@ -114,6 +114,7 @@ def test_a_cell_alone_is_judged_as_it_is_among_all(one: Run, whole: Run) -> None
     assert families(one)["a-family-of-two-claims"]["judged"] == 1
 
 
+@pytest.mark.slow
 def test_two_workers_agree_with_one_process(split: Run, whole: Run) -> None:
     assert split.code == 0, split.stdout + split.stderr
     assert families(split) == families(whole)

@@ -112,12 +112,14 @@ def test_no_resume_moves_earlier_trials_aside_under_workers_too(one_worker: Run)
     assert (one_worker.out / "ledger/before-1/main.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_bad_usage_is_4_under_workers_too(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("claims", "-n", "auto", "--pairs", "0")
     assert result.ret == 4
     assert "ERROR: pairs 0: expected at least 1" in result.errlines
 
 
+@pytest.mark.slow
 def test_collecting_only_moves_nothing_aside_under_workers_too(project: pytest.Pytester) -> None:
     ledger = project.path / "reports/latest/ledger"
     ledger.mkdir(parents=True)

@@ -96,6 +96,7 @@ def test_without_the_option_the_replay_is_deselected(serial: Run) -> None:
     assert "The published protocol" not in (serial.out / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "replay"), [([], False), (["--protocol", "published"], True)], ids=["claims", "it"]
 )

@@ -6,10 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from harness.run.ledger import Ledger
 from tests.plugin.project import ROOT, SMALL, STORED, Run, run_pytest
 
 
+@pytest.mark.slow
 def test_a_run_on_shards_that_disagree_is_invalid_and_fails(serial: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(serial.out / "ledger", out / "ledger")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +48,7 @@ rows = st.lists(st.tuples(st.integers(0, len(LENGTHS) - 1), st.booleans()), min_
 batches = st.lists(st.tuples(rows, st.integers(1, 20)), min_size=2, max_size=4)
 
 
+@pytest.mark.slow
 @given(batches)
 @laws
 def test_nothing_of_a_batch_reaches_the_next(

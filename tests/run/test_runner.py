@@ -130,6 +130,7 @@ def test_nor_do_those_of_arms_that_are_computed_anew(name: str) -> None:
     assert all(trial.geometry["uncentred/generated"] for trial in alone.values())
 
 
+@pytest.mark.slow
 def test_in_float32_tokens_part_at_near_ties_only() -> None:
     model = tiny("llama", dtype=torch.float32)
     alone, many = run(model, batch_size=1, tokens=20), run(model, batch_size=64, tokens=20)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from harness.outcome import Outcome
-from harness.reach import SEED_METHODS
+from harness.reach import seed_methods
 from harness.report.view.arms import parse_arm
 from harness.report.view.scores import Scores
 from harness.spec import Patch, canonical
@@ -62,7 +62,7 @@ def geometry_of(evidence: Sequence[dict[str, Any]], scores: Scores) -> list[Geom
 
 def _chosen(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     n_layers = next(iter(arms.values()))["provenance"]["n_layers"]
-    wanted = [_plain(patch, n_layers) for _, patch in SEED_METHODS]
+    wanted = [_plain(patch, n_layers) for _, patch in seed_methods(n_layers)]
     by_patch = {
         _plain(patch, n_layers): one for arm, one in arms.items() if (patch := parse_arm(arm))
     }
