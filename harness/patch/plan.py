@@ -91,6 +91,16 @@ class RowPlan(NamedTuple):
             return None
         return min(write.moves_cache_from for write in self.writes if not write.is_splice)
 
+    def own_from(self, n_layers: int, prompt_tokens: int) -> int:
+        """The lowest layer in which it differs from its prompt unpatched; n_layers where in none.
+
+        prompt_tokens: T of that prompt. Below the layer both compute the same of the same tokens,
+        from the first generated one on.
+        """
+        if self.tokens != prompt_tokens:
+            return 0
+        return min((write.moves_cache_from for write in self.writes), default=n_layers)
+
     @property
     def step_donors(self) -> tuple[int, ...]:
         """Prompts whose own generation it reads at every step."""

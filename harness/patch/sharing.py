@@ -102,6 +102,32 @@ def _layout(
     return _laid_out(names, filled, prompt, slots, dtype, device)
 
 
+def among(layout: Layout, rows: torch.Tensor) -> Layout:
+    """The layout of those rows of a batch that are run, over the same variants; rows `[n]`.
+
+    Each variant of a block gets as many seats as the most that is read has readers; in an empty
+    seat sits some row, whose answer nobody takes.
+    """
+    place = layout.place[rows]
+    readers = place.bincount(minlength=len(layout.prompts))
+    # The how manieth reader of its variant a row is.
+    by_variant = place.argsort(stable=True)
+    first = readers.cumsum(0) - readers
+    turn = torch.empty_like(place)
+    turn[by_variant] = torch.arange(len(rows), device=rows.device) - first[place[by_variant]]
+    seat_of, blocks, seats = torch.empty_like(readers), [], 0
+    for block in layout.blocks:
+        most = int(readers[block.variants].max())
+        of = seat_of[block.variants]
+        of.copy_(seats + most * torch.arange(len(of), device=rows.device))
+        stop = seats + most * len(of)
+        blocks.append(block._replace(rows=slice(seats, stop), readers=most))
+        seats = stop
+    back = seat_of[place] + turn
+    order = back.new_zeros(seats).index_copy_(0, back, torch.arange(len(rows), device=rows.device))
+    return layout._replace(place=place, order=order, back=back, blocks=tuple(blocks))
+
+
 def narrowed(layout: Layout, rows: Sequence[int], slots: int, dtype: torch.dtype) -> Layout:
     """The layout of some of the rows; its `prompts` are variants of the one before."""
     place = layout.place.tolist()

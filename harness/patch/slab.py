@@ -23,11 +23,15 @@ from harness.patch.store import PromptStore
 class Shared:
     """What a shared slab has besides.
 
-    layouts: by layer. new_keys, new_values: the room, by layer, `batch head step d_head`; steps are
+    layouts: by layer. prompts: the store's prompt of each row, `[row]`. own_from: the lowest layer
+    in which a row is not as the unpatched one, `[row]`; the number of layers where it is in all.
+    new_keys, new_values: the room, by layer, `batch head step d_head`; steps are
     rounded up.
     """
 
     layouts: list[Layout]
+    prompts: torch.Tensor
+    own_from: torch.Tensor
     new_keys: list[torch.Tensor]
     new_values: list[torch.Tensor]
 
@@ -91,7 +95,12 @@ class Slab:
             for some in (self.keys, self.values)
         )
         rooms = self.shared.new_keys, self.shared.new_values
-        shared = Shared(layouts, *([room[kept] for room in some] for some in rooms))
+        shared = Shared(
+            layouts,
+            self.shared.prompts[kept],
+            self.shared.own_from[kept],
+            *([room[kept] for room in some] for some in rooms),
+        )
         return Slab(keys, values, self.slots, self.lengths[kept], shared)
 
     def take_back(self, narrow: Slab, rows: Sequence[int]) -> None:
@@ -153,7 +162,15 @@ def _shared(
         [layer.new_zeros(len(plans), layer.shape[1], width, layer.shape[3]) for layer in of]
         for of in (store.keys, store.values)
     )
-    return Slab(keys, values, slots, lengths, Shared(layouts, new_keys, new_values))
+    prompts, own_from = (
+        torch.tensor(of, dtype=torch.long, device=lengths.device)
+        for of in (
+            [plan.prompt for plan in plans],
+            [plan.own_from(len(store.keys), store.lengths[plan.prompt]) for plan in plans],
+        )
+    )
+    shared = Shared(layouts, prompts, own_from, new_keys, new_values)
+    return Slab(keys, values, slots, lengths, shared)
 
 
 def _static(

@@ -128,7 +128,7 @@ def decode(
                 if fed.looks(step):
                     if not going.any():
                         break
-                    fed.narrow(going, step + 1)
+                    fed.narrow(going)
     if not finite:
         raise UsageError(
             f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "

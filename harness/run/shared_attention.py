@@ -27,6 +27,8 @@ from harness.patch.slab import Slab
 
 NAME = "kv_claims_shared"
 _SLAB, _UNFILLED = "kv_claims_slab", "kv_claims_unfilled"
+RowsOf = Callable[[int], torch.Tensor | None]
+"""The rows of the batch that are run in a layer, `[n]`; None: all."""
 _ELSE = ("softcap", "s_aux", "position_bias", "sinks")
 
 
@@ -128,10 +130,13 @@ def _attend(
 class _RoomLayer(DynamicLayer):
     """A cache layer that keeps what is generated, and leaves the prompt where it stands."""
 
-    def __init__(self, layer: int, slab: Slab, edit: Edit | None, start: int) -> None:
+    def __init__(
+        self, layer: int, slab: Slab, edit: Edit | None, start: int, rows: RowsOf | None
+    ) -> None:
         super().__init__()
         assert slab.shared is not None
         self._layer, self._edit, self._slots, self._filled = layer, edit, slab.slots, start
+        self._rows = rows
         self._new_keys = slab.shared.new_keys[layer]
         self._new_values = slab.shared.new_values[layer]
         self.dtype, self.device = self._new_keys.dtype, self._new_keys.device
@@ -142,6 +147,13 @@ class _RoomLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         start, self._filled = self._filled, self._filled + key_states.shape[-2]
+        rows = self._rows(self._layer) if self._rows else None
+        if rows is not None:
+            self.keys, self.values = (
+                self._kept(room, states, rows, start)
+                for room, states in ((self._new_keys, key_states), (self._new_values, value_states))
+            )
+            return self.keys, self.values
         self._new_keys[:, :, start : self._filled] = key_states
         self._new_values[:, :, start : self._filled] = value_states
         if self._edit is not None:
@@ -151,18 +163,28 @@ class _RoomLayer(DynamicLayer):
         self.keys, self.values = self._new_keys[:, :, :read], self._new_values[:, :, :read]
         return self.keys, self.values
 
+    def _kept(
+        self, room: torch.Tensor, states: torch.Tensor, rows: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """The room of some rows, once what they computed is put there."""
+        room[rows, :, start : self._filled] = states
+        return room[:, :, : round_up(self._filled)].index_select(0, rows)
+
     def get_seq_length(self) -> int:
         return self._slots + self._filled
 
 
-def as_room(slab: Slab, live: Live | None = None, start: int = 0) -> DynamicCache:
+def as_room(
+    slab: Slab, live: Live | None = None, start: int = 0, rows: RowsOf | None = None
+) -> DynamicCache:
     """A transformers cache that fills a shared slab's room.
 
     live: sees keys and values before they are kept and read. start: steps that are in the room.
+    rows: says which rows are run in a layer, where these are not all; nothing is live then.
     """
     edit = live.edit if live else None
     cache = DynamicCache()
-    cache.layers = [_RoomLayer(layer, slab, edit, start) for layer in range(len(slab.keys))]
+    cache.layers = [_RoomLayer(layer, slab, edit, start, rows) for layer in range(len(slab.keys))]
     cache.layer_class_to_replicate = None
     return cache
 

@@ -1,8 +1,9 @@
 """One step of decoding: a token a row in, logits out; plainly, with shared prompts, or recorded.
 
-The slab says which: see `harness.patch.slab`. What is written while rows generate is written on
-either road by the same edits, at the cache and on the layers' outputs. Rows that have ended leave
-the batch once half of it has.
+The slab says which: see `harness.patch.slab`. With shared prompts, rows that have said the same are
+run together below their patches (`harness.run.trunks`). What is written while rows generate is
+written on either road by the same edits, at the cache and on the layers' outputs. Rows that have
+ended leave the batch once half of it has.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from harness.patch.slab import Slab
 from harness.run.shared_attention import arguments, as_room, attending
 from harness.run.slab_cache import as_cache, padding_mask
 from harness.run.static_step import step_of
+from harness.run.trunks import Trunks, has_known_layers, picking
 
 NARROW = 0.5
 """The batch is narrowed to the rows that go on once they are no more than this share of it: the
@@ -41,8 +43,9 @@ def stepping(
         return
     layers, edit = (live.residual_layers, live.edit) if live else ([], None)
     attention = nullcontext() if slab.shared is None else attending(model)
-    with residual_edited(model, layers, edit), attention:
-        fed = Steps(model, slab, steps, live)
+    fed = Steps(model, slab, steps, live)
+    picked = picking(model, fed.running) if fed.may_share else nullcontext()
+    with residual_edited(model, layers, edit), attention, picked:
         yield fed
         fed.close()
 
@@ -55,14 +58,33 @@ class Steps:
         self._rows = torch.arange(len(slab.lengths), device=slab.lengths.device)
         self._all = len(self._rows)
         self._wider: list[tuple[Slab, list[int]]] = []
-        self._open(slab, 0)
+        self._trunks: Trunks | None = None
+        if (
+            slab.shared is not None
+            and has_known_layers(model)
+            and (live is None or live.ends_with_first_step)
+        ):
+            self._trunks = Trunks(slab, slab.shared.prompts)
+        self.may_share = self._trunks is not None
+        self._fed = 0
+        self._open(slab)
 
-    def _open(self, slab: Slab, start: int) -> None:
+    def _open(self, slab: Slab) -> None:
         self._slab = slab
         is_plain = slab.shared is None
-        cache = (as_cache if is_plain else as_room)(slab, self._live, start)
+        if is_plain:
+            cache = as_cache(slab, self._live, self._fed)
+        else:
+            cache = as_room(slab, self._live, self._fed, self._rows_of)
         self._cache: dict[str, Any] = with_cache(self._network, cache)
         self._mask = padding_mask(slab, self._steps) if is_plain else None
+
+    def running(self) -> Trunks | None:
+        """What says which rows are run in a layer; None while all are."""
+        return self._trunks if self._trunks is not None and self._trunks.picked else None
+
+    def _rows_of(self, layer: int) -> torch.Tensor | None:
+        return None if self._trunks is None else self._trunks.rows(layer)
 
     def looks(self, number: int) -> bool:  # noqa: ARG002
         """Whether it is looked up after a step which rows go on."""
@@ -74,12 +96,20 @@ class Steps:
         Those of rows that have left are 0.
         """
         slab = self._slab
+        token = token[self._rows] if self._wider else token
+        # What a patch writes with the last prompt token is written into every row by itself.
+        if self._trunks is not None and (number or self._live is None):
+            if self._trunks.part(token, self._fed):
+                slab = self._trunks.slab
+            else:
+                self._trunks = None
+        self._fed += 1
         if self._mask is None:
             attention = arguments(slab, number)
         else:
             attention = {"attention_mask": self._mask[:, : slab.slots + number + 1]}
         logits: torch.Tensor = self._network(
-            input_ids=(token[self._rows] if self._wider else token)[:, None],
+            input_ids=token[:, None],
             position_ids=(slab.lengths - 1 + number)[:, None],
             **self._cache,
             **attention,
@@ -90,8 +120,8 @@ class Steps:
             return logits
         return logits.new_zeros(self._all, logits.shape[1]).index_copy_(0, self._rows, logits)
 
-    def narrow(self, going: torch.Tensor, number: int) -> None:
-        """Let rows leave that have ended, if that pays. number: steps behind.
+    def narrow(self, going: torch.Tensor) -> None:
+        """Let rows leave that have ended, if that pays.
 
         Where something is on while rows generate, some read from others: all of them stay.
         """
@@ -101,10 +131,18 @@ class Steps:
         kept = stay.nonzero().flatten()
         self._wider.append((self._slab, kept.tolist()))
         self._rows = self._rows[kept]
-        self._open(self._slab.narrowed(kept.tolist()), number)
+        groups = None
+        if self._trunks is not None:
+            self._trunks.close(self._fed)
+            groups = self._trunks.groups[kept]
+        slab = self._slab.narrowed(kept.tolist())
+        self._trunks = None if groups is None else Trunks(slab, groups)
+        self._open(slab)
 
     def close(self) -> None:
-        """Put what was generated after rows had left back into the slab."""
+        """Put what was generated once for several rows, or after rows had left, into the slab."""
+        if self._trunks is not None:
+            self._trunks.close(self._fed)
         for wider, rows in reversed(self._wider):
             wider.take_back(self._slab, rows)
             self._slab = wider
@@ -137,5 +175,5 @@ class StaticSteps:
             self._step.start(self._slab.lengths, number)
         return self._step.feed(token, number)
 
-    def narrow(self, going: torch.Tensor, number: int) -> None:
+    def narrow(self, going: torch.Tensor) -> None:
         """Rows that have ended stay: fewer rows would be another shape, recorded anew."""
