@@ -39,7 +39,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
-ENGINE = 4
+ENGINE = 5
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 

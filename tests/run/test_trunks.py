@@ -18,11 +18,13 @@ from harness.run import trunks
 from harness.run.decode import Decoded, decode
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window
-from tests.models.architectures import prompt, tiny
+from tests.models.architectures import VOCAB, prompt, tiny
 
 N_LAYERS, TOKENS, STEPS = 4, 12, 6
 PATCHED = Window(*2 * [range(5, 11)])
 LAST = Window(*2 * [range(10, 12)])
+DRAWS = torch.rand(3, STEPS, dtype=torch.float64, generator=torch.manual_seed(5))
+"""Uniforms of each step, a row a luck."""
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
@@ -59,10 +61,10 @@ def run(
     *,
     shared: bool = True,
     luck: Sequence[int] = (),
+    draws: torch.Tensor = DRAWS,
 ) -> Run:
     """Rows decoded; those of one luck (all, if none is given) draw the same uniforms."""
     built = build(store, plans, None, room=STEPS, shared=shared)
-    draws = torch.rand(9, STEPS, dtype=torch.float64, generator=torch.manual_seed(5))
     uniform = draws[list(luck) or [0] * len(plans)]
     first = [store.tokens[plan.prompt][-1] for plan in plans]
     counts: list[list[int]] = []
@@ -104,7 +106,8 @@ def assert_same(plans: Sequence[RowPlan], one: Run, other: Run) -> None:
         for layer in range(N_LAYERS):
             values = []
             for slab in (one.built.slab, other.built.slab):
-                columns = torch.arange(slab.slots - (plan.tokens - 1), slab.slots + STEPS)
+                fed = slab.slots + len(one.decoded.tokens[place])
+                columns = torch.arange(slab.slots - (plan.tokens - 1), fed)
                 values.append(slab.values_at(layer, torch.full_like(columns, place), columns))
             torch.testing.assert_close(*values, **CLOSE)
 
@@ -150,6 +153,25 @@ def test_a_row_that_is_fed_another_token_parts(model: LoadedModel, store: Prompt
         assert rows == [groups, groups, own, own]
     assert shared.counts[0] == [1, 1, 3, 3]
     assert shared.counts[-1] == [3, 3, 5, 5]
+
+
+def test_rows_that_leave_take_nothing_along(model: LoadedModel, store: PromptStore) -> None:
+    """A leader ends with the very token by which another row parts from it; half the batch goes.
+
+    Those that stay have said one of two things, and say the same from there on.
+    """
+    first, last = 1e-9, 1 - 1e-9
+    draws = DRAWS.clone()
+    draws[1, :2] = draws[0, :2]
+    draws[0, 2], draws[1:, 2:4] = last, first
+    model.__dict__["stop_ids"] = frozenset({VOCAB - 1})
+    plans, luck = [row(0)] * 6 + [row(0, 3, donor=0)] * 2, [0, 0, 0, 0, 1, 2, 1, 2]
+    shared = run(model, store, plans, luck=luck, draws=draws)
+    plain = run(model, store, plans, luck=luck, draws=draws, shared=False)
+    assert plain.decoded.stopped == [True] * 4 + [False] * 4
+    assert [tokens[2:4] for tokens in plain.decoded.tokens[4:]] == [[0, 0]] * 4
+    assert [counts[0] for counts in shared.counts] == [1, 2, 2, 2, 2, 2]
+    assert_same(plans, shared, plain)
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "qwen3", "phi3", "gpt_neox", "gpt2"])
