@@ -24,11 +24,12 @@ from harness.patch.interception import Edit
 from harness.patch.live import Live
 from harness.patch.sharing import round_up
 from harness.patch.slab import Slab
+from harness.run.trunks import Picked
 
 NAME = "kv_claims_shared"
-_SLAB, _UNFILLED = "kv_claims_slab", "kv_claims_unfilled"
-RowsOf = Callable[[int], torch.Tensor | None]
-"""The rows of the batch that are run in a layer, `[n]`; None: all."""
+_SLAB, _UNFILLED, _PICKED = "kv_claims_slab", "kv_claims_unfilled", "kv_claims_picked"
+PickedIn = Callable[[int], Picked]
+"""Says of a layer which rows are run in it."""
 _ELSE = ("softcap", "s_aux", "position_bias", "sinks")
 
 
@@ -58,9 +59,9 @@ def shared_attention(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """One query of each row over its prompt's variant and over what it generated.
+    """One query of each row that is run over its prompt's variant and over what it generated.
 
-    query: `row head 1 d_head`. key, value: the row's room, `row kv_head step d_head`.
+    query: `row head 1 d_head`. key, value: every row's room, `row kv_head step d_head`.
     Returns `row 1 head d_head`.
     """
     slab: Slab | None = more.get(_SLAB)
@@ -76,10 +77,30 @@ def shared_attention(
     kv_heads = key.shape[1]
     scaled = query * (width**-0.5 if scaling is None else scaling)
     grouped = scaled.reshape(rows, kv_heads, heads // kv_heads, width)
-    own = _attend(grouped.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), more[_UNFILLED])
+    own = _over_rooms(grouped, key, value, more[_UNFILLED], more[_PICKED](layer))
     prompt = _over_prompts(grouped, slab, layer)
     out = torch.lerp(own.out, prompt.out, torch.sigmoid(prompt.weight - own.weight))
     return out.view(rows, 1, heads, width), None
+
+
+def _over_rooms(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    unfilled: torch.Tensor,
+    picked: Picked,
+) -> _Part:
+    """Attention of rows that are run over what they generated; as `_over_prompts`.
+
+    Rooms are read where they stand: to copy some of them takes longer than to ask all of them,
+    those of other rows for what their leader asks.
+    """
+    asked = query if picked.rows is None else query[picked.stand_in]
+    part = _attend(asked.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), unfilled)
+    if picked.rows is None:
+        return part
+    by_row = (of.view(*keys.shape[:2], *of.shape[1:]) for of in part)
+    return _Part(*(of[picked.rows].flatten(0, 1) for of in by_row))
 
 
 def _over_prompts(query: torch.Tensor, slab: Slab, layer: int) -> _Part:
@@ -131,12 +152,12 @@ class _RoomLayer(DynamicLayer):
     """A cache layer that keeps what is generated, and leaves the prompt where it stands."""
 
     def __init__(
-        self, layer: int, slab: Slab, edit: Edit | None, start: int, rows: RowsOf | None
+        self, layer: int, slab: Slab, edit: Edit | None, start: int, picked: PickedIn | None
     ) -> None:
         super().__init__()
         assert slab.shared is not None
         self._layer, self._edit, self._slots, self._filled = layer, edit, slab.slots, start
-        self._rows = rows
+        self._picked = picked
         self._new_keys = slab.shared.new_keys[layer]
         self._new_values = slab.shared.new_values[layer]
         self.dtype, self.device = self._new_keys.dtype, self._new_keys.device
@@ -147,15 +168,13 @@ class _RoomLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         start, self._filled = self._filled, self._filled + key_states.shape[-2]
-        rows = self._rows(self._layer) if self._rows else None
+        rows = self._picked(self._layer).rows if self._picked else None
         if rows is not None:
-            self.keys, self.values = (
-                self._kept(room, states, rows, start)
-                for room, states in ((self._new_keys, key_states), (self._new_values, value_states))
-            )
-            return self.keys, self.values
-        self._new_keys[:, :, start : self._filled] = key_states
-        self._new_values[:, :, start : self._filled] = value_states
+            self._new_keys[rows, :, start : self._filled] = key_states
+            self._new_values[rows, :, start : self._filled] = value_states
+        else:
+            self._new_keys[:, :, start : self._filled] = key_states
+            self._new_values[:, :, start : self._filled] = value_states
         if self._edit is not None:
             self._edit(self._layer, "k", self._new_keys[:, :, start : self._filled])
             self._edit(self._layer, "v", self._new_values[:, :, start : self._filled])
@@ -163,28 +182,21 @@ class _RoomLayer(DynamicLayer):
         self.keys, self.values = self._new_keys[:, :, :read], self._new_values[:, :, :read]
         return self.keys, self.values
 
-    def _kept(
-        self, room: torch.Tensor, states: torch.Tensor, rows: torch.Tensor, start: int
-    ) -> torch.Tensor:
-        """The room of some rows, once what they computed is put there."""
-        room[rows, :, start : self._filled] = states
-        return room[:, :, : round_up(self._filled)].index_select(0, rows)
-
     def get_seq_length(self) -> int:
         return self._slots + self._filled
 
 
 def as_room(
-    slab: Slab, live: Live | None = None, start: int = 0, rows: RowsOf | None = None
+    slab: Slab, live: Live | None = None, start: int = 0, picked: PickedIn | None = None
 ) -> DynamicCache:
     """A transformers cache that fills a shared slab's room.
 
     live: sees keys and values before they are kept and read. start: steps that are in the room.
-    rows: says which rows are run in a layer, where these are not all; nothing is live then.
+    picked: says which rows are run in a layer; nothing is live where these are not all.
     """
     edit = live.edit if live else None
     cache = DynamicCache()
-    cache.layers = [_RoomLayer(layer, slab, edit, start, rows) for layer in range(len(slab.keys))]
+    cache.layers = [_RoomLayer(layer, slab, edit, start, picked) for layer in range(len(slab.keys))]
     cache.layer_class_to_replicate = None
     return cache
 
@@ -206,10 +218,10 @@ def attending(
         config._attn_implementation = before
 
 
-def arguments(slab: Slab, step: int) -> dict[str, Any]:
+def arguments(slab: Slab, step: int, picked: PickedIn) -> dict[str, Any]:
     """What a model's call must be given while it attends so; step: tokens in the room before."""
     assert slab.shared is not None
     filled, like = step + 1, slab.keys[0]
     unfilled = like.new_zeros(round_up(filled))
     unfilled[filled:] = -torch.inf
-    return {_SLAB: slab, _UNFILLED: unfilled}
+    return {_SLAB: slab, _UNFILLED: unfilled, _PICKED: picked}

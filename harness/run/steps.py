@@ -23,7 +23,7 @@ from harness.patch.slab import Slab
 from harness.run.shared_attention import arguments, as_room, attending
 from harness.run.slab_cache import as_cache, padding_mask
 from harness.run.static_step import step_of
-from harness.run.trunks import Trunks, has_known_layers, picking
+from harness.run.trunks import EVERY_ROW, Picked, Trunks, has_known_layers, picking
 
 NARROW = 0.5
 """The batch is narrowed to the rows that go on once they are no more than this share of it: the
@@ -75,7 +75,7 @@ class Steps:
         if is_plain:
             cache = as_cache(slab, self._live, self._fed)
         else:
-            cache = as_room(slab, self._live, self._fed, self._rows_of)
+            cache = as_room(slab, self._live, self._fed, self._picked_in)
         self._cache: dict[str, Any] = with_cache(self._network, cache)
         self._mask = padding_mask(slab, self._steps) if is_plain else None
 
@@ -83,8 +83,9 @@ class Steps:
         """What says which rows are run in a layer; None while all are."""
         return self._trunks if self._trunks is not None and self._trunks.picked else None
 
-    def _rows_of(self, layer: int) -> torch.Tensor | None:
-        return None if self._trunks is None else self._trunks.rows(layer)
+    def _picked_in(self, layer: int) -> Picked:
+        trunks = self.running()
+        return EVERY_ROW if trunks is None else trunks.picked[layer]
 
     def looks(self, number: int) -> bool:  # noqa: ARG002
         """Whether it is looked up after a step which rows go on."""
@@ -105,7 +106,7 @@ class Steps:
                 self._trunks = None
         self._fed += 1
         if self._mask is None:
-            attention = arguments(slab, number)
+            attention = arguments(slab, number, self._picked_in)
         else:
             attention = {"attention_mask": self._mask[:, : slab.slots + number + 1]}
         logits: torch.Tensor = self._network(

@@ -23,7 +23,7 @@ from harness.models.load import LoadedModel
 from harness.patch.sharing import among
 from harness.patch.slab import Slab
 
-LEAST = 0.08
+LEAST = 0.1
 """Share of the rows of all layers that must be saved: picking rows costs some of it."""
 
 
@@ -31,11 +31,16 @@ class Picked(NamedTuple):
     """The rows that are run in a layer.
 
     rows: of the batch, ascending, `[n]`; None: all. source: where each of them, or its leader, is
-    among those of the layer before, `[n]`; None: they are the same rows.
+    among those of the layer before, `[n]`; None: they are the same rows. stand_in: where each
+    row of the batch, or its leader, is among those that are run, `[row]`.
     """
 
     rows: torch.Tensor | None = None
     source: torch.Tensor | None = None
+    stand_in: torch.Tensor | None = None
+
+
+EVERY_ROW = Picked()
 
 
 class Trunks:
@@ -75,10 +80,6 @@ class Trunks:
         """Give every row what its leader generated for it."""
         self._lead(self._rows, filled)
         self.picked, self.end, self.slab = [], None, self._whole
-
-    def rows(self, layer: int) -> torch.Tensor | None:
-        """Rows that are run in a layer, `[n]`; None: all."""
-        return self.picked[layer].rows if self.picked else None
 
     @property
     def _own_from(self) -> torch.Tensor:
@@ -126,7 +127,7 @@ class Trunks:
                 source = at[rows]
                 at = (is_run.cumsum(0) - 1)[self._rows.where(is_run, self._leaders)]
             is_all = counts[layer] == n_rows
-            self.picked.append(Picked(None if is_all else rows, source))
+            self.picked.append(Picked(None if is_all else rows, source, at))
             key = id(layout), counts[layer]
             if key not in made:
                 made[key] = layout if is_all else among(layout, rows)
@@ -164,7 +165,7 @@ def _before(layer: int, now: Callable[[], Trunks | None]) -> Callable[[Any, Any,
         trunks = now()
         if trunks is None:
             return None
-        rows, source = trunks.picked[layer]
+        rows, source, _ = trunks.picked[layer]
         if source is not None:
             if args:
                 args = (args[0][source], *args[1:])

@@ -14,7 +14,6 @@ from harness.models.load import LoadedModel
 from harness.patch.build import Built, build
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
-from harness.run import trunks
 from harness.run.decode import Decoded, decode
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window
@@ -198,7 +197,6 @@ def test_where_little_is_shared_every_row_is_run(
     model: LoadedModel, store: PromptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = [row(0), row(0, 0), row(0, 0), row(0, 1)]
-    monkeypatch.setattr(trunks, "LEAST", 0.10)
     shared = run(model, store, plans)
     assert shared.counts == [[4] * N_LAYERS] * STEPS
     assert_same(plans, shared, run(model, store, plans, shared=False))
