@@ -193,9 +193,8 @@ def test_with_patches_that_change_what_is_said(name: str, site: Site) -> None:
     assert_same(plans, shared, run(model, store, plans, shared=False, luck=luck))
 
 
-def test_where_little_is_shared_every_row_is_run(
-    model: LoadedModel, store: PromptStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_little_is_shared_every_row_is_run(model: LoadedModel, store: PromptStore) -> None:
+    """One of sixteen rows and layers would be saved."""
     plans = [row(0), row(0, 0), row(0, 0), row(0, 1)]
     shared = run(model, store, plans)
     assert shared.counts == [[4] * N_LAYERS] * STEPS
