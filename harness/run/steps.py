@@ -98,9 +98,11 @@ class Steps:
         """
         slab = self._slab
         token = token[self._rows] if self._wider else token
-        # What a patch writes with the last prompt token is written into every row by itself.
-        if self._trunks is not None and (number or self._live is None):
-            if self._trunks.part(token, self._fed):
+        if self._trunks is not None:
+            if number == 0 and self._live is not None:
+                # What a patch writes with the last prompt token is written into rows by number.
+                self._trunks.hear(token)
+            elif self._trunks.part(token, self._fed):
                 slab = self._trunks.slab
             else:
                 self._trunks = None

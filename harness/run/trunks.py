@@ -59,17 +59,20 @@ class Trunks:
         self._rows = torch.arange(len(groups), device=groups.device)
         self._leaders = self._rows
 
+    def hear(self, token: torch.Tensor) -> bool:
+        """Take in the token that each row is fed next, `[row]`; whether rows part by it."""
+        # A group and a token as one number: tokens are below 2^31, and so are groups.
+        said, groups = torch.unique((self.groups << 31) + token, return_inverse=True)
+        before, self.groups = self.groups, groups
+        return len(said) > int(before.max()) + 1
+
     def part(self, token: torch.Tensor, filled: int) -> bool:
-        """Take in the token that each row is fed next, `[row]`; whether enough rows share.
+        """As `hear`, and lay down which rows are run now; whether enough of them share.
 
         filled: tokens in the room so far. After False every row has all that is its own.
         """
-        # A group and a token as one number: tokens are below 2^31, and so are groups.
-        said, groups = torch.unique((self.groups << 31) + token, return_inverse=True)
-        is_same = len(said) == int(self.groups.max()) + 1 and bool(self.picked)
-        self.groups = groups
-        if not is_same:
-            self._lead(self._leaders_of(groups), filled)
+        if self.hear(token) or not self.picked:
+            self._lead(self._leaders_of(self.groups), filled)
             self._pick()
         if self.picked:
             return True

@@ -61,11 +61,12 @@ def run(
     shared: bool = True,
     luck: Sequence[int] = (),
     draws: torch.Tensor = DRAWS,
+    first: Sequence[int] = (),
 ) -> Run:
     """Rows decoded; those of one luck (all, if none is given) draw the same uniforms."""
     built = build(store, plans, None, room=STEPS, shared=shared)
     uniform = draws[list(luck) or [0] * len(plans)]
-    first = [store.tokens[plan.prompt][-1] for plan in plans]
+    first = first or [store.tokens[plan.prompt][-1] for plan in plans]
     counts: list[list[int]] = []
     kept = range(len(plans))
     with counting(model, counts):
@@ -171,6 +172,19 @@ def test_rows_that_leave_take_nothing_along(model: LoadedModel, store: PromptSto
     assert [tokens[2:4] for tokens in plain.decoded.tokens[4:]] == [[0, 0]] * 4
     assert [counts[0] for counts in shared.counts] == [1, 2, 2, 2, 2, 2]
     assert_same(plans, shared, plain)
+
+
+@pytest.mark.parametrize("site", ["kv", "v_proj"])
+def test_rows_that_were_fed_another_last_token_are_apart(
+    model: LoadedModel, store: PromptStore, site: Site
+) -> None:
+    """From there on all say the same."""
+    draws = torch.full_like(DRAWS, 1e-9)
+    plans, first = [row(0)] * 4 + [row(0, 3, site=site)], [5, 5, 6, 6, 6]
+    shared = run(model, store, plans, draws=draws, first=first)
+    assert len({tuple(tokens) for tokens in shared.decoded.tokens}) == 1
+    assert [counts[0] for counts in shared.counts[1:]] == [2] * (STEPS - 1)
+    assert_same(plans, shared, run(model, store, plans, draws=draws, first=first, shared=False))
 
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "qwen3", "phi3", "gpt_neox", "gpt2"])
