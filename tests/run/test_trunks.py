@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import transformers
 
 from harness.models.architectures import TABLE, decoder_layers, output_of
 from harness.models.load import LoadedModel
@@ -18,6 +19,7 @@ from harness.run.decode import Decoded, decode
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window
 from tests.models.architectures import VOCAB, prompt, tiny
+from tests.run.test_roads import OLDER
 
 N_LAYERS, TOKENS, STEPS = 4, 12, 6
 PATCHED = Window(*2 * [range(5, 11)])
@@ -190,6 +192,8 @@ def test_rows_that_were_fed_another_last_token_are_apart(
 @pytest.mark.parametrize("name", ["llama", "mixtral", "qwen3", "phi3", "gpt_neox", "gpt2"])
 @pytest.mark.parametrize("site", ["kv", "v_proj", "residual"])
 def test_with_patches_that_change_what_is_said(name: str, site: Site) -> None:
+    if name == "gpt2" and OLDER:
+        pytest.skip(f"transformers {transformers.__version__} decodes GPT-2 plainly")
     model = tiny(name)
     store = PromptStore(model)
     store.add([prompt(TOKENS, seed) for seed in range(3)])
