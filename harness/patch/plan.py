@@ -92,10 +92,11 @@ class RowPlan(NamedTuple):
         return min(write.moves_cache_from for write in self.writes if not write.is_splice)
 
     def own_from(self, n_layers: int, prompt_tokens: int) -> int:
-        """The lowest layer in which it differs from its prompt unpatched; n_layers where in none.
+        """The lowest layer whose keys or values are not those of its prompt unpatched, or n_layers.
 
         prompt_tokens: T of that prompt. Below the layer both compute the same of the same tokens,
-        from the first generated one on.
+        from the first generated one on. Of the last prompt token too, but for its logits where the
+        last layer's output is written at it.
         """
         if self.tokens != prompt_tokens:
             return 0

@@ -24,7 +24,7 @@ class Shared:
     """What a shared slab has besides.
 
     layouts: by layer. prompts: the store's prompt of each row, `[row]`. own_from: the lowest layer
-    in which a row is not as the unpatched one, `[row]`; the number of layers where it is in all.
+    whose generated keys or values are not the unpatched row's, `[row]`; see `RowPlan.own_from`.
     new_keys, new_values: the room, by layer, `batch head step d_head`; steps are
     rounded up.
     """

@@ -104,7 +104,7 @@ def _over_rooms(
 
 
 def _over_prompts(query: torch.Tensor, slab: Slab, layer: int) -> _Part:
-    """Attention of every row over its variant; query `row kv_head group d_head`.
+    """Attention of every row that is run over its variant; query `row kv_head group d_head`.
 
     Returns `row*kv_head group d_head`, and weights.
     """

@@ -5,7 +5,7 @@ computes what the unpatched one does, as long as both were fed the same tokens. 
 the *leader*, is run for all; the others join at the layer from which they are their own. A row
 that is fed another token parts: what its leader generated in the layers below becomes its own.
 
-So arms without an effect, and controls, cost the layers above their patch only. Rows only ever
+So an arm whose text stays that of the base costs the layers from its patch on only. Rows only ever
 part; once too little is shared to pay for picking rows, every row is run in every layer again.
 """
 

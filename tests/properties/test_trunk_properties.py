@@ -14,11 +14,12 @@ from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation, rotation_of
 from harness.patch.build import build
 from harness.patch.plan import RowPlan, Write
+from harness.patch.slab import Slab
 from harness.patch.store import PromptStore
 from harness.run import trunks
 from harness.run.decode import Decoded, decode
 from harness.run.sampling_settings import Sampling
-from harness.spec import Site, Window
+from harness.spec import SITES, Site, Window
 from tests.models.architectures import VOCAB, prompt, tiny
 from tests.properties.test_splice_properties import laws
 
@@ -27,23 +28,29 @@ LENGTHS = (9, 9, 9, 12)
 STOPS = frozenset(range(0, VOCAB, 16))
 
 
+MODELS = ("llama", "mistral", "gpt_neox")
+
+
 @cache
-def stored() -> tuple[LoadedModel, PromptStore, Rotation]:
-    model = tiny("llama")
+def stored(name: str) -> tuple[LoadedModel, PromptStore, Rotation]:
+    model = tiny(name)
     model.__dict__["stop_ids"] = STOPS
     store = PromptStore(model)
     store.add([prompt(length, seed) for seed, length in enumerate(LENGTHS)])
-    return model, store, rotation_of(model.network)
+    rotation = rotation_of(model.network)
+    return model, store, rotation
 
 
 class Row(NamedTuple):
-    """One row: prompts of the store, what is pasted how far from the end, and its luck."""
+    """One row: prompts of the store, what is pasted over its last positions, and its luck."""
 
     base: int
     donor: int
     site: Site
     layers: frozenset[int]
     width: int
+    alpha: float
+    heads: tuple[int, ...] | None
     luck: int
 
     def plan(self, store: PromptStore) -> RowPlan:
@@ -52,16 +59,20 @@ class Row(NamedTuple):
             return RowPlan(self.base, tokens)
         left_out = 1 if self.site in ("kv", "k", "v") else 0
         source, base = (range(n - left_out - self.width, n - left_out) for n in (given, tokens))
-        write = Write(self.donor, self.site, tuple(sorted(self.layers)), Window(source, base))
+        heads = None if self.site == "residual" else self.heads
+        layers = tuple(sorted(self.layers))
+        write = Write(self.donor, self.site, layers, Window(source, base), heads, self.alpha)
         return RowPlan(self.base, tokens, (write,))
 
 
-def decoded(rows: list[Row], steps: int, *, shared: bool, stops: bool) -> Decoded:
-    model, store, rotation = stored()
+def decoded(
+    name: str, rows: list[Row], steps: int, *, shared: bool, stops: bool
+) -> tuple[Decoded, Slab]:
+    model, store, rotation = stored(name)
     plans = [row.plan(store) for row in rows]
     built = build(store, plans, rotation, room=steps, shared=shared)
     draws = torch.rand(LUCKS, steps, dtype=torch.float64, generator=torch.manual_seed(3))
-    return decode(
+    found = decode(
         model,
         built.slab,
         [store.tokens[plan.prompt][-1] for plan in plans],
@@ -72,6 +83,7 @@ def decoded(rows: list[Row], steps: int, *, shared: bool, stops: bool) -> Decode
         keep=range(len(rows)),
         past_stops=not stops,
     )
+    return found, built.slab
 
 
 prompts = st.integers(0, len(LENGTHS) - 1)
@@ -79,22 +91,39 @@ rows = st.builds(
     Row,
     base=prompts,
     donor=prompts,
-    site=st.sampled_from(["kv", "kv", "v", "v_proj", "residual"]),
+    site=st.sampled_from(SITES),
     layers=st.frozensets(st.integers(0, N_LAYERS - 1), max_size=2),
     width=st.integers(1, 6),
+    alpha=st.sampled_from([1.0, 1.0, 0.5]),
+    heads=st.sampled_from([None, None, (1,)]),
     luck=st.integers(0, LUCKS - 1),
 )
 
 
-@given(st.lists(rows, min_size=2, max_size=24), st.integers(1, STEPS), st.booleans())
+@given(
+    name=st.sampled_from(MODELS),
+    rows=st.lists(rows, min_size=2, max_size=24),
+    steps=st.integers(1, STEPS),
+    stops=st.booleans(),
+    # However little is shared, or until less than a part is.
+    least=st.sampled_from([1e-9, 0.1, 0.3]),
+)
 @laws
-def test_a_row_is_as_by_itself(rows: list[Row], steps: int, stops: bool) -> None:
+def test_a_row_is_as_by_itself(
+    name: str, rows: list[Row], steps: int, stops: bool, least: float
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        # However little is shared.
-        patch.setattr(trunks, "LEAST", 1e-9)
-        shared = decoded(rows, steps, shared=True, stops=stops)
-    plain = decoded(rows, steps, shared=False, stops=stops)
+        patch.setattr(trunks, "LEAST", least)
+        shared, of_shared = decoded(name, rows, steps, shared=True, stops=stops)
+    plain, of_plain = decoded(name, rows, steps, shared=False, stops=stops)
     assert shared.tokens == plain.tokens
     assert shared.stopped == plain.stopped
     for place, logits in plain.logits.items():
         torch.testing.assert_close(shared.logits[place], logits, rtol=0, atol=1e-6)
+        generated = torch.arange(len(plain.tokens[place]))
+        for layer in range(N_LAYERS):
+            values = [
+                slab.values_at(layer, torch.full_like(generated, place), slab.slots + generated)
+                for slab in (of_shared, of_plain)
+            ]
+            torch.testing.assert_close(*values, rtol=0, atol=1e-6)

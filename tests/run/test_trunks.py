@@ -15,6 +15,7 @@ from harness.models.load import LoadedModel
 from harness.patch.build import Built, build
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
+from harness.run import trunks
 from harness.run.decode import Decoded, decode
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window
@@ -219,6 +220,22 @@ def test_where_little_is_shared_every_row_is_run(model: LoadedModel, store: Prom
     assert_same(plans, shared, run(model, store, plans, shared=False))
 
 
+def test_once_little_is_shared_each_row_has_what_it_said(
+    model: LoadedModel, store: PromptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight equal rows all but one part, some at each step; that one stands by itself then."""
+    monkeypatch.setattr(trunks, "LEAST", 0.3)
+    draws = torch.full((8, STEPS), 1e-9, dtype=torch.float64)
+    for one in range(2, 8):
+        draws[one, one // 2 - 1] = one / 9
+    plans, luck = [row(0)] * 8, list(range(8))
+    shared = run(model, store, plans, luck=luck, draws=draws)
+    plain = run(model, store, plans, luck=luck, draws=draws, shared=False)
+    assert [counts[0] for counts in shared.counts] == [1, 3, 5, 8, 8, 8]
+    assert plain.decoded.tokens[0] == plain.decoded.tokens[1]
+    assert_same(plans, shared, plain)
+
+
 def test_no_row_is_shared_that_is_written_to_while_it_generates(
     model: LoadedModel, store: PromptStore
 ) -> None:
@@ -258,6 +275,7 @@ def test_the_layer_from_which_a_row_is_its_own(plan: RowPlan, layer: int) -> Non
 
 
 def test_hooks_are_gone_afterwards(model: LoadedModel, store: PromptStore) -> None:
-    before = [len(module._forward_pre_hooks) for module in decoder_layers(model.network)]
     run(model, store, [row(0)] * 3)
-    assert [len(m._forward_pre_hooks) for m in decoder_layers(model.network)] == before
+    for module in decoder_layers(model.network):
+        assert not module._forward_pre_hooks
+        assert not module._forward_hooks
