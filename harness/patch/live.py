@@ -19,7 +19,7 @@ import torch
 from harness.models.rotary import Rotation
 from harness.patch.activations import Catch, PromptPass
 from harness.patch.noise import directions, with_norms
-from harness.patch.overwrite import Place, overwrite
+from harness.patch.overwrite import ROUNDING, Place, overwrite
 from harness.patch.plan import RowPlan, Steps, Write
 from harness.spec import Tensor
 
@@ -137,7 +137,11 @@ class Live:
             elif tensor == "k" and item.when != "first" and self._rotation is not None:
                 further = step if item.when == "held" else 0
                 new = self._rotation(layer, new, item.shift + further)
-            changed, _ = overwrite(states, place, new.to(states.dtype), item.heads, 1.0)
+            # What is written was computed in another batch: its last bits are no change.
+            rounding = ROUNDING[str(states.dtype).removeprefix("torch.")]
+            changed, _ = overwrite(
+                states, place, new.to(states.dtype), item.heads, 1.0, rounding=rounding
+            )
             counted = self._going[item.rows]
             self._fired.index_add_(0, item.rows, counted.long())
             self._changed.index_add_(0, item.rows, changed * counted)
