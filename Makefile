@@ -26,7 +26,7 @@ verify: .venv/.runtime
 	$(RUN) pytest claims --claims-profile smoke -n 2 --dist loadgroup
 
 verify-full: .venv/.runtime
-	@echo "== verify-full: the same with 200 pairs and 50 tokens, about 15 minutes =="
+	@echo "== verify-full: the same with 200 pairs and 50 tokens, about ten minutes =="
 	$(RUN) pytest claims -n 2 --dist loadgroup
 
 # On the 8 layers of mini the depths 25/32 and 27/32 are one layer: there is no such cell.
