@@ -154,7 +154,7 @@ class _Pass:
         self._result.groups += self._groups
 
     def _edit(self, layer: int, tensor: Tensor, states: torch.Tensor) -> None:
-        rounding = ROUNDING[self._store.model.dtype_name]
+        rounding = ROUNDING[states.dtype]
         for group in self._by_spot.get((layer, tensor), ()):
             group.apply(states, states, layer, tensor, self._rotation, rounding=rounding)
         for wanted, into in ((self._last, self._result.last), (self._held, self._result.held)):

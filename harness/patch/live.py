@@ -138,7 +138,7 @@ class Live:
                 further = step if item.when == "held" else 0
                 new = self._rotation(layer, new, item.shift + further)
             # What is written was computed in another batch: its last bits are no change.
-            rounding = ROUNDING[str(states.dtype).removeprefix("torch.")]
+            rounding = ROUNDING[states.dtype]
             changed, _ = overwrite(
                 states, place, new.to(states.dtype), item.heads, 1.0, rounding=rounding
             )

@@ -18,7 +18,7 @@ from harness.patch.noise import noise_like
 from harness.patch.plan import Footprint, RowPlan, Write
 from harness.spec import Tensor, Window
 
-ROUNDING = {"float64": 1e-6, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Changes up to this share of the largest number do not count as changes: rows of one forward pass
 that should be equal differ in their last bits where one falls on the tail of a vector loop, and in
 float64 RMSNorm still rounds to float32."""

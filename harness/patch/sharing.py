@@ -110,7 +110,7 @@ def among(layout: Layout, rows: torch.Tensor) -> Layout:
     """
     place = layout.place[rows]
     readers = place.bincount(minlength=len(layout.prompts))
-    # The how manieth reader of its variant a row is.
+    # Of its variant's readers, in the order of rows, which one a row is.
     by_variant = place.argsort(stable=True)
     first = readers.cumsum(0) - readers
     turn = torch.empty_like(place)

@@ -39,7 +39,7 @@ def splice(
     for group in groups:
         # A row whose prompt was computed anew is the store's but for its last bits.
         computed = plans[group.rows[0]].computed
-        rounding = ROUNDING[store.model.dtype_name] if computed else 0.0
+        rounding = ROUNDING[store.model.dtype] if computed else 0.0
         _write(slab, store, group, rotation, rounding)
     return groups
 

@@ -188,10 +188,9 @@ def pins_lines(state: ClaimsSession) -> list[str]:
     other = {one["model"] for one, pin in pinned if any("weights_sha" in n for n in pin["notes"])}
     lines += [f"  the pins of {model} were recorded of other weights" for model in sorted(other)]
     held = {one["model"] for one, _ in pinned}
+    read = sum(n for model, n in state.spent.read_by_model().items() if model in held)
     # Without --resume what was read is of this very run, by another worker.
-    if not state.settings.resume:
-        held = set()
-    if read := sum(n for model, n in state.spent.read_by_model().items() if model in held):
+    if read and state.settings.resume:
         lines.append(f"  {read} trials were read from the ledger, as they were run then")
     return [*lines, *state.pins.lines]
 

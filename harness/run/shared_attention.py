@@ -152,7 +152,7 @@ class _RoomLayer(DynamicLayer):
     """A cache layer that keeps what is generated, and leaves the prompt where it stands."""
 
     def __init__(
-        self, layer: int, slab: Slab, edit: Edit | None, start: int, picked: PickedIn | None
+        self, layer: int, slab: Slab, edit: Edit | None, start: int, picked: PickedIn
     ) -> None:
         super().__init__()
         assert slab.shared is not None
@@ -168,13 +168,10 @@ class _RoomLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         start, self._filled = self._filled, self._filled + key_states.shape[-2]
-        rows = self._picked(self._layer).rows if self._picked else None
-        if rows is not None:
-            self._new_keys[rows, :, start : self._filled] = key_states
-            self._new_values[rows, :, start : self._filled] = value_states
-        else:
-            self._new_keys[:, :, start : self._filled] = key_states
-            self._new_values[:, :, start : self._filled] = value_states
+        picked = self._picked(self._layer).rows
+        rows = slice(None) if picked is None else picked
+        self._new_keys[rows, :, start : self._filled] = key_states
+        self._new_values[rows, :, start : self._filled] = value_states
         if self._edit is not None:
             self._edit(self._layer, "k", self._new_keys[:, :, start : self._filled])
             self._edit(self._layer, "v", self._new_values[:, :, start : self._filled])
@@ -186,9 +183,7 @@ class _RoomLayer(DynamicLayer):
         return self._slots + self._filled
 
 
-def as_room(
-    slab: Slab, live: Live | None = None, start: int = 0, picked: PickedIn | None = None
-) -> DynamicCache:
+def as_room(slab: Slab, live: Live | None, start: int, picked: PickedIn) -> DynamicCache:
     """A transformers cache that fills a shared slab's room.
 
     live: sees keys and values before they are kept and read. start: steps that are in the room.

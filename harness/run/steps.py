@@ -43,29 +43,31 @@ def stepping(
         return
     layers, edit = (live.residual_layers, live.edit) if live else ([], None)
     attention = nullcontext() if slab.shared is None else attending(model)
-    fed = Steps(model, slab, steps, live)
-    picked = picking(model, fed.running) if fed.may_share else nullcontext()
+    shares = (
+        slab.shared is not None
+        and has_known_layers(model)
+        and (live is None or live.ends_with_first_step)
+    )
+    fed = Steps(model, slab, steps, live, shares=shares)
+    picked = picking(model, fed.running) if shares else nullcontext()
     with residual_edited(model, layers, edit), attention, picked:
         yield fed
         fed.close()
 
 
 class Steps:
-    """Feeds rows. Made by `stepping`."""
+    """Feeds rows. Made by `stepping`. shares: whether rows may be run together."""
 
-    def __init__(self, model: LoadedModel, slab: Slab, steps: int, live: Live | None) -> None:
+    def __init__(
+        self, model: LoadedModel, slab: Slab, steps: int, live: Live | None, *, shares: bool
+    ) -> None:
         self._network, self._steps, self._live = model.network, steps, live
         self._rows = torch.arange(len(slab.lengths), device=slab.lengths.device)
         self._all = len(self._rows)
         self._wider: list[tuple[Slab, list[int]]] = []
         self._trunks: Trunks | None = None
-        if (
-            slab.shared is not None
-            and has_known_layers(model)
-            and (live is None or live.ends_with_first_step)
-        ):
+        if shares and slab.shared is not None:
             self._trunks = Trunks(slab, slab.shared.prompts)
-        self.may_share = self._trunks is not None
         self._fed = 0
         self._open(slab)
 
@@ -132,14 +134,14 @@ class Steps:
         if self._live is not None or int(stay.sum()) > NARROW * len(self._rows):
             return
         kept = stay.nonzero().flatten()
-        self._wider.append((self._slab, kept.tolist()))
+        rows = kept.tolist()
+        self._wider.append((self._slab, rows))
         self._rows = self._rows[kept]
-        groups = None
         if self._trunks is not None:
             self._trunks.close(self._fed)
-            groups = self._trunks.groups[kept]
-        slab = self._slab.narrowed(kept.tolist())
-        self._trunks = None if groups is None else Trunks(slab, groups)
+        slab = self._slab.narrowed(rows)
+        if self._trunks is not None:
+            self._trunks = Trunks(slab, self._trunks.groups[kept])
         self._open(slab)
 
     def close(self) -> None:

@@ -52,7 +52,10 @@ class Trunks:
     """
 
     def __init__(self, slab: Slab, groups: torch.Tensor) -> None:
+        assert slab.shared is not None
         self.slab = self._whole = slab
+        self._shared = slab.shared
+        self._own_from = slab.shared.own_from
         self.groups = groups
         self.picked: list[Picked] = []
         self.end: torch.Tensor | None = None
@@ -84,11 +87,6 @@ class Trunks:
         self._lead(self._rows, filled)
         self.picked, self.end, self.slab = [], None, self._whole
 
-    @property
-    def _own_from(self) -> torch.Tensor:
-        assert self._whole.shared is not None
-        return self._whole.shared.own_from
-
     def _leaders_of(self, groups: torch.Tensor) -> torch.Tensor:
         """Of each group the row that is its own from the highest layer on; of several the first."""
         # So the leader of a group leads the part that it stays in.
@@ -99,8 +97,7 @@ class Trunks:
 
     def _lead(self, leaders: torch.Tensor, filled: int) -> None:
         """Change leaders; rows that lead from now on get what theirs generated below them."""
-        shared = self._whole.shared
-        assert shared is not None
+        shared = self._shared
         parted = self._rows[(leaders == self._rows) & (self._leaders != self._rows)]
         for layer, rooms in enumerate(zip(shared.new_keys, shared.new_values, strict=True)):
             parted = parted[self._own_from[parted] > layer]
@@ -112,8 +109,7 @@ class Trunks:
 
     def _pick(self) -> None:
         """Lay down which rows are run where; none, if that saves too little."""
-        shared = self._whole.shared
-        assert shared is not None
+        shared = self._shared
         n_layers, n_rows = len(shared.layouts), len(self._rows)
         run_from = self._own_from.where(self._leaders != self._rows, 0)
         counts = run_from.bincount(minlength=n_layers + 1).cumsum(0).tolist()
@@ -155,7 +151,7 @@ def picking(model: LoadedModel, now: Callable[[], Trunks | None]) -> Iterator[No
         module.register_forward_pre_hook(_before(layer, now), with_kwargs=True)
         for layer, module in enumerate(layers)
     ]
-    handles += [module.register_forward_hook(_behind(now)) for module in layers[-1:]]
+    handles.append(layers[-1].register_forward_hook(_behind(now)))
     try:
         yield
     finally:

@@ -71,7 +71,9 @@ def decoded(
     model, store, rotation = stored(name)
     plans = [row.plan(store) for row in rows]
     built = build(store, plans, rotation, room=steps, shared=shared)
-    draws = torch.rand(LUCKS, steps, dtype=torch.float64, generator=torch.manual_seed(3))
+    draws = torch.rand(
+        LUCKS, steps, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     found = decode(
         model,
         built.slab,

@@ -25,7 +25,7 @@ from tests.run.test_roads import OLDER
 N_LAYERS, TOKENS, STEPS = 4, 12, 6
 PATCHED = Window(*2 * [range(5, 11)])
 LAST = Window(*2 * [range(10, 12)])
-DRAWS = torch.rand(3, STEPS, dtype=torch.float64, generator=torch.manual_seed(5))
+DRAWS = torch.rand(3, STEPS, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 """Uniforms of each step, a row a luck."""
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
