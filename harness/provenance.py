@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict
 from importlib import metadata
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.cores import usable_cores
 from harness.run.runner import Runner
 
 IGNORED = (
@@ -38,13 +38,17 @@ def provenance(runner: Runner) -> dict[str, Any]:
         },
         "device": str(model.device),
         "hardware": device,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "dtype": model.dtype_name,
+        # The rounding that tolerances allow for.
+        "precision": model.precision,
         "n_layers": model.n_layers,
         "n_kv_heads": model.n_kv_heads,
         "revision": model.revision,
-        "weights_sha": model.weights_sha,
+        "weights_sha": runner.weights_sha,
+        # What transformers left out, put in or guessed when the model was loaded.
+        "loading": model.loading.to_dict(),
         "task_sha": runner.task.sha,
         "sampling": {
             **asdict(runner.sampling),

@@ -49,6 +49,7 @@ from harness.spent import SPENT, spent_by
 
 COLLECTED, NOT_REPLAYED = "claims_collected", "claims_not_replayed"
 UNUSED_PINS, PIN = "claims_unused_pins", "claims_pin"
+REFUSED = "claims_refused"
 EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
 _SESSION = pytest.StashKey[ClaimsSession]()
@@ -61,6 +62,8 @@ _PIN = pytest.StashKey[str]()
 _COLLECTED = pytest.StashKey[list[str]]()
 _CELLS = pytest.StashKey[list[pytest.Item]]()
 """Tests of claims that were selected."""
+_REFUSED = pytest.StashKey[str]()
+"""In a worker: why the run's only model was refused; in a report, under `REFUSED`."""
 _WRONG = pytest.StashKey[str]()
 """In a worker: what is wrong with the claims that were collected."""
 
@@ -91,6 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SESSION] = session
         if worker is None:
             config.pluginmanager.register(_Collector(session, config), "kv-claims-collector")
+            config.pluginmanager.register(_Refusals(), "kv-claims-refusals")
         if replayed is not None:
             config.pluginmanager.register(_Replayable(), "kv-claims-replayable")
         refuse_options(config)
@@ -199,7 +203,11 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
 @pytest.fixture(scope="session")
 def _claims_model(request: pytest.FixtureRequest) -> Any:
-    """One loaded model with its task, budget and ledger; the next one replaces it."""
+    """One loaded model with its task, budget and ledger; the next one replaces it.
+
+    A model that is refused ends a run that has no other, at once; else its tests fail, each with
+    the one line that says why, and the other models run.
+    """
     config = request.config
     state = config.stash[_SESSION]
     if (wrong := config.stash.get(_WRONG, None)) is not None:
@@ -208,10 +216,13 @@ def _claims_model(request: pytest.FixtureRequest) -> Any:
         state.check()
         return state.open_study(request.param, _progress_of(config))
     except UsageError as error:
-        if hasattr(config, "workerinput"):
-            # A worker that exits is an internal error to xdist: its tests say what is wrong.
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        is_only = len(state.settings.models) == 1
+        if is_only and not hasattr(config, "workerinput"):
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        if is_only:
+            # A worker that exits is an internal error to xdist: its report has the run ended.
+            config.stash[_REFUSED] = str(error)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture
@@ -254,6 +265,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let a test's pin go with its report: a string, which crosses to the controller as it is."""
     report = yield
+    if call.when == "setup" and (refused := item.config.stash.get(_REFUSED, None)) is not None:
+        report.__dict__[REFUSED] = refused
     if call.when == "call" and (content := item.stash.get(_PIN, None)) is not None:
         report.__dict__[PIN] = content
     return report
@@ -309,6 +322,15 @@ class _Replayable:
         if left:
             config.hook.pytest_deselected(items=left)
             items[:] = [item for item in items if item not in left]
+
+
+class _Refusals:
+    """With workers: ends a run whose only model is refused, before the terminal hears of it."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if (refused := report.__dict__.get(REFUSED)) is not None:
+            pytest.exit(refused, returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 class _Collector:

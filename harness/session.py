@@ -5,13 +5,13 @@ The plugin's hooks call in here. torch is imported only when a model is asked fo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from harness.claim import Claim
+from harness.cores import threads_for
 from harness.errors import UsageError
 from harness.models.folder import model_folder
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
@@ -114,7 +114,7 @@ class Settings:
 
     def check(self) -> None:
         """Raise UsageError for anything in the settings that no run can use; nothing is run."""
-        from harness.models.load import check_request
+        from harness.models.request import check_request
 
         for name, number in (("seeds", self.n_seeds), ("batch-size", self.batch_size)):
             if number is not None and number < 1:
@@ -230,13 +230,16 @@ class ClaimsSession:
         settings = self.settings
         # A planted model's matrices are so small that sharing one out costs more than it gives.
         planted = model.startswith(PLANTED_PREFIX)
-        torch.set_num_threads(1 if planted else max(1, (os.cpu_count() or 1) // self.workers))
+        torch.set_num_threads(1 if planted else threads_for(self.workers))
         task = settings.task_of(model)
         ledger = Ledger(settings.out / LEDGER_FOLDER, self.shard, shared=self.workers > 1)
         loaded = load_model(
             model, device=settings.device, dtype=settings.dtype, revision=settings.revision
         )
         runner = Runner(loaded, task, settings.sampling, ledger, settings.batch_size)
+        for pair in task.first_pairs(settings.n_pairs(model, task)):
+            # A token that the network does not know is said now, not in the middle of a run.
+            runner.rows.tokens(pair.source), runner.rows.tokens(pair.base)
         return ModelStudy(runner, settings.n_pairs(model, task), settings.n_seeds, show_progress)
 
 

@@ -167,7 +167,6 @@ def model_of(work: Work, device: torch.device) -> LoadedModel:
         device=device,
         dtype=torch.bfloat16,
         revision=None,
-        weights_sha="random",
     )
 
 

@@ -54,7 +54,6 @@ class Reference:
             device=torch.device("cpu"),
             dtype=torch.float32,
             revision=None,
-            weights_sha="reference",
         )
         generator = torch.Generator().manual_seed(1)
         prompts = torch.randint(1000, (2 * pairs, tokens), generator=generator).tolist()

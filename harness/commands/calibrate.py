@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from harness.calibration import NETWORK_STUDIES, STUDIES
+from harness.cores import usable_cores
 
 NAME = "calibrate"
 HELP = "judge thousands of studies of a known truth, and count the errors"
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of the cell that runs the network (%(default)s); 0 leaves it out",
     )
     add("--only", action="append", default=[], metavar="GROUP", help="repeatable: these groups")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    add("--workers", type=int, default=usable_cores(), metavar="N", help="processes")
     add("--seed", type=int, default=0, metavar="N", help="of all luck (%(default)s)")
     add("--out", type=Path, default=Path("reports/calibration"), metavar="DIR")
 

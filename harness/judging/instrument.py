@@ -149,7 +149,7 @@ def unrotated_keys(seen: Observed) -> Check:
         for trial in trials
     ]
     check = _oracle("unrotated-keys", pasting, seen.model, "patched and control")
-    limit = TOLERANCE[seen.model.dtype_name]
+    limit = TOLERANCE[seen.model.precision]
     errors = [t.oracle_keys_error for t in pasting if t.oracle_keys_error is not None]
     moved = sum(bool(t.oracle_shift) for t in pasting)
     keys = all(error <= limit for error in errors)
@@ -211,7 +211,7 @@ def vacuous_control(controls: Mapping[str, Sequence[Trial]], arms: Mapping[str, 
 def likelihood_oracle(seen: Observed) -> Check:
     """Teacher-forced logits are those of the independent recomputation."""
     errors = [one.oracle_error for one in seen.likelihoods if one.oracle_error is not None]
-    limit = TOLERANCE[seen.model.dtype_name]
+    limit = TOLERANCE[seen.model.precision]
     return Check(
         "likelihood-oracle",
         bool(errors) and all(error <= limit for error in errors),
@@ -335,13 +335,13 @@ def _repeats(trials: Sequence[Trial], reference: str, model: LoadedModel) -> _Re
         other_tokens=sum(t.reference_same_tokens is not True for t in beside),
         not_compared=len(trials) - len(beside),
         difference=max(apart, default=0.0),
-        allowed=REPEAT_TOLERANCE[model.dtype_name],
+        allowed=REPEAT_TOLERANCE[model.precision],
     )
 
 
 def _oracle(name: str, trials: Sequence[Trial], model: LoadedModel, what: str) -> Check:
     errors = [t.oracle_error for t in trials if t.oracle_error is not None]
-    limit = TOLERANCE[model.dtype_name]
+    limit = TOLERANCE[model.precision]
     worst = max(errors, default=float("nan"))
     return Check(
         name,

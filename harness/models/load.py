@@ -1,57 +1,47 @@
 """Loading a model: `planted:NAME`, `mini`, a folder, or a hub id, with device, dtype and revision.
 
-Promises: whatever can be found wrong without loading weights is found by `check_request`, with
-one clear error; `trust_remote_code` stays off; safetensors only. Does not: know where an
+Promises: whatever is wrong with a model is one `UsageError` of one line, found before a study
+runs; no code of a folder is run and nothing but safetensors is read; what transformers ignored,
+added or guessed stands in `LoadedModel.loading`, or is refused. Does not: know where an
 architecture keeps its keys (see `harness.models.rotary`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError
-from harness.models import mini
-from harness.models.folder import model_folder
+from harness.models.budget import no_larger_than
+from harness.models.contents import Contents, contents_of
+from harness.models.hub import snapshot
+from harness.models.loading import Loading, loading_of
 from harness.models.planted.build import build_planted
-from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX, Planted
+from harness.models.planted.catalog import Planted
+from harness.models.request import Request, check_request
 
-DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, checked: nothing is loaded yet. folder: None for planted and hub ids."""
-
-    name: str
-    device: torch.device
-    dtype: torch.dtype
-    revision: str | None
-    planted: Planted | None
-    folder: Path | None
+_LONGEST = 300
+"""Characters of a reason that are shown."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model, ready to run, and what identifies it.
+    """A causal language model, ready to run.
 
-    weights_sha: hash of the weights (planted), of config and weight files (folder), or the
-        commit (hub): two models with equal hashes are the same model.
+    loading: what stood in its files and what was made of it. What identifies it is asked of
+    `harness.models.identity`, when it is run: `network` may be edited.
     """
 
     name: str
@@ -60,8 +50,8 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     revision: str | None
-    weights_sha: str
     planted: Planted | None = None
+    loading: Loading = field(default_factory=Loading)
 
     @cached_property
     def config(self) -> Any:
@@ -80,7 +70,17 @@ class LoadedModel:
 
     @property
     def dtype_name(self) -> str:
+        """The dtype that is computed in."""
         return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def precision(self) -> str:
+        """The dtype whose rounding its numbers have, by which tolerances are chosen.
+
+        Where inputs of a product are rounded to few bits too, that is coarser than `dtype_name`.
+        """
+        stored = self.loading.quantization
+        return "bfloat16" if stored is not None and stored.inputs else self.dtype_name
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -98,36 +98,24 @@ class LoadedModel:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with whatever the tokenizer puts before a text (BOS)."""
-        return list(self.tokenizer(text)["input_ids"])
+        """Token ids of a prompt, with whatever the tokenizer puts before a text (BOS).
+
+        Raises UsageError for a token that the network has no embedding of.
+        """
+        ids = list(self.tokenizer(text)["input_ids"])
+        self._check_ids(ids)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-
-def check_request(
-    name: str,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    revision: str | None = None,
-) -> Request:
-    """Check a model request without loading anything.
-
-    device: None takes a GPU where there is one. dtype: None is float64 for planted models (their
-    tokens are then exact), float32 on a CPU, bfloat16 on a GPU.
-    Raises UsageError for an unknown planted name, a folder without a model, text that is no hub
-    id, an unknown dtype, or a device that is not there.
-    """
-    planted = _check_planted(name, revision)
-    folder = None if planted else _check_folder(name, revision)
-    place = _check_device(device)
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    if dtype is None:
-        dtype = "float64" if planted else "bfloat16" if place.type == "cuda" else "float32"
-    return Request(name, place, DTYPES[dtype], revision, planted, folder)
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and max(ids) >= (known := self.network.get_input_embeddings().weight.shape[0]):
+            raise UsageError(
+                f"model {self.name!r}: its tokenizer gives token {max(ids)} "
+                f"({self.decode([max(ids)])!r}), and its network knows {known}"
+            )
 
 
 def load_model(
@@ -139,7 +127,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a model by name; arguments and errors as in `check_request`.
 
-    Raises UsageError as well when the hub or the folder does not give a causal language model.
+    Raises UsageError as well when the hub or the folder does not give a causal language model
+    whose files are read in full.
     """
     request = check_request(name, device=device, dtype=dtype, revision=revision)
     if request.planted is not None:
@@ -152,127 +141,121 @@ def load_model(
             device=request.device,
             dtype=request.dtype,
             revision=None,
-            weights_sha=_hash_tensors(network),
             planted=request.planted,
         )
-    network, tokenizer = _from_pretrained(request)
-    commit = getattr(network.config, "_commit_hash", None)
-    return LoadedModel(
-        name=name,
-        network=network.to(request.device).eval(),
+    with _refusing(request), _quiet():
+        return _loaded(request, request.folder or snapshot(name, revision))
+
+
+def _loaded(request: Request, folder: Path) -> LoadedModel:
+    """A folder's model. What is cheap comes first: files, configuration, tokenizer, weights."""
+    contents = contents_of(folder)
+    place = {"pretrained_model_name_or_path": str(folder), **_ALONE}
+    config = AutoConfig.from_pretrained(**place)
+    _check_whole(config)
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    network, report = _network(contents, config, request.dtype)
+    loading = loading_of(network, contents, report, request.dtype)
+    network = network.to(request.device).eval()
+    model = LoadedModel(
+        name=request.name,
+        network=network,
         tokenizer=tokenizer,
         device=request.device,
         dtype=request.dtype,
-        revision=commit or revision,
-        weights_sha=_hash_folder(request.folder) if request.folder else str(commit),
+        revision=folder.name if request.folder is None else None,
+        loading=loading,
     )
+    _try_out(model)
+    return model
 
 
-def _check_planted(name: str, revision: str | None) -> Planted | None:
-    if not name.startswith(PLANTED_PREFIX):
-        return None
-    short = name.removeprefix(PLANTED_PREFIX)
-    if short not in CATALOG:
-        known = ", ".join(PLANTED_PREFIX + known for known in CATALOG)
-        raise UsageError(f"model {name!r}: no planted model of that name, expected one of {known}")
-    if revision is not None:
-        raise UsageError(f"model {name!r}: planted models have no revision, got {revision!r}")
-    return CATALOG[short]
+_ALONE = {"trust_remote_code": False, "local_files_only": True}
+"""What every call of transformers is told: the folder's code is not run, and nothing is fetched."""
 
 
-def _check_folder(name: str, revision: str | None) -> Path | None:
-    """The folder that the name stands for, checked to hold a model; None for a hub id."""
-    folder = model_folder(name)
-    if folder is not None:
-        missing = [
-            what
-            for what, found in (
-                ("config.json", (folder / "config.json").is_file()),
-                ("a *.safetensors file", any(folder.glob("*.safetensors"))),
-                ("tokenizer files", any(folder.glob("tokenizer*"))),
-            )
-            if not found
-        ]
-        if missing:
-            raise UsageError(f"model folder {name}: holds no model, missing {', '.join(missing)}")
-        if revision is not None:
-            raise UsageError(f"model folder {name}: a folder has no revision, got {revision!r}")
-        return folder
-    if name == mini.NAME:
-        raise UsageError(
-            f"model {name!r}: {mini.FOLDER} is not there; expected a checkout of this project, "
-            "or the folder that `python -m harness mini DIR` trains"
-        )
-    looks_like_path = (
-        name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_file()
-    )
-    if looks_like_path or not _HUB_ID.fullmatch(name):
-        raise UsageError(
-            f"model {name!r}: not a folder and not a hub id; "
-            "expected planted:NAME, mini, an existing folder, or a hub id such as owner/name"
-        )
-    return None
-
-
-def _check_device(device: str | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device {device!r}: expected cpu, cuda or cuda:N") from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (place.index or 0) < torch.cuda.device_count(),
-    }
-    if not there.get(place.type, False):
-        here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-        raise UsageError(f"device {device!r}: not there, this machine has {here}")
-    return place
-
-
-def _from_pretrained(request: Request) -> tuple[Any, Any]:
-    """Network and tokenizer; the config comes first, so that a wrong name costs no download."""
-    options = {"revision": request.revision} if request.revision else {}
-    place = str(request.folder or request.name)
-    try:
-        config = AutoConfig.from_pretrained(place, **options)
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        network, loaded = AutoModelForCausalLM.from_pretrained(
-            place,
+def _network(contents: Contents, config: Any, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    is_quantized = getattr(config, "quantization_config", None) is not None
+    with no_larger_than(contents, quantized=is_quantized):
+        network, report = AutoModelForCausalLM.from_pretrained(
+            str(contents.folder),
             config=config,
-            dtype=request.dtype,
+            dtype=dtype,
             use_safetensors=True,
+            # Else it raises without saying which; they are refused with what else is wrong.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
-            **options,
+            **_ALONE,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        kind = "folder" if request.folder else "hub id"
+    return network, report
+
+
+def _check_whole(config: Any) -> None:
+    if not config.return_dict:
         raise UsageError(
-            f"model {request.name!r}: the {kind} gives no causal language model: {error}"
+            "config.json: return_dict false, expected networks that name their outputs"
+        )
+
+
+@torch.no_grad()
+def _try_out(model: LoadedModel) -> None:
+    """Two tokens, so that what a network cannot compute is said here and once."""
+    names = inspect.signature(model.network.forward).parameters
+    if not {"cache", "past_key_values"} & set(names):
+        raise UsageError(
+            f"architecture {model.config.model_type!r} takes no cache of keys and values, and that "
+            "is what is patched"
+        )
+    if not all(isinstance(stop, int) for stop in model.stop_ids):
+        raise UsageError(f"eos_token_id {sorted(model.stop_ids, key=str)}: expected token numbers")
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    logits = model.network(input_ids=ids, use_cache=True).logits
+    if logits.shape[:2] != ids.shape:
+        raise UsageError(f"its logits have shape {tuple(logits.shape)} for 2 tokens")
+
+
+@contextmanager
+def _refusing(request: Request) -> Iterator[None]:
+    """The one place where whatever is raised while a model loads becomes one line.
+
+    Anything may be: files are somebody else's, and transformers checks little of them itself.
+    """
+    kind = "folder" if request.folder else "hub id"
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"model {request.name!r}: {error}") from error
+    except Exception as error:
+        raise UsageError(
+            f"model {request.name!r}: the {kind} gives no causal language model: "
+            f"{type(error).__name__}: {_one_line(str(error))}"
         ) from error
-    # transformers fills what is missing with random numbers and only warns.
-    wrong = {what: sorted(map(str, loaded[what])) for what in ("missing_keys", "mismatched_keys")}
-    if any(wrong.values()):
+    except BaseException as error:
+        # Raised by libraries that are written in Rust, and no kind of Exception.
+        if type(error).__name__ != "PanicException":
+            raise
         raise UsageError(
-            f"model {request.name!r}: the weights do not fit the configuration: "
-            + "; ".join(f"{what} {names[:3]} ({len(names)})" for what, names in wrong.items())
-        )
-    return network, tokenizer
+            f"model {request.name!r}: the {kind} makes a library panic: {_one_line(str(error))}"
+        ) from error
 
 
-def _hash_tensors(network: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().to("cpu", torch.float64).numpy().tobytes())
-    return digest.hexdigest()
+def _one_line(text: str) -> str:
+    told = re.sub(r"\s+", " ", text).strip() or "no reason given"
+    return told if len(told) <= _LONGEST else told[:_LONGEST] + " ..."
 
 
-def _hash_folder(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No tables, bars and warnings of transformers: what they say is in `Loading`, or refused."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

@@ -73,6 +73,7 @@ class ForcedRuns:
     ) -> list[Likelihood]:
         """Likelihoods of every (arm, pair, seed); base and source are run where they were not."""
         runner = self.runner
+        runner.check_untouched()
         arms = list(dict.fromkeys(map(runner.canonical, arms)))
         runner.check(arms, pairs)
         said = self._continuations(pairs, seeds)

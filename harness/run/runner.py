@@ -20,6 +20,7 @@ import torch
 import transformers
 
 from harness.errors import UsageError
+from harness.models.identity import foreign, stamp, weights_sha
 from harness.models.load import LoadedModel
 from harness.patch.build import build
 from harness.patch.memory import Memory
@@ -41,7 +42,7 @@ from harness.tasks.task import Pair, Task
 
 ENGINE = 5
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
-BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
+BATCH_DEPENDENT = ("bfloat16", "float16")
 
 Progress = Callable[[int], None]
 Thing = TypeVar("Thing")
@@ -71,6 +72,8 @@ class Runner:
     batch_size: rows decoded together, or None to choose by memory.
     ran, read: trials that were run so far, and that the ledger had.
     batches: how many were decoded by which road, see `harness.run.roads`.
+    weights_sha: hash of the network as it was when this was made; a network that was edited since
+        needs another runner, and says so.
     memory: that of the static road, which its batches use in turn.
     """
 
@@ -83,7 +86,15 @@ class Runner:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch-size {self.batch_size}: expected at least 1, or auto")
+        hooks = foreign(self.model.network)
+        if hooks and self.ledger.folder is not None:
+            raise UsageError(
+                f"model {self.model.name!r}: its network has hooks ({hooks[0]}), and what they "
+                "change cannot be hashed, so no trial of it can be kept: expected no ledger"
+            )
         self.ran = self.read = 0
+        self.weights_sha = weights_sha(self.model.network)
+        self._stamp = stamp(self.model.network)
         self.store = PromptStore(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.memory = Memory()
@@ -100,6 +111,17 @@ class Runner:
         for arm in map(self.canonical, arms):
             for pair in pairs:
                 self.rows.check(arm, pair)
+
+    def check_untouched(self) -> None:
+        """Raise UsageError for a network that was edited since this was made.
+
+        Its trials and stored prompts so far are of another model.
+        """
+        if stamp(self.model.network) != self._stamp:
+            raise UsageError(
+                f"model {self.model.name!r}: its network was changed after this study was opened, "
+                "and what was run before is of another model: open another study"
+            )
 
     def run(
         self,
@@ -118,6 +140,7 @@ class Runner:
         progress: called with the number of trials that just came in.
         found: the same for those that the ledger had, which took no time; else progress is.
         """
+        self.check_untouched()
         arms = [self.canonical(arm) for arm in arms]
         self.check(arms, pairs)
         wanted = [
@@ -146,6 +169,7 @@ class Runner:
 
     def build_only(self, arm: Arm, pairs: Sequence[Pair]) -> list[Footprint]:
         """Carry out an arm's writes for each pair and say what they changed; nothing is decoded."""
+        self.check_untouched()
         arm = self.canonical(arm)
         self.check([arm], pairs)
         found: list[Footprint] = []
@@ -164,10 +188,10 @@ class Runner:
 
     def _identity(self) -> dict[str, Any]:
         """Everything but pair, arm and seed that decides a trial's tokens."""
-        half = self.model.dtype in BATCH_DEPENDENT
+        half = self.model.precision in BATCH_DEPENDENT
         return {
             "engine": ENGINE,
-            "weights": self.model.weights_sha,
+            "weights": self.weights_sha,
             "tokenizer": self.model.tokenizer_sha,
             "stop_ids": sorted(self.model.stop_ids),
             "task": self.task.sha,
@@ -244,7 +268,7 @@ class Runner:
         )
         prompts = (self.rows.prompts(arm, pair) for (pair, arm, _), _ in missing)
         longest = max(len(prompt) for some in prompts for prompt in some)
-        half = self.model.dtype in BATCH_DEPENDENT
+        half = self.model.precision in BATCH_DEPENDENT
         size = BatchSize(self.batch_size, self._most_rows(longest), len(missing), reproducible=half)
         for group in self.stocked(ordered, lambda one: one[0][:2]):
             self._run_group(self._plan(group, oracle), size, progress)

@@ -120,7 +120,6 @@ def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
         device=torch.device("cpu"),
         dtype=dtype,
         revision=None,
-        weights_sha=name,
     )
 
 
