@@ -151,12 +151,11 @@ def _sha(tensor: torch.Tensor) -> str:
 
 
 def _glance(tensor: torch.Tensor) -> tuple[int, int, str]:
-    """Where a tensor lies, how often it was written to, and a hash of some of it."""
+    """Of a large tensor where it lies, how often it was written to, and a hash of some of it."""
     flat = tensor.reshape(-1)
-    size = flat.numel() * flat.element_size()
-    writes = -1 if tensor.is_inference() else tensor._version
-    if size <= _WHOLE or not tensor.is_contiguous():
-        return tensor.data_ptr(), writes, _sha(tensor)
+    if flat.numel() * flat.element_size() <= _WHOLE or not tensor.is_contiguous():
+        return 0, 0, _sha(tensor)
+    writes = 0 if tensor.is_inference() else tensor._version
     n = _SAMPLE // flat.element_size()
     starts = [(flat.numel() - n) * i // (_SAMPLES - 1) for i in range(_SAMPLES)]
     return tensor.data_ptr(), writes, _sha(torch.cat([flat[start : start + n] for start in starts]))
@@ -172,7 +171,8 @@ def _attributes(module: nn.Module) -> dict[str, str]:
     return {
         name: repr(value)
         for name, value in sorted(vars(module).items())
-        if not name.startswith("_") and name not in moving and _is_plain(value)
+        if not name.startswith("_") and name not in NO_MATTER and name not in moving
+        if value is not None and _is_plain(value)
     }
 
 

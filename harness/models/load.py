@@ -32,6 +32,7 @@ from harness.models.planted.build import build_planted
 from harness.models.planted.catalog import Planted
 from harness.models.request import Request, check_request
 
+_COARSENESS = ("float64", "float32", "float16", "bfloat16")
 _LONGEST = 300
 """Characters of a reason that are shown."""
 
@@ -77,10 +78,11 @@ class LoadedModel:
     def precision(self) -> str:
         """The dtype whose rounding its numbers have, by which tolerances are chosen.
 
-        Where inputs of a product are rounded to few bits too, that is coarser than `dtype_name`.
+        That of a quantised model may be coarser than `dtype_name`.
         """
         stored = self.loading.quantization
-        return "bfloat16" if stored is not None and stored.inputs else self.dtype_name
+        rounds = stored.rounds if stored else None
+        return max((self.dtype_name, rounds or self.dtype_name), key=_COARSENESS.index)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -33,10 +33,11 @@ NO_MATTER = frozenset(
         ),
         *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
         *("initializer_range", "problem_type", "chunk_size_feed_forward", "is_encoder_decoder"),
+        *("loss_type", "gradient_checkpointing", "padding_idx"),
         *("unsloth_version", "unsloth_fixed", "transformers.js_config", "finetuning_task"),
     )
 )
-"""Entries of a configuration that no number of the forward pass depends on."""
+"""Entries of a configuration, and of modules, that no number of the forward pass depends on."""
 _SHOWN = 3
 
 
@@ -44,12 +45,12 @@ _SHOWN = 3
 class Quantization:
     """How weights are stored. bits: None where the configuration does not say.
 
-    inputs: whether what is multiplied with them is rounded to few bits as well.
+    rounds: the dtype whose rounding products with them have; None where that is the network's.
     """
 
     method: str
     bits: int | None
-    inputs: bool
+    rounds: str | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def loading_of(
     )
     _refuse("are missing, and would be made up", map(str, report["missing_keys"]))
     ignored = _ignored(network, contents, sorted(map(str, report["unexpected_keys"])))
-    known = _declared(type(network.config))
+    known, tied = _declared(type(network.config)), _tied(network)
+    guessed = _guessed(network.config, contents.config)
+    if network.config.get_text_config().tie_word_embeddings and not tied:
+        guessed["tie_word_embeddings"] = "False, as the files hold both"
     return Loading(
         stored=dtypes_of(contents.tensors),
         computed=str(dtype).removeprefix("torch."),
@@ -106,8 +110,8 @@ def loading_of(
             if name not in contents.tensors
             and _matches(getattr(network, "_keys_to_ignore_on_load_missing", None), name)
         ),
-        tied=_tied(network),
-        guessed=_guessed(network.config, contents.config),
+        tied=tied,
+        guessed=guessed,
         unknown=tuple(
             sorted(name for name in contents.config if name not in known and name not in NO_MATTER)
         ),
@@ -123,24 +127,20 @@ def quantization_of(config: Any) -> Quantization | None:
         return None
     said = dict(found) if isinstance(found, Mapping) else found.to_dict()
     method = getattr(said.get("quant_method"), "value", said.get("quant_method"))
-    flags = {"load_in_8bit": 8, "load_in_4bit": 4}
-    bits = next((n for flag, n in flags.items() if said.get(flag) is True), None)
-    told = " ".join(str(said.get(key, "")) for key in _BITS)
-    if bits is None and (
-        number := re.search(r"(?<!\d)(?:u?int|float|fp|nf|^| )_?(\d)(?!\d)", told)
-    ):
-        bits = int(number[1])
-    inputs = bits is not None and (
-        said.get("load_in_8bit") is True
-        or bool(said.get("activations") or said.get("activation_scheme"))
-        or "dynamic" in told.lower()
-        or method in ("fp8", "fbgemm_fp8", "compressed-tensors")
-    )
-    return Quantization(str(method), bits, inputs)
+    told = " ".join(str(said[name]) for name in _SAY_BITS if said.get(name) is not None)
+    eight, four = (said.get(f"load_in_{n}bit") is True for n in (8, 4))
+    number = re.search(r"(?:u?int|float|fp|nf|\b)(\d)(?!\d)", f"{told} {method}", re.IGNORECASE)
+    bits = 8 if eight else 4 if four else int(number[1]) if number else None
+    rounds_inputs = eight or any(said.get(name) for name in _SAY_INPUTS) or "Dynamic" in told
+    if rounds_inputs or "fp8" in str(method):
+        # A row of inputs in 8 bits, against its largest number: 2**-8, as bfloat16 has.
+        return Quantization(str(method), bits, "bfloat16")
+    return Quantization(str(method), bits, said.get("bnb_4bit_compute_dtype") if four else None)
 
 
-_BITS = ("bits", "w_bit", "nbits", "weights", "weight_dtype", "quant_type", "fmt", "quant_method")
-"""Entries of the quantisers' configurations that say in how many bits weights are stored."""
+_SAY_BITS = ("bits", "w_bit", "nbits", "weights", "weight_dtype", "quant_type", "fmt")
+_SAY_INPUTS = ("activations", "activation_scheme", "input_activations")
+"""Entries of the quantisers' configurations that say how weights, and inputs, are stored."""
 
 
 def _refuse(what: str, names: Iterable[str]) -> None:
@@ -237,7 +237,8 @@ def _guessed(config: Any, said: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _code(content: Mapping[str, Any]) -> set[str]:
-    """Classes that a folder's `auto_map` names."""
+    """Classes that a folder's `auto_map` names: one, or a slow and a fast one."""
     named = content.get("auto_map")
-    classes = named.values() if isinstance(named, Mapping) else named or ()
-    return {str(one) for one in classes}
+    found = list(named.values()) if isinstance(named, Mapping) else [named]
+    flat = [one for some in found for one in (some if isinstance(some, list) else [some])]
+    return {str(one) for one in flat if one is not None}

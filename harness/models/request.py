@@ -81,7 +81,7 @@ def _check_folder(name: str, revision: str | None) -> Path | None:
             what
             for what, found in (
                 ("config.json", (folder / "config.json").is_file()),
-                ("a *.safetensors file", any(folder.glob("*.safetensors"))),
+                ("a *.safetensors file", any(folder.glob("*.safetensors*"))),
                 ("tokenizer files", any(folder.glob("tokenizer*"))),
             )
             if not found
