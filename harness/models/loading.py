@@ -172,10 +172,12 @@ def _ignored(network: Any, contents: Contents, unexpected: Sequence[str]) -> dic
             left += [f"{part}.{rest}" for rest in parts.pop(part)]
     _refuse("the network has no place for (is config.json that of these files?)", left)
     patterns = getattr(network, "_keys_to_ignore_on_load_unexpected", None)
+    loaded = set(network.state_dict())
     own_list = Counter(
         re.sub(r"\d+", "*", name)
         for name in contents.tensors
-        if _matches([*(patterns or ()), r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"], name)
+        if not {name, prefix + name} & loaded
+        and _matches([*(patterns or ()), r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"], name)
     )
     return {**{part: len(inside) for part, inside in parts.items()}, **own_list}
 

@@ -212,6 +212,11 @@ def check_kinds(model: LoadedModel) -> None:
 
 
 def _other_layer(model: LoadedModel, number: int, layer: object) -> UsageError:
+    if getattr(layer, "keys", layer) is None:
+        return UsageError(
+            f"model {model.name!r}: layer {number} hands no keys and values to its cache, so there "
+            "is nothing to patch"
+        )
     return UsageError(
         f"model {model.name!r}: layer {number} keeps {type(layer).__name__}, expected plain keys "
         "and values of every position; such a cache cannot be patched"

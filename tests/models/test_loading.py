@@ -18,6 +18,8 @@ from harness.errors import UsageError
 from harness.models.identity import weights_sha
 from harness.models.load import LoadedModel, load_model
 from harness.models.loading import Loading, Quantization, quantization_of
+from harness.models.made import word_tokenizer
+from tests.models.architectures import CONFIGS, VOCAB, tiny
 from tests.models.hostile import (
     INDEX,
     WEIGHTS,
@@ -269,3 +271,16 @@ def test_entries_of_a_tokenizer_are_no_paths(copied: Path) -> None:
     """Old tokenizers name files of the machine that saved them: they are not opened."""
     entries("tokenizer_config.json", special_tokens_map_file="/nowhere/map.json")(copied)
     assert load(copied).n_layers == 4
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_architecture_loads_as_what_was_saved(name: str, tmp_path: Path) -> None:
+    """Nothing that an honest folder asks for is too much, and nothing of it is left out."""
+    saved = tiny(name, torch.float32).network
+    saved.save_pretrained(tmp_path)
+    word_tokenizer([f"w{i}" for i in range(VOCAB)], unknown="w0").save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert model.loading.ignored == {}
+    assert model.loading.added == ()
+    fresh = model.network.state_dict()
+    assert all(torch.equal(fresh[name], tensor) for name, tensor in saved.state_dict().items())

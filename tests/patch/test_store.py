@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
@@ -187,3 +189,11 @@ def test_a_study_on_a_small_store_is_the_same_study() -> None:
         assert (mine.pair, mine.arm, mine.seed) == (theirs.pair, theirs.arm, theirs.seed)
         assert mine.of_source == pytest.approx(theirs.of_source, abs=1e-6)
     assert small.store.unchanged()
+
+
+def test_an_architecture_without_a_cache_is_said_to_have_none() -> None:
+    """It was told that a plain layer was found where a plain layer was expected."""
+    config = OpenAIGPTConfig(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2)
+    model = replace(tiny("llama"), network=OpenAIGPTLMHeadModel(config).eval())
+    with pytest.raises(UsageError, match="layer 0 hands no keys and values to its cache"):
+        PromptStore(model).add([[1, 2, 3, 4]])

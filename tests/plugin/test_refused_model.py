@@ -1,4 +1,4 @@
-"""A model that cannot be loaded: one line, once; alone it ends the run, beside others only itself."""
+"""A model that cannot be loaded: one line, once; alone it ends the run, else only its own tests."""
 
 from __future__ import annotations
 
