@@ -38,9 +38,10 @@ from harness.calibration.planted import PlantedStudies, roles
 from harness.calibration.rows import Row, Wanted
 from harness.calibration.scores import Counts, Crossing, ScoreStudies
 from harness.claim import Estimand, Family, Region
+from harness.judging.contrast import interval_ends
 from harness.judging.decide import decide
 from harness.judging.estimand import contrast, orientation
-from harness.judging.fieller import Bools, Floats, ends
+from harness.judging.fieller import Bools, Floats
 from harness.judging.multiplicity import Share, holm
 from harness.judging.result import WORDS, Word
 from harness.judging.rule import ALPHA
@@ -212,7 +213,7 @@ def _crossed(name: str, rng: np.random.Generator, studies: int) -> list[Row]:
 
 def _covered(scores: Scores, truth: float) -> Bools:
     found = contrast(scores, "transfer", orientation(scores, "up"))
-    return covers(*ends(found.effect, found.unit, 0.95), truth)
+    return covers(*interval_ends(found, 0.95), truth)
 
 
 def _no_gap(rng: np.random.Generator, studies: int) -> list[Row]:
