@@ -94,7 +94,7 @@ def test_a_row_says_what_was_found(state: ClaimsSession) -> None:
     assert words[2] == f"{one['estimate']:.3f}"
     assert "12x1" in words
     # One control changes none of the 12 pairs, which is too few to say that it changes none.
-    assert unpassed_text(one) == "failed: control wrong-layer"
+    assert unpassed_text(one) == "failed: control unrelated-base"
     assert words[-1] == f"{len(one['checks']) - 1}/{len(one['checks'])}"
 
 
