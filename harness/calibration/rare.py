@@ -65,7 +65,7 @@ def rare_crossed_rows(rng: np.random.Generator, studies: int) -> list[Row]:
             for side, share in zip(sides, shares, strict=True)
         )
         unlike: Bools = by_source | by_base
-        none: Bools = ~unlike.any(-1)
+        none: Bools = np.asarray(~unlike.any(-1))
         truth = 1 - (1 - shares[0]) * (1 - shares[1])
         scores = Rare(truth).scores(rng, unlike)
         counts: dict[str, int] = {}
