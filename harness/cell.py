@@ -7,17 +7,24 @@ anything on a patch is decided from their geometry alone (`harness.reach`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.claim import Claim, Part
-from harness.errors import UsageError
-from harness.judging.checks import Check
+from harness.errors import NoSuchCellError, UsageError
+from harness.judging.checks import NO_SUCH_CELL, Check
 from harness.judging.multiplicity import Share
 from harness.outcome import Outcome
 from harness.reach import classify
-from harness.run.arms import Patches
-from harness.spec import Patch, as_patches, canonical, resolve_layers
+from harness.run.arms import Patches, controls, patched
+from harness.spec import (
+    Patch,
+    as_patches,
+    canonical,
+    check_apart,
+    resolve_layers,
+    some_model_has,
+)
 
 REACH_CHECKS = {"tautological": "measured-where-patched", "null": "null-by-construction"}
 """What an outcome that is not informative fails."""
@@ -85,14 +92,40 @@ class Cell:
         return tuple(dict.fromkeys(Outcome.parse(part.outcome) for part in self.parts))
 
     def on(self, n_layers: int, n_heads: int) -> Cell:
-        """The same cell with its patches in one spelling on a model. n_heads: KV heads."""
-        return Cell(
-            self.claim,
-            self.id,
-            tuple(canonical(patch, n_layers, n_heads) for patch in self.patches),
-            tuple(canonical(patch, n_layers, n_heads) for patch in self.versus),
-            self.siblings,
+        """The same cell with its patches in one spelling on a model. n_heads: KV heads.
+
+        Raises NoSuchCellError where this model does not have it and another has: a layer or head
+        beyond the end, layers that meet, arms that are one, a wrong layer that is a patched one.
+        Raises UsageError where no model has it.
+        """
+        try:
+            return self._on(n_layers, n_heads)
+        except UsageError as error:
+            elsewhere = isinstance(error, NoSuchCellError)
+            if elsewhere or some_model_has(lambda size: self._on(size, size)):
+                raise NoSuchCellError(str(error)) from None
+            raise
+
+    def _on(self, n_layers: int, n_heads: int) -> Cell:
+        """As `on`, with any UsageError for what does not go together."""
+        for outcome in self.outcomes:
+            outcome.layers(n_layers)
+        for patches in (self.patches, self.versus):
+            check_apart(patches, n_layers)
+        here, other = (
+            tuple(canonical(patch, n_layers, n_heads) for patch in patches)
+            for patches in (self.patches, self.versus)
         )
+        where = f"claim {self.claim.id!r}, cell {self.id!r}"
+        if other and here == other:
+            raise UsageError(f"{where}: both arms are {patched(here).id}")
+        if self.claim.about == "layer" and not _has_wrong_layer(here, n_layers):
+            raise UsageError(
+                f"{where}: it is about layers, and those half the depth away, which are its "
+                f"control, meet the patched ones ({' & '.join(patch.layers for patch in here)} of "
+                f"{n_layers})"
+            )
+        return replace(self, patches=here, versus=other)
 
     def unreached(self, n_layers: int, lengths: Sequence[tuple[int, int]]) -> list[Check]:
         """Failed checks of what cannot be tested: an outcome that cannot say anything on the patch
@@ -129,6 +162,17 @@ class Cell:
             if outcome.is_geometry:
                 for tokens in dict.fromkeys(tokens for pair in lengths for tokens in pair):
                     outcome.rows(tokens, max_new_tokens)
+
+
+def no_such_cell(error: NoSuchCellError) -> Check:
+    """The failed check of a cell that a model does not have."""
+    return Check(NO_SUCH_CELL, False, str(error))
+
+
+def _has_wrong_layer(patches: Sequence[Patch], n_layers: int) -> bool:
+    """Whether there are layers to hold against the patched ones; of `all` none are wanted."""
+    every = all(patch.layers == "all" for patch in patches)
+    return every or "wrong-layer" in controls(patches, n_layers, about_layer=True)
 
 
 def idle(patches: Sequence[Patch], n_layers: int, *, passes_on: bool = False) -> list[Check]:

@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class UsageError(ValueError):
     """Something that the user gave cannot be used as given."""
+
+
+class NoSuchCellError(UsageError):
+    """What was given is right in itself, and other models have it: this one does not."""

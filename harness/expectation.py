@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from harness.cell import Cell, idle
 from harness.claim import Part
-from harness.judging.checks import DONOR, Check
+from harness.judging.checks import DONOR, NO_SUCH_CELL, Check
 from harness.judging.result import Word
 from harness.models.planted.catalog import N_LAYERS, Planted
 from harness.models.planted.degenerate import expected_degenerate_share
@@ -82,10 +82,13 @@ def expectation(
 ) -> Expectation | None:
     """The verdict that follows from the truth of a planted model.
 
-    negative: the controls by name. untestable: what `Cell.unreached` found.
+    negative: the controls by name. untestable: why nothing can be measured, such as what
+        `Cell.unreached` found.
     None where the truth is not known: another scorer than the lexicon, greedy decoding, a task
     that is not the model's own, or an outcome or patch of which the truth has no closed form.
     """
+    if any(check.name == NO_SUCH_CELL for check in untestable):
+        return Expectation("invalid", NO_SUCH_CELL)
     own_task = task.name == f"planted:{planted.name}"
     if task.scorer.name != "lexicon" or sampling.temperature <= 0 or not own_task:
         return None

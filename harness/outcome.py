@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from harness.errors import UsageError
+from harness.errors import NoSuchCellError, UsageError
 from harness.spec import resolve_layers
 
 WINDOW = 16
@@ -162,13 +162,13 @@ class Outcome:
     def layers(self, n_layers: int) -> tuple[int, ...]:
         """Layers that are read: none for text and likelihood, (early, late) for 'rv'.
 
-        Raises UsageError for a layer that the model does not have, and where both ends of R_V are
-        one layer.
+        Raises NoSuchCellError for a layer that the model does not have, and where both ends of R_V
+        are one layer.
         """
         if self.name == "rv":
             early, late = (resolve_layers(depth, n_layers)[0] for depth in (EARLY, LATE))
             if early == late:
-                raise UsageError(
+                raise NoSuchCellError(
                     f"outcome {self}: depths {EARLY} and {LATE} are both layer {early} of "
                     f"{n_layers}; expected a model of at least 2 layers"
                 )
@@ -199,7 +199,10 @@ class Outcome:
         return range(stop - WINDOW, stop)
 
     def describe(self, n_layers: int) -> dict[str, object]:
-        """What the name stands for on a model of so many layers, for the evidence (plain JSON)."""
+        """What the name stands for on a model of so many layers, for the evidence (plain JSON).
+
+        `layers` is empty where the model does not have them.
+        """
         said: dict[str, object] = {
             "name": str(self),
             "unit": self.unit,
@@ -209,11 +212,17 @@ class Outcome:
             said |= {
                 "tensor": "v_proj output",
                 "window": WINDOW,
-                "layers": list(self.layers(n_layers)),
+                "layers": self._layers_if_any(n_layers),
                 "span": self.where,
                 "variant": self.variant,
             }
         return said
+
+    def _layers_if_any(self, n_layers: int) -> list[int]:
+        try:
+            return list(self.layers(n_layers))
+        except NoSuchCellError:
+            return []
 
 
 def _layer_text(text: str) -> str:

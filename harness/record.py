@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from harness.cell import Cell
 from harness.claim import Part
+from harness.errors import NoSuchCellError
 from harness.evidence import Evidence, plan_sha
 from harness.expectation import Expectation
 from harness.judging.checks import Check
@@ -266,15 +267,18 @@ def _multiplicity(found: Found) -> dict[str, Any]:
 
 
 def _patches(study: Setting, patches: Sequence[Patch]) -> dict[str, Any] | None:
-    """A patch as it was asked and as it is on this model; of several the first, all in `all`."""
+    """A patch as it was asked and as it is on this model; of several the first, all in `all`.
+
+    Layers and heads that the model does not have are resolved to none.
+    """
     if not patches:
         return None
     described = [
         {
             **asdict(patch),
             "text": str(patch),
-            "resolved_layers": list(resolve_layers(patch.layers, study.model.n_layers)),
-            "resolved_heads": list(resolve_heads(patch.heads, study.model.n_kv_heads))
+            "resolved_layers": _if_any(resolve_layers, patch.layers, study.model.n_layers),
+            "resolved_heads": _if_any(resolve_heads, patch.heads, study.model.n_kv_heads)
             if patch.site != "residual"
             else None,
             "n_layers": study.model.n_layers,
@@ -286,6 +290,13 @@ def _patches(study: Setting, patches: Sequence[Patch]) -> dict[str, Any] | None:
         for patch in patches
     ]
     return {**described[0], "all": described}
+
+
+def _if_any(resolve: Callable[[str, int], Sequence[int]], text: str, size: int) -> list[int]:
+    try:
+        return list(resolve(text, size))
+    except NoSuchCellError:
+        return []
 
 
 def _outcome(study: Setting, outcome: Outcome) -> dict[str, Any]:

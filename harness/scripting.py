@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from harness.errors import UsageError
+from harness.judging.checks import CONTROLS
 from harness.models.load import LoadedModel
 from harness.outcome import Outcome
-from harness.run.arms import BASE, SOURCE, Arm, patched
+from harness.run.arms import BASE, SOURCE, Arm, Donor, patched
 from harness.run.forced import ForcedRuns
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
@@ -20,6 +23,11 @@ from harness.run.table import trials_frame
 from harness.spec import Patch
 from harness.study import by_arm
 from harness.tasks.task import Task
+
+_OWN = ("base", "source")
+"""Arms that every study has, by these names."""
+_DONORS = tuple(donor for donor in get_args(Donor) if donor in CONTROLS)
+"""Names of controls that an arm's donor tells apart; a wrong layer is a patch like any other."""
 
 
 def run_study(
@@ -37,7 +45,9 @@ def run_study(
 ) -> pd.DataFrame:
     """Run arms by name, with base and source beside them: one row a trial.
 
-    arms: a name (such as 'patched') to a Patch of the source, to several, or to an Arm.
+    arms: a name (such as 'patched') to a Patch of the source, to several, or to an Arm. No name
+        may be 'base' or 'source', which are run as they are; 'noise' and 'unrelated-base', which
+        `judge` reads as negative controls, are for arms of that donor.
     outcome: what `score` is, such as 'behavior', 'loglik' or 'pr@27/32'; NaN where a trial has
     none.
     pairs: how many, from the first; None for all of the task. ledger: a folder that keeps the
@@ -50,11 +60,7 @@ def run_study(
     wanted = Outcome.parse(outcome)
     wanted.layers(model.n_layers)
     chosen = task.first_pairs(len(task.pairs) if pairs is None else pairs)
-    named = {
-        "base": BASE,
-        "source": SOURCE,
-        **{name: arm if isinstance(arm, Arm) else patched(arm) for name, arm in arms.items()},
-    }
+    named = {"base": BASE, "source": SOURCE, **_named(arms)}
     runner = Runner(model, task, Sampling(max_new_tokens, temperature), Ledger(ledger), batch_size)
     trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
     likelihoods = {}
@@ -67,3 +73,30 @@ def run_study(
         frame = scored(trials_frame(some, task), some, wanted, model.n_layers, likelihoods)
         frames.append(frame.assign(arm=name))
     return pd.concat(frames, ignore_index=True)
+
+
+def _named(arms: Mapping[str, Patch | Sequence[Patch] | Arm]) -> dict[str, Arm]:
+    """Arms by name. Raises UsageError for a name that is another arm's, or no name."""
+    if not isinstance(arms, Mapping):
+        raise UsageError(f"arms: {type(arms).__name__}, expected names and patches")
+    found: dict[str, Arm] = {}
+    names: dict[str, str] = {}
+    for name, given in arms.items():
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise UsageError(f"arms: name {name!r}, expected text without space around it")
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        if plain in _OWN:
+            raise UsageError(
+                f"arms: name {name!r} is that of an arm which every study runs; expected another "
+                "one, such as 'patched'"
+            )
+        if (other := names.setdefault(plain, name)) != name:
+            raise UsageError(f"arms: names {other!r} and {name!r} differ in case or form only")
+        arm = given if isinstance(given, Arm) else patched(given)
+        if plain in _DONORS and arm.donor != plain:
+            raise UsageError(
+                f"arms: name {name!r} is that of a negative control, whose donor is {plain!r}; "
+                f"got {arm.id}"
+            )
+        found[name] = arm
+    return found

@@ -1,7 +1,8 @@
 """What is patched: site, layers, positions, and their resolution to indices. No torch here.
 
 Promises: exact rational arithmetic for depths; a window that does not fit is an error, never
-shortened (docs/failures.md names it *short-window*); two layer parts that meet are an error.
+shortened (docs/failures.md names it *short-window*); two layer parts that meet are an error. What
+no model could have is a `UsageError`, what others have and this one has not a `NoSuchCellError`.
 Does not: touch tensors, know architectures, or know what a source and a base are.
 
 Two experiments share the name "KV patch" and are kept apart by their site. A *splice* (`kv`, `k`,
@@ -14,13 +15,14 @@ computed, so that everything downstream is computed from them: its positions are
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor
 from typing import Literal, NamedTuple, get_args
 
-from harness.errors import UsageError
+from harness.errors import NoSuchCellError, UsageError
 
 Site = Literal["kv", "k", "v", "kv_proj", "k_proj", "v_proj", "residual"]
 SITES: tuple[Site, ...] = get_args(Site)
@@ -48,6 +50,10 @@ _HELP = {
     "'0:4', or 'all'",
 }
 _POSITIONS_HELP = "expected 'last(W)', 'first(W)', 'first(P%)' or 'all'"
+
+
+_SIZES = range(1, 1025)
+"""Layers, or heads, that some model may have."""
 
 
 class Window(NamedTuple):
@@ -160,6 +166,17 @@ def canonical(patch: Patch, n_layers: int, n_heads: int) -> Patch:
     )
 
 
+def some_model_has(find: Callable[[int], object]) -> bool:
+    """Whether a call raises no UsageError at some size. find: takes a number of layers or heads."""
+    for size in _SIZES:
+        try:
+            find(size)
+        except UsageError:
+            continue
+        return True
+    return False
+
+
 def check_apart(patches: Sequence[Patch], n_layers: int) -> None:
     """Raise UsageError where two patches of one arm write the same tensor of the same layer."""
     owner: dict[tuple[int, Tensor], Patch] = {}
@@ -178,7 +195,8 @@ def check_apart(patches: Sequence[Patch], n_layers: int) -> None:
 def resolve_layers(text: str, n_layers: int) -> tuple[int, ...]:
     """Layer indices, ascending, of a layers text on a model of `n_layers`.
 
-    Raises UsageError for a layer out of range, an empty range, or two parts that meet.
+    Raises UsageError for a layer out of range, an empty range, or two parts that meet, as a
+    NoSuchCellError where it fits another model.
     """
     return _resolve(text, n_layers, "layers")
 
@@ -187,13 +205,31 @@ def resolve_heads(text: str, n_heads: int) -> tuple[int, ...]:
     """KV head indices, ascending, of a heads text on a model of `n_heads` KV heads.
 
     With grouped queries a KV head serves several query heads; heads are KV heads throughout.
-    Raises UsageError for a head out of range: a slice past the end would silently be empty.
+    Raises UsageError for a head out of range, as a NoSuchCellError where another model has it: a
+    slice past the end would silently be empty.
     """
     return _resolve(text, n_heads, "heads")
 
 
 def _resolve(text: str, n: int, what: str) -> tuple[int, ...]:
-    spans = _parse_spans(_squeeze(text, what), what)
+    squeezed = _squeeze(text, what)
+    _parse_spans(squeezed, what)
+    try:
+        return _indices(squeezed, n, what)
+    except UsageError as error:
+        if _fits_some_model(squeezed, what):
+            raise NoSuchCellError(str(error)) from None
+        raise
+
+
+@lru_cache(maxsize=1024)
+def _fits_some_model(text: str, what: str) -> bool:
+    return some_model_has(lambda size: _indices(text, size, what))
+
+
+def _indices(text: str, n: int, what: str) -> tuple[int, ...]:
+    """Indices among n of a text that can be read. Raises UsageError where it does not fit n."""
+    spans = _parse_spans(text, what)
     if spans is None:
         return tuple(range(n))
     owner: dict[int, str] = {}

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.cell import Cell
+from harness.cell import Cell, no_such_cell
 from harness.claim import Claim, Part
-from harness.errors import UsageError
+from harness.errors import NoSuchCellError, UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
 from harness.judging.checks import DONOR, INSTRUMENT_CHECKS, Check
@@ -114,7 +114,8 @@ class ModelStudy:
     def run_cell(self, asked: Cell) -> CellRun:
         """Run a cell's arms and judge its claim, at each of its looks until it is decided.
 
-        Raises UsageError, before the model runs, for a patch that does not fit model or prompts.
+        A cell that the model does not have is *invalid: no-such-cell*. Raises UsageError, before
+        the model runs, for a patch that does not fit the prompts or that no model could have.
         """
         plan = self._plan(asked)
         looks: list[Look] = []
@@ -171,7 +172,12 @@ class ModelStudy:
 
     def _plan(self, asked: Cell) -> _Plan:
         """What is to be run for a cell, checked on all pairs; nothing is run."""
-        cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
+        try:
+            cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
+        except NoSuchCellError as error:
+            failed = [no_such_cell(error)]
+            expected = self._expectation(asked, {}, failed)
+            return _Plan(asked, {}, failed, expected, plan_of(asked))
         judged = self._judged_arms(cell)
         self.runner.check([UNPATCHED["base"], UNPATCHED["source"], *judged.values()], self.pairs)
         cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
@@ -250,10 +256,6 @@ class ModelStudy:
         arms = {"patched": patched(cell.patches)} if cell.patches else {}
         if cell.versus:
             arms["versus"] = patched(cell.versus)
-            if arms["versus"] == arms["patched"]:
-                raise UsageError(
-                    f"claim {cell.claim.id!r}, cell {cell.id!r}: both arms are {arms['patched'].id}"
-                )
         return arms
 
     def _controls(self, cell: Cell) -> dict[str, Arm]:
@@ -330,10 +332,7 @@ class ModelStudy:
         ]
         seen = self._observed(trials, roles, identity, list(likelihoods.values()))
         scores_text = any(outcome.is_text for outcome in cell.outcomes)
-        return [
-            *instrument_checks(seen, scores_text=scores_text, scorers=scorers),
-            *self._missing_controls(cell, roles),
-        ]
+        return instrument_checks(seen, scores_text=scores_text, scorers=scorers)
 
     def _observed(
         self,
@@ -354,14 +353,6 @@ class ModelStudy:
             likelihoods=likelihoods,
             store_unchanged=self.runner.store.unchanged(),
         )
-
-    def _missing_controls(self, cell: Cell, roles: Mapping[str, Arm]) -> list[Check]:
-        """A claim about layers has no such control where wrong layers would meet the patched."""
-        every = all(patch.layers == "all" for patch in cell.patches)
-        if cell.claim.about != "layer" or every or "wrong-layer" in roles:
-            return []
-        detail = "not run: the layers half the depth away meet the patched ones"
-        return [Check("control wrong-layer", None, detail)]
 
     def _expectation(
         self, cell: Cell, negative: Mapping[str, Arm], untestable: Sequence[Check]

@@ -104,7 +104,8 @@ def test_a_study_without_noise_gets_the_expected_word(
     model: str, layers: str, positions: str, region: Region, word: str
 ) -> None:
     """The rule that judges and the rule that expects are two: they must say the same."""
-    claim = claim_with(region, about_layer=True)
+    # Most of all layers leave no wrong ones to hold them against.
+    claim = claim_with(region, about_layer=layers != "0:15")
     found = expected(model, Patch("kv", layers, positions), claim)
     assert found is not None
     assert found.word == word

@@ -90,8 +90,25 @@ def test_a_ledger_lets_it_go_on(
         ({"patched": PATCH}, {"outcome": "pr@9"}, "out of range"),
         ({"patched": PATCH}, {"outcome": "nothing"}, "outcome 'nothing'"),
         ({"patched": PATCH}, {"seeds": 0}, "seeds 0: expected at least 1"),
+        ({"base": PATCH, "source": PATCH, "p": PATCH}, {}, "name 'base' is that of an arm which"),
+        ({"p": PATCH, "Source": PATCH}, {}, "name 'Source' is that of an arm which every"),
+        (
+            {"noise": PATCH},
+            {},
+            "name 'noise' is that of a negative control, whose donor is 'noise'",
+        ),
+        ({"Unrelated-Base": PATCH}, {}, "is that of a negative control"),
+        ({"": PATCH}, {}, "name '', expected text"),
+        ({" p": PATCH}, {}, "name ' p', expected text without space around it"),
+        ({1: PATCH}, {}, "name 1, expected text"),
+        ({"caf\u00e9": PATCH, "Cafe\u0301": PATCH}, {}, "differ in case or form only"),
+        ([PATCH], {}, "arms: list, expected names and patches"),
     ],
-    ids=["layer", "window", "none", "meet", "outcome-layer", "outcome", "seeds"],
+    ids=[
+        *("layer", "window", "none", "meet", "outcome-layer", "outcome", "seeds"),
+        *("base", "source-in-capitals", "noise", "unrelated", "empty", "space", "number", "twice"),
+        "no-names",
+    ],
 )
 def test_what_does_not_fit_is_refused_before_the_model_runs(
     arms: dict[str, Arm],

@@ -4,7 +4,8 @@ Groups: `planted` (every planted model and many patches, from the model's own la
 (the same with pairs that are given, so that luck alone is fresh), `real` (skewed, zero-inflated
 counts tied together by pairs), `estimands` (orders, sameness, gaps), `crossed` (pairs that share
 sources and bases), `gates` (no gap, weak ratio, controls), `families`, `looks`, and `network`
-(`harness.calibration.network`: the model is run, all the way to the verdict).
+(`harness.calibration.network`: the model is run, all the way to the verdict). `rare`: few pairs are
+unlike the others (`harness.calibration.rare`).
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from harness.calibration.judged import (
 )
 from harness.calibration.network import network_row
 from harness.calibration.planted import PlantedStudies, roles
+from harness.calibration.rare import rare_crossed_rows, rare_rows
 from harness.calibration.rows import Row, Wanted
 from harness.calibration.scores import Counts, Crossing, ScoreStudies
 from harness.claim import Estimand, Family, Region
+from harness.judging.contrast import interval_ends
 from harness.judging.decide import decide
 from harness.judging.estimand import contrast, orientation
-from harness.judging.fieller import Bools, Floats, ends
+from harness.judging.fieller import Bools, Floats
 from harness.judging.multiplicity import Share, holm
 from harness.judging.result import WORDS, Word
 from harness.judging.rule import ALPHA
@@ -104,6 +107,8 @@ def jobs() -> list[Job]:
         ),
         Job("estimands", "estimands", _estimands),
         *(Job("crossed", name, partial(_crossed, name)) for name in _CROSSINGS),
+        Job("rare", "rare", rare_rows),
+        Job("rare", "crossed", rare_crossed_rows),
         Job("gates", "no gap", _no_gap),
         Job("gates", "weak ratio", _weak_ratio),
         Job("gates", "controls", _controls),
@@ -212,7 +217,7 @@ def _crossed(name: str, rng: np.random.Generator, studies: int) -> list[Row]:
 
 def _covered(scores: Scores, truth: float) -> Bools:
     found = contrast(scores, "transfer", orientation(scores, "up"))
-    return covers(*ends(found.effect, found.unit, 0.95), truth)
+    return covers(*interval_ends(found, 0.95), truth)
 
 
 def _no_gap(rng: np.random.Generator, studies: int) -> list[Row]:

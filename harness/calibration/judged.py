@@ -15,10 +15,11 @@ from scipy import stats
 
 from harness.calibration.rows import Row, Wanted
 from harness.claim import MARGIN, Estimand, Region
+from harness.judging.contrast import interval_ends
 from harness.judging.crossed import word_of_both
 from harness.judging.decide import Decision, decide
 from harness.judging.estimand import contrast, orientation
-from harness.judging.fieller import Bools, Floats, ends
+from harness.judging.fieller import Bools, Floats
 from harness.judging.result import WORDS
 from harness.judging.rule import ALPHA, Rule
 
@@ -101,7 +102,7 @@ def errors_row(
     scores, truth = means(law, rng, size), true_value(law.truth, estimand)
     gap = 1.0 if estimand != "gap" else law.truth["source"] - law.truth["base"]
     found = contrast(scores, estimand, orientation(scores, "up"))
-    low, high = ends(found.effect, found.unit, 0.95)
+    low, high = interval_ends(found, 0.95)
     facts: dict[str, str | int | float] = {
         "pairs": size.pairs,
         "seeds": size.seeds,
@@ -184,7 +185,7 @@ def judge_both(
     sides = [by_cluster(scores, cluster) for cluster in clusters]
     sign = orientation(sides[0], rule.direction)
     judged = [decide(side, rule, sign) for side in sides]
-    limits = [ends(one.found.effect, one.found.unit, rule.refuted_level) for one in judged]
+    limits = [interval_ends(one.found, rule.refuted_level) for one in judged]
     low = np.min([ends_[0] for ends_ in limits], 0)
     high = np.max([ends_[1] for ends_ in limits], 0)
     around = ~((high < rule.region.low) | (low > rule.region.high))

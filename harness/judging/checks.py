@@ -35,6 +35,10 @@ DONOR = "full-swap-is-the-donor"
 """The check that a claim's patch is not the whole source run, which says nothing on the model."""
 
 
+NO_SUCH_CELL = "no-such-cell"
+"""The check that the model has what a claim is about: its layers, heads, and a wrong layer."""
+
+
 class Check(NamedTuple):
     """One check. passed: None where it could not be run."""
 

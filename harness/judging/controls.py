@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from harness.claim import Region
 from harness.judging.checks import Check, control_check
-from harness.judging.contrast import edge_tests, pairs_to_decide
+from harness.judging.contrast import edge_tests, interval_ends, pairs_to_decide
 from harness.judging.estimand import Contrast, between
-from harness.judging.fieller import Bools, Floats, Interval, ends
+from harness.judging.fieller import Bools, Floats, Interval
 from harness.judging.rule import ALPHA, Rule
 
 
@@ -70,18 +70,18 @@ def compare(
     # All controls at once, `[control, ..., cluster]`: a test costs as much for one as for many.
     every = {**scores, "control": np.stack([scores[arm] for arm in arms])}
     moved = between(every, "control", "base", sign)
-    low, high = ends(moved.effect, moved.unit, 1 - ALPHA)
-    tests = edge_tests(moved.effect, moved.unit, _band(rule), moved.size)
-    flat = tests.flat.any(0)
-    # Without spread there is nothing to test: the control's transfer is what it is.
-    within = np.abs(moved.estimate) < rule.margin
+    low, high = interval_ends(moved, 1 - ALPHA)
+    tests = edge_tests(moved, _band(rule))
+    # Where a test has no spread, the interval decides, which then is as wide as its count allows.
+    flat, (inner_low, inner_high) = tests.flat.any(0), interval_ends(moved, 1 - 2 * ALPHA)
+    within = (inner_low >= -rule.margin) & (inner_high <= rule.margin)
     inside = np.where(flat, within, tests.p_supported <= ALPHA)
-    outside = np.where(flat, ~within, (high < -rule.margin) | (low > rule.margin))
+    outside = (high < -rule.margin) | (low > rule.margin)
     apart = between(every, "patched", "control", _side(rule) * sign)
     apart = apart._replace(unit=moved.unit)
-    tests = edge_tests(apart.effect, apart.unit, _AHEAD, apart.size)
+    tests = edge_tests(apart, _AHEAD)
     flat, ahead = tests.flat.any(0), np.mean(apart.effect, -1) > 0
-    beyond = np.where(flat, ahead, tests.p_supported <= ALPHA)
+    beyond = np.where(flat, interval_ends(apart, 1 - 2 * ALPHA)[0] > 0, tests.p_supported <= ALPHA)
     behind = np.where(flat, ~ahead, tests.p_refuted <= ALPHA) & ~beyond
     return {
         arm: Controls(
@@ -184,9 +184,9 @@ def clusters_to_decide(
     needs = []
     for found in controls.values():
         if standing == Standing.UNDECIDED and found.undecided:
-            needs.append(pairs_to_decide(found.moved.effect, found.moved.unit, _band(rule), ALPHA))
+            needs.append(pairs_to_decide(found.moved, _band(rule), ALPHA))
         if standing == Standing.MAYBE_AS_FAR and not found.beyond:
-            needs.append(pairs_to_decide(found.apart.effect, found.apart.unit, _AHEAD, ALPHA))
+            needs.append(pairs_to_decide(found.apart, _AHEAD, ALPHA))
     known = [n for n in needs if n is not None]
     return max(known) if known and len(known) == len(needs) else None
 

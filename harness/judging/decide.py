@@ -114,7 +114,7 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
     if (n := found.effect.shape[-1]) < FEWEST_CLUSTERS:
         raise ValueError(f"{n} clusters, expected at least {FEWEST_CLUSTERS}")
     ceiling = _ceiling(scores, sign) if rule.is_ratio else None
-    tests = edge_tests(found.effect, found.unit, rule.region, found.size)
+    tests = edge_tests(found, rule.region)
     weak = weakness(found.unit, 1 - ALPHA)
     negative = [arm for arm in CONTROLS if arm in scores and rule.has_controls]
     controls = compare(scores, negative, sign, rule)

@@ -14,6 +14,7 @@ It knows which arms an estimand needs; it tests nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -56,11 +57,14 @@ class Contrast(NamedTuple):
 
     unit: source - base, or 1 where the estimand is in the outcome's own unit.
     size: magnitude of the scores that effect is the difference of, which bounds its rounding.
+    most: how many units clusters of a kind that was not seen are taken to lie off, on average
+        (`harness.judging.unseen`); infinite where a unit of 1 bounds nothing.
     """
 
     effect: Floats
     unit: Floats
     size: Floats
+    most: float = 1.0
 
     @property
     def estimate(self) -> Floats:
@@ -85,7 +89,7 @@ def contrast(scores: Mapping[str, Floats], estimand: Estimand, sign: Floats) -> 
     of, against = _EFFECT[estimand]
     if estimand == "gap":
         found = between(scores, of, against, np.ones_like(sign))
-        return found._replace(unit=np.ones_like(found.effect))
+        return found._replace(unit=np.ones_like(found.effect), most=math.inf)
     return between(scores, of, against, sign)
 
 

@@ -146,7 +146,8 @@ def _of_gaps(first: Contrast, second: Contrast, margin: float) -> tuple[Found, s
     """
     sign = -1.0 if first.estimate < 0 else 1.0
     effect, unit = sign * (second.effect - first.effect), sign * first.effect
-    tests = edge_tests(effect, unit, Region(-margin, margin), first.size + second.size)
+    moved = Contrast(effect, unit, first.size + second.size)
+    tests = edge_tests(moved, Region(-margin, margin))
     if tests.flat.any():
         return "undecided", "no spread: every cluster differs by the same, so there is no test"
     if tests.p_supported <= ALPHA:
@@ -179,7 +180,8 @@ def _unit(found: Contrast) -> Floats:
 
 
 def _equal(first: Contrast, second: Contrast) -> bool:
-    return all(bool(np.array_equal(one, other)) for one, other in zip(first, second, strict=True))
+    each = ("effect", "unit", "size")
+    return all(bool(np.array_equal(getattr(first, e), getattr(second, e))) for e in each)
 
 
 def _width(interval: Interval | None) -> float:

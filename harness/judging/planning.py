@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.errors import UsageError
+from harness.judging.contrast import interval_ends
 from harness.judging.decide import FEWEST_CLUSTERS, Decision, decide
 from harness.judging.estimand import contrast, orientation
-from harness.judging.fieller import Floats, ends
+from harness.judging.fieller import Floats
 from harness.judging.frame import Spread
 from harness.judging.result import WORDS, Word
 from harness.judging.rule import Rule
@@ -151,5 +152,5 @@ def _draw(
 
 
 def _widths(judged: Decision) -> Floats:
-    low, high = ends(judged.found.effect, judged.found.unit, 0.95)
+    low, high = interval_ends(judged.found, 0.95)
     return high - low

@@ -186,7 +186,7 @@ def _skewness(found: Contrast) -> float | None:
 
 
 def _without_cluster(clusters: _Clusters) -> Range:
-    (effect, unit, _), n = clusters.found, len(clusters.labels)
+    (effect, unit, *_), n = clusters.found, len(clusters.labels)
     if n - 1 < FEWEST_LEFT:
         return _no_range(f"{n} clusters, at least {FEWEST_LEFT + 1} wanted")
     rest = (np.sum(unit) - unit) / (n - 1)

@@ -19,7 +19,7 @@ import pandas as pd
 from harness.claim import MARGIN, Estimand, Region
 from harness.errors import UsageError
 from harness.judging.checks import CONTROLS, Check, with_all_named
-from harness.judging.contrast import EdgeTests, pairs_to_decide
+from harness.judging.contrast import EdgeTests, alike, interval, pairs_to_decide
 from harness.judging.controls import (
     Standing,
     clusters_to_decide,
@@ -39,7 +39,7 @@ from harness.judging.decide import (
     decide,
 )
 from harness.judging.estimand import NEEDED, Contrast, Direction, formula, orientation
-from harness.judging.fieller import Floats, Interval, fieller
+from harness.judging.fieller import Floats, Interval
 from harness.judging.frame import (
     ARMS,
     Grouping,
@@ -51,6 +51,7 @@ from harness.judging.frame import (
 )
 from harness.judging.result import Verdict, Word
 from harness.judging.rule import ALPHA, Rule
+from harness.judging.unseen import largest_share
 
 __all__ = ["ALPHA", "CEILING_ALPHA", "FEWEST_CLUSTERS", "WEAK_RATIO", "Verdict", "Word", "judge"]
 
@@ -156,9 +157,9 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         reason=reason,
         verified=all(check.passed is not None for check in checks),
         estimate=float(found.estimate),
-        interval=fieller(found.effect, found.unit, shown),
+        interval=interval(found, shown),
         level=shown,
-        interval_other=fieller(found.effect, found.unit, other),
+        interval_other=interval(found, other),
         means=means,
         pairs=case.pairs,
         clusters=n,
@@ -207,20 +208,16 @@ def _degenerate(rule: Rule, tests: EdgeTests) -> Check:
 def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]:
     """Why the word is what it is; with inconclusive, the clusters at which it would be decided."""
     rule, found = case.rule, decision.found
-    unchanged = ""
-    if not found.effect.any():
-        unchanged = f" ({_none_seen(case.grouping.clusters, rule)})"
+    unseen = _unseen(case, found, rule.supported_level if why == Why.INSIDE else rule.refuted_level)
     if why == Why.INSIDE:
-        return f"{rule.estimand} lies inside {rule.region}{unchanged}", None
+        return f"{rule.estimand} lies inside {rule.region}{unseen}", None
     if why == Why.OUTSIDE:
-        return f"{rule.estimand} lies outside {rule.region}{unchanged}", None
+        return f"{rule.estimand} lies outside {rule.region}{unseen}", None
     if why == Why.BETWEEN:
-        clusters = pairs_to_decide(
-            found.effect, found.unit, rule.region, rule.alpha, rule.alpha_refuted
-        )
+        clusters = pairs_to_decide(found, rule.region, rule.alpha, rule.alpha_refuted)
         clusters = _with_controls(clusters, decision, rule)
         told = f"the interval meets an edge of {rule.region}"
-        return f"{told}; {_would_decide(case.pairs_of(clusters))}{unchanged}", clusters
+        return f"{told}; {_would_decide(case.pairs_of(clusters))}{unseen}", clusters
     if why == Why.WEAK_RATIO:
         weak = float(decision.weakness)
         clusters = ceil(case.grouping.clusters * weak / WEAK_RATIO)
@@ -246,14 +243,23 @@ def _with_controls(clusters: int | None, decision: Decision, rule: Rule) -> int 
     return None if others is None else max(clusters, others)
 
 
-def _none_seen(clusters: int, rule: Rule) -> str:
-    """What is known where no pair changed: not that none ever does.
+def _unseen(case: _Case, found: Contrast, level: float) -> str:
+    """What is known where all clusters are alike: not that every other one is; '' elsewhere.
 
-    The exact one-sided bound on a share of which n draws show nothing, 1 - 0.05**(1/n).
+    level: of the interval, which rests on the share that is named.
     """
-    most = 1 - ALPHA ** (1 / clusters)
-    seen = "no pair changed" if rule.estimand == "transfer" else "no pair differs"
-    return f"{seen}: at 95%, at most {most:.1%} of pairs do"
+    if not alike(found):
+        return ""
+    by, estimand = case.grouping.by, case.rule.estimand
+    one, many = ("pair", "pairs") if by == "pair" else (f"cluster by {by}", "clusters")
+    seen, others = f"every {one} has {estimand} {found.estimate:.3g}", "do not"
+    if not found.effect.any():
+        seen, others = f"no {one} {'changed' if estimand == 'transfer' else 'differs'}", "do"
+    unseen = largest_share(case.grouping.clusters, (1 - level) / 2)
+    return (
+        f" ({seen}; at level {level:.4g} at most {unseen:.1%} of {many} {others}, each by at most "
+        "source - base: assumed)"
+    )
 
 
 def _would_decide(pairs: int | None) -> str:
@@ -265,9 +271,9 @@ def _would_decide(pairs: int | None) -> str:
 def _if_it_shows(verdict: Verdict, region: Region) -> Verdict:
     """The verdict, if its interval shows the same; else *invalid: same-is-not-p>0.05*.
 
-    The word comes from tests at the region's edges, the interval from Fieller's formula: two roads
-    to one answer. A *supported* that rests on "no difference was found" has an interval that
-    reaches out of the region.
+    The word comes from tests at the region's edges, the interval from Fieller's formula (and both
+    from a count, where clusters are all alike): two roads to one answer. A *supported* that rests
+    on "no difference was found" has an interval that reaches out of the region.
     """
     if verdict.word not in ("supported", "refuted"):
         return verdict
@@ -304,17 +310,17 @@ def _invalid(
     if any(check.name in ("no-ceiling", "degenerate") for check in failed):
         found = None
 
-    def interval(level: float) -> Interval | None:
-        return fieller(found.effect, found.unit, level) if found else None
+    def shown(level: float) -> Interval | None:
+        return interval(found, level) if found else None
 
     return Verdict(
         word="invalid",
         reason="; ".join(f"{check.name}: {check.detail}" for check in failed),
         verified=all(check.passed is not None for check in checks),
         estimate=float(found.estimate) if found else None,
-        interval=interval(rule.refuted_level),
+        interval=shown(rule.refuted_level),
         level=rule.refuted_level,
-        interval_other=interval(rule.supported_level),
+        interval_other=shown(rule.supported_level),
         means=means,
         pairs=pairs,
         clusters=clusters,

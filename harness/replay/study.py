@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from harness.cell import Cell
-from harness.errors import UsageError
+from harness.cell import Cell, no_such_cell
+from harness.errors import NoSuchCellError, UsageError
 from harness.evidence import Evidence
 from harness.expectation import Expectation, expectation
 from harness.judging.checks import CONTROLS, DONOR, STATISTICAL_CHECKS, Check, control_check
@@ -104,8 +104,13 @@ class StoredStudy:
         one = self.run.evidence[key]
         edits = edits_of(one, asked)
         notes = [edit_check(one, edits), *scorer_check(one, self.task)]
-        what = _Asked(asked, asked.on(self.model.n_layers, self.model.n_kv_heads), one, notes)
-        failed = self._untestable(what)
+        try:
+            cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
+        except NoSuchCellError as error:
+            what, failed = _Asked(asked, asked, one, notes), [no_such_cell(error)]
+        else:
+            what = _Asked(asked, cell, one, notes)
+            failed = self._untestable(what)
         roles = {} if failed else self._roles(what, key)
         expected = self._expected(what, roles, failed, is_new=change_truth(edits))
         looks = self._looks(what)
@@ -181,17 +186,12 @@ class StoredStudy:
         return [degenerate, parts_of_words(texts, scorers)]
 
     def _missing_controls(self, cell: Cell, roles: Mapping[str, Arm]) -> list[Check]:
-        """A control that the claim has and the run has not: where layers would meet, or edited."""
+        """A control that the claim has and the run has not: the claim was edited since."""
         every = all(patch.layers == "all" for patch in cell.patches)
         if cell.claim.about != "layer" or every or "wrong-layer" in roles:
             return []
-        wanted = "wrong-layer" in controls(cell.patches, self.model.n_layers, about_layer=True)
-        why = (
-            "the stored run has no trials of it"
-            if wanted
-            else "the layers half the depth away meet the patched ones"
-        )
-        return [Check("control wrong-layer", None, f"not run: {why}")]
+        detail = "not run: the stored run has no trials of it"
+        return [Check("control wrong-layer", None, detail)]
 
     def _roles(self, what: _Asked, key: Key) -> dict[str, Arm]:
         """The arms of a cell by role, which must be those whose trials are stored."""

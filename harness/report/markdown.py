@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from harness.reach import SEED_OUTCOMES, seed_table
 from harness.report.environment import environment_of
-from harness.report.terminal import asserted_text, interval_text, part_text
+from harness.report.terminal import asserted_text, interval_text, part_text, unpassed_text
 from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
 
@@ -35,6 +35,7 @@ def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
         interval=interval_text,
         asserted=asserted_text,
         part_text=part_text,
+        unpassed_text=unpassed_text,
         patch_text=patch_text,
         flags=_flags,
         geometry_text=geometry_text,

@@ -23,6 +23,9 @@ from harness.spent import Spent, span
 
 _LABEL = 30
 """Characters of a claim's bar that say what it is."""
+_NOT_RUN = 3
+"""Checks that were not run, as many as are named in the table."""
+_WRAPPED: dict[str, Any] = {"width": 80, "initial_indent": "    ", "subsequent_indent": "      "}
 _LETTERS = {"supported": "S", "refuted": "R", "inconclusive": "?", "invalid": "I"}
 _COLORS = {"supported": "green", "refuted": "red", "inconclusive": "yellow", "invalid": "purple"}
 
@@ -227,7 +230,9 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
             lines.append(("", None))
         lines.append((f"{claim} {asserted_text(cells[0])} on {model}"[:80], None))
         lines.append((head, None))
-        lines.extend((row(one), _COLORS[one["verdict"]]) for one in cells)
+        for one in cells:
+            lines.append((row(one), _COLORS[one["verdict"]]))
+            lines.extend((line, None) for line in wrap(unpassed_text(one, _NOT_RUN), **_WRAPPED))
     return lines
 
 
@@ -240,6 +245,21 @@ def row(one: dict[str, Any]) -> str:
         f"  {_short(one['cell']):<17} {_word(one):<13} {estimate:>8} "
         f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
     )
+
+
+def unpassed_text(one: dict[str, Any], most_not_run: int | None = None) -> str:
+    """The checks of a cell that did not pass, by name: `failed: weak-ratio; not run: self-patch`.
+
+    most_not_run: names of those that were not run, the others being counted; None for all.
+    """
+    failed, not_run = (
+        [check["name"] for check in one["checks"] if check["passed"] is found]
+        for found in (False, None)
+    )
+    if most_not_run is not None and (more := len(not_run) - most_not_run) > 0:
+        not_run = [*not_run[:most_not_run], f"{more} more"]
+    named = (("failed", failed), ("not run", not_run))
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in named if names)
 
 
 def _word(one: dict[str, Any]) -> str:

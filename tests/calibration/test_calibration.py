@@ -151,6 +151,18 @@ def test_planted_controls(name: str, word: str) -> None:
     assert row.rate(word) > 0.95
 
 
+# --- rare effects ----------------------------------------------------------------------------
+
+
+def test_where_none_was_seen_words_are_wrong_as_seldom_as_they_say() -> None:
+    """The exact bound: of all studies at most so many see none and say what is not so."""
+    found = [*rows("rare", "rare", 1000), *rows("rare", "crossed", 1000)]
+    assert [row.cell for row in found if row.shortfalls] == []
+    rates = [wanted.rate for wanted in found[0].wanted]
+    worst = {rate: max(row.rate(rate) for row in found) for rate in rates}
+    assert any(rate > 0.01 for rate in worst.values()), "nor is the bound so wide that none ever is"
+
+
 # --- many tests, many looks ----------------------------------------------------------------
 
 

@@ -17,9 +17,10 @@ import pytest
 from scipy import stats
 
 from harness.claim import Estimand, Region
+from harness.judging.contrast import interval_ends
 from harness.judging.decide import FEWEST_CLUSTERS, Decision, Why, decide
 from harness.judging.estimand import NEEDED, Direction, orientation
-from harness.judging.fieller import Floats, ends
+from harness.judging.fieller import Floats
 from harness.judging.result import Verdict, Word
 from harness.judging.rule import Rule
 from harness.judging.verdict import judge
@@ -189,6 +190,15 @@ def lies(values: Floats, side: str, alpha: float) -> bool:
     return low >= 0 if side == "greater" else high <= 0
 
 
+def leaves(effect: Floats, unit: Floats, edge: float, side: str, alpha: float) -> bool:
+    """Whether what no cluster showed leaves a ratio on a side of an edge, by a count of zero."""
+    ratio = effect.mean() / unit.mean()
+    if np.ptp(effect - ratio * unit) > 1e-11 * 20 * max(1, abs(ratio)):
+        return True
+    unseen = stats.binomtest(0, len(effect)).proportion_ci(1 - 2 * alpha, "exact").high
+    return ratio - unseen >= edge if side == "greater" else ratio + unseen <= edge
+
+
 def identified(gap: Floats, level: float) -> bool:
     """Whether a ratio has a bounded interval: its denominator's does not hold 0."""
     low, high = limits(gap, level)
@@ -210,8 +220,12 @@ def expected(arms: Mapping[str, Floats], rule: Rule) -> Why:
     if any(flat(line, arms[of], arms[against], edge * unit) for line, _, edge in edges):
         return Why.DEGENERATE
     away = {"greater": "less", "less": "greater"}
-    if not all(lies(line, side, rule.alpha) for line, side, _ in edges):
-        outside = any(lies(line, away[side], rule.alpha_refuted / 2) for line, side, _ in edges)
+
+    def shown(line: Floats, side: str, edge: float, alpha: float) -> bool:
+        return lies(line, side, alpha) and leaves(effect, unit, edge, side, alpha)
+
+    if not all(shown(*one, rule.alpha) for one in edges):
+        outside = any(shown(line, away[s], e, rule.alpha_refuted / 2) for line, s, e in edges)
         return Why.OUTSIDE if outside and identified(unit, 1 - rule.alpha_refuted) else Why.BETWEEN
     if ratio:
         # g < 0.1 is a t of the mean gap above t(0.975) / sqrt(0.1).
@@ -231,12 +245,14 @@ def _against_controls(
 ) -> Why:
     moved = sign * (arms[arm] - arms["base"])
     above, below = moved - rule.margin * gap, moved + rule.margin * gap
-    if flat(above, arms[arm], gap) or flat(below, arms[arm], gap):
-        if not abs(moved.mean() / gap.mean()) < rule.margin:
-            return Why.CONTROL_MOVES
-    elif lies(above, "greater", 0.025) or lies(below, "less", 0.025):
+
+    def shown(line: Floats, side: str, edge: float, alpha: float) -> bool:
+        return lies(line, side, alpha) and leaves(moved, gap, edge, side, alpha)
+
+    margin = rule.margin
+    if shown(above, "greater", margin, 0.025) or shown(below, "less", -margin, 0.025):
         return Why.CONTROL_MOVES
-    elif not (lies(above, "less", 0.05) and lies(below, "greater", 0.05)):
+    if not (shown(above, "less", margin, 0.05) and shown(below, "greater", -margin, 0.05)):
         return Why.CONTROL_UNDECIDED
     ahead = sign * (arms["patched"] - arms[arm]) * (1 if rule.region.low >= 0 else -1)
     if flat(ahead, arms["patched"], arms[arm]):
@@ -267,9 +283,8 @@ def test_what_decides_is_what_the_design_says(name: str) -> None:
 def test_many_at_once_give_the_numbers_that_each_gets_alone(name: str) -> None:
     """Estimates, p-values, both intervals and what each control does, to the last bits."""
     found, rule = at_once(name), kind_of(name).rule
-    effect, unit, _ = found.found
     at = {
-        level: np.array(ends(effect, unit, level)).T
+        level: np.array(interval_ends(found.found, level)).T
         for level in (rule.refuted_level, rule.supported_level)
     }
     compared = 0

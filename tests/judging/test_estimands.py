@@ -91,7 +91,8 @@ def test_two_patches_that_change_no_pair_are_the_same_and_it_is_said() -> None:
     verdict = judge(frame, SAME, estimand="difference")
     assert verdict.word == "supported"
     assert verdict.reason == (
-        "difference lies inside [-0.1, 0.1] (no pair differs: at 95%, at most 7.2% of pairs do)"
+        "difference lies inside [-0.1, 0.1] (no pair differs; at level 0.9 at most 7.2% of pairs "
+        "do, each by at most source - base: assumed)"
     )
 
 

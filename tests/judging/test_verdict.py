@@ -14,6 +14,7 @@ from harness.claim import Region
 from harness.errors import UsageError
 from harness.judging.checks import CONTROLS, INSTRUMENT_CHECKS, Check
 from harness.judging.contrast import edge_tests
+from harness.judging.estimand import Contrast
 from harness.judging.fieller import fieller
 from harness.judging.frame import groupings
 from harness.judging.verdict import Verdict, Word, judge
@@ -310,7 +311,7 @@ def test_refuted_does_not_stay_where_the_ratio_is_not_identified() -> None:
     base, gap = 5 + 0.1 * wave(6, n), 1 + swing
     # The effect follows the swings of the gap, so that A - 0.7 D is about -2.2 in every pair.
     effect = -1.5 + 0.7 * swing + 0.05 * wave(2, n)
-    assert edge_tests(effect, gap, EIGHTY).p_refuted <= alpha
+    assert edge_tests(Contrast(effect, gap, np.abs(effect)), EIGHTY).p_refuted <= alpha
     assert fieller(effect, gap, 1 - alpha) is None
     frame = table({"base": base, "source": base + gap, "patched": base + effect})
     verdict = judge(frame, EIGHTY, alpha=alpha)
@@ -382,9 +383,15 @@ def test_a_patch_that_changed_no_pair_is_judged_and_said(region: Region, word: W
     frame = table({**study.arms, "patched": study.base})
     verdict = judge(frame, region)
     assert verdict.word == word
-    # 1 - 0.05^(1/40): a share of which 40 draws show nothing, at 95%.
-    assert verdict.reason.endswith("(no pair changed: at 95%, at most 7.2% of pairs do)")
+    # A share of which 40 draws show nothing, at one-sided 0.05 and 0.025.
+    most, level = {"supported": ("7.2%", "0.9"), "refuted": ("8.8%", "0.95")}[word]
+    assert verdict.reason.endswith(
+        f"(no pair changed; at level {level} at most {most} of pairs do, each by at most "
+        "source - base: assumed)"
+    )
     assert verdict.estimate == 0.0
+    exact = stats.binomtest(0, 40).proportion_ci(verdict.level, "exact").high
+    assert verdict.interval == pytest.approx((-exact, exact))
 
 
 def test_no_pair_changed_is_said_only_then() -> None:
@@ -1081,12 +1088,15 @@ def test_a_margin_wider_than_the_claim_is_refused() -> None:
 
 
 def test_a_control_that_is_the_base_is_inside_though_nothing_varies() -> None:
-    base = np.arange(20.0)
-    noise = base + 0.8 * 6 + 0.01 * wave(2, 20)
-    arms = {"base": base, "source": base + 6, "patched": noise, "noise": base}
-    verdict = judge(table(arms), EIGHTY)
-    assert verdict.word == "supported"
-    assert verdict.controls["noise"]["state"] == "inside"
+    """From the number of clusters on at which a count of zero leaves less than the margin."""
+    for n, word, state in ((28, "inconclusive", "undecided"), (29, "supported", "inside")):
+        base = np.arange(float(n))
+        noise = base + 0.8 * 6 + 0.01 * wave(2, n)
+        arms = {"base": base, "source": base + 6, "patched": noise, "noise": base}
+        verdict = judge(table(arms), EIGHTY)
+        assert verdict.word == word
+        assert verdict.controls["noise"]["state"] == state
+    assert 0.9**29 < 0.05 < 0.9**28
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from harness.report.terminal import (
     status,
     summary,
     table,
+    unpassed_text,
 )
 from harness.session import ClaimsSession
 from harness.spent import Spent
@@ -92,7 +93,9 @@ def test_a_row_says_what_was_found(state: ClaimsSession) -> None:
     assert words[:2] == ["L25-w16", one["verdict"].upper()]
     assert words[2] == f"{one['estimate']:.3f}"
     assert "12x1" in words
-    assert words[-1] == f"{len(one['checks'])}/{len(one['checks'])}"
+    # One control changes none of the 12 pairs, which is too few to say that it changes none.
+    assert unpassed_text(one) == "failed: control unrelated-base"
+    assert words[-1] == f"{len(one['checks']) - 1}/{len(one['checks'])}"
 
 
 def test_a_ratio_that_does_not_exist_is_a_dash() -> None:
@@ -108,6 +111,29 @@ def test_a_ratio_that_does_not_exist_is_a_dash() -> None:
     }
     assert row(one).split() == ["c", "INVALID", "-", "-", "3x1", "1/3"]
     assert interval_text(one) == "-"
+
+
+def test_checks_that_did_not_pass_are_named_under_their_row(state: ClaimsSession) -> None:
+    """Failed ones first, told apart from those that were not run; all of 80 columns."""
+    checks = [
+        {"name": "self-patch", "passed": None},
+        {"name": "weak-ratio", "passed": False},
+        {"name": "enough-pairs", "passed": True},
+        {"name": "control noise", "passed": False},
+        *({"name": f"check-number-{n}", "passed": None} for n in range(9)),
+    ]
+    one = {**state.evidence[0], "checks": checks}
+    shown = [line for line, _ in table([one])][2:]
+    assert shown[0].endswith("1/13")
+    assert " ".join(line.strip() for line in shown[1:]) == (
+        "failed: weak-ratio, control noise; not run: self-patch, check-number-0, check-number-1, "
+        "7 more"
+    )
+    assert len(shown) > 2
+    assert all(len(line) <= 80 and line.startswith("    ") for line in shown[1:])
+    assert unpassed_text(one).endswith(", check-number-8")
+    all_passed = {**one, "checks": [check for check in checks if check["passed"]]}
+    assert len(table([all_passed])) == 3
 
 
 @pytest.mark.parametrize("word", WORDS)

@@ -15,8 +15,9 @@ import pandas as pd
 from scipy import stats
 
 from harness.errors import UsageError
+from harness.judging.contrast import interval
 from harness.judging.estimand import contrast
-from harness.judging.fieller import Interval, fieller
+from harness.judging.fieller import Interval
 from harness.judging.frame import Grouping, groupings
 from harness.report.view.scores import Scores
 from harness.spec import Active, Patch, Site, resolve_layers, resolve_window
@@ -151,9 +152,9 @@ def _transfer(grouping: Grouping) -> _Shown:
         return _Shown(None, None, None)
     spread = np.ptp(found.effect) > 0
     p = float(stats.ttest_1samp(found.effect, 0.0).pvalue) if spread else None
-    interval = fieller(found.effect, found.unit, LEVEL)
+    shown = interval(found, LEVEL)
     # Without an interval the ratio is not identified, and no number of it is worth showing.
-    return _Shown(None if interval is None else float(found.estimate), interval, p)
+    return _Shown(None if shown is None else float(found.estimate), shown, p)
 
 
 def _share(patch: Patch, source: Sequence[int], base: Sequence[int]) -> float:

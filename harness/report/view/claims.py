@@ -148,7 +148,9 @@ def _resolved(one: dict[str, Any]) -> str:
 
 
 def _layers(layers: Sequence[int]) -> str:
-    """`layer 9`, `layers 8..15`, `layers 12 and 13`."""
+    """`layer 9`, `layers 8..15`, `layers 12 and 13`; `no layer` where the model has none such."""
+    if not layers:
+        return "no layer"
     if len(layers) == 1:
         return f"layer {layers[0]}"
     if len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1:

@@ -1,0 +1,164 @@
+"""What a count of zero leaves open: the exact bound, its inverse, and verdicts that rest on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.claim import Region
+from harness.judging.contrast import alike, edge_tests, interval, pairs_to_decide
+from harness.judging.decide import decide
+from harness.judging.estimand import Contrast
+from harness.judging.fieller import Floats
+from harness.judging.result import Word
+from harness.judging.rule import Rule
+from harness.judging.unseen import chance_of_none, clusters_for, largest_share
+from harness.judging.verdict import judge
+from tests.judging.frames import table, wave
+
+# scipy warns of precision loss where values do not vary: such values must not reach it.
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def unit_of(n: int) -> Floats:
+    return 6.0 + wave(1, n)
+
+
+def contrast_of(effect: Floats, unit: Floats) -> Contrast:
+    return Contrast(effect, unit, np.abs(effect) + np.abs(unit))
+
+
+@pytest.mark.parametrize("n", [10, 12, 60, 200])
+@pytest.mark.parametrize("alpha", [0.05, 0.025, 0.05 / 16])
+def test_the_bound_is_that_of_an_exact_binomial_interval(n: int, alpha: float) -> None:
+    exact = stats.binomtest(0, n).proportion_ci(1 - 2 * alpha, "exact").high
+    assert largest_share(n, alpha) == pytest.approx(exact, rel=1e-12)
+    assert chance_of_none(np.array(exact), n) == pytest.approx(alpha)
+    assert stats.binom.pmf(0, n, exact) == pytest.approx(alpha)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.12, 0.7])
+def test_the_fewest_clusters_that_exclude_a_share(share: float) -> None:
+    n = clusters_for(share, 0.025)
+    assert n is not None
+    assert largest_share(n, 0.025) <= share
+    assert n == 1 or largest_share(n - 1, 0.025) > share
+
+
+def test_no_number_excludes_a_share_of_none_and_any_a_share_of_all() -> None:
+    assert clusters_for(0.0, 0.05) is None
+    assert clusters_for(1.0, 0.05) == clusters_for(1.7, 0.05) == 1
+    assert chance_of_none(np.array([0.0, 1.0, 1.7, np.inf]), 12).tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("ratio", "n"), [(0.0, 12), (1.0, 40), (0.3, 12)])
+def test_a_ratio_that_all_have_stands_for_it_and_what_was_not_seen(ratio: float, n: int) -> None:
+    found = contrast_of(ratio * unit_of(n), unit_of(n))
+    for level in (0.95, 0.90, 0.99):
+        shown, unseen = interval(found, level), largest_share(n, (1 - level) / 2)
+        assert shown == pytest.approx((ratio - unseen, ratio + unseen))
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_one_that_differs_leaves_the_interval_to_students_t(n: int) -> None:
+    effect = np.zeros(n)
+    effect[3] = 6.0
+    assert not alike(contrast_of(effect, unit_of(n)))
+    shown = interval(contrast_of(effect, np.full(n, 6.0)), 0.95)
+    half = stats.t.ppf(0.975, n - 1)
+    assert shown == pytest.approx(((1 - half) / n, (1 + half) / n))
+
+
+def test_rounding_does_not_make_clusters_differ() -> None:
+    base = 0.1 + 0.2 * np.arange(12)
+    effect = (base + 0.3) - base - 0.3
+    assert effect.any()
+    assert alike(Contrast(effect, unit_of(12), np.abs(base) + 0.3))
+
+
+def test_twelve_pairs_of_which_none_changes_do_not_refute_what_they_cannot_exclude() -> None:
+    """A claim of 20% is not refuted by 12 such pairs; of 13 and more, one of 27% is."""
+    unit = unit_of(12)
+    arms = {"base": wave(2, 12), "source": wave(2, 12) + unit, "patched": wave(2, 12)}
+    unseen = largest_share(12, 0.025)
+    assert unseen == pytest.approx(0.265, abs=5e-4)
+    near, far = (judge(table(arms), Region(low, 0.9)) for low in (0.2, 0.27))
+    assert (near.word, far.word) == ("inconclusive", "refuted")
+    for verdict in (near, far):
+        assert verdict.interval == pytest.approx((-unseen, unseen))
+        assert "no pair changed; at level 0.95 at most 26.5% of pairs do" in verdict.reason
+    assert near.pairs_needed == clusters_for(0.2, 0.025) == 17
+
+
+@pytest.mark.parametrize(
+    ("region", "word"),
+    [
+        (Region(high=0.12), "supported"),
+        (Region(-0.1, 0.1), "supported"),
+        (Region(0.2, 0.9), "refuted"),
+    ],
+    ids=["at-most", "equivalence", "outside"],
+)
+def test_the_pairs_needed_are_those_at_which_as_many_alike_decide(
+    region: Region, word: Word
+) -> None:
+    def found(n: int) -> Contrast:
+        return contrast_of(np.zeros(n), unit_of(n))
+
+    needed = pairs_to_decide(found(12), region, 0.05)
+    assert needed is not None
+    for n in (needed - 1, needed):
+        tests = edge_tests(found(n), region)
+        decided = tests.p_supported if word == "supported" else tests.p_refuted
+        assert bool(decided <= 0.05) is (n == needed)
+
+
+@pytest.mark.parametrize("n", [10, 25, 60])
+def test_all_pairs_turned_into_their_source_leave_as_much_open(n: int) -> None:
+    unit = unit_of(n)
+    arms = {"base": wave(2, n), "source": wave(2, n) + unit, "patched": wave(2, n) + unit}
+    unseen = largest_share(n, 0.05)
+    inside, outside = (
+        judge(table(arms), Region(low, 1.4)) for low in (1 - unseen - 0.01, 1 - unseen + 0.01)
+    )
+    assert inside.word == "supported"
+    assert outside.word == "inconclusive"
+    assert "every pair has transfer 1; at level 0.9 at most" in inside.reason
+
+
+def test_crossed_pairs_count_the_fewer_clusters() -> None:
+    """12 sources and 20 bases: not the 60 pairs, nor the bases, as a source may be what decides."""
+    source, base = np.arange(60) % 12, np.arange(60) % 20
+    level = 5.0 * source + base
+    arms = {"base": level, "source": level + 6 + 0.1 * source + 0.1 * base, "patched": level}
+    verdict = judge(table(arms, source=source, base=base), Region(high=0.12))
+    unseen = largest_share(12, 0.025)
+    assert verdict.interval == pytest.approx((-unseen, unseen))
+    assert verdict.word == "inconclusive"
+    assert verdict.clusters == 12
+    assert verdict.p_supported == pytest.approx(0.88**12)
+    assert "no cluster by source changed" in verdict.reason
+
+
+def test_a_gap_of_no_unit_is_bounded_by_nothing() -> None:
+    """In its own unit nothing says how far a cluster may lie: there is no interval and no p."""
+    found = Contrast(np.full(12, 3.0), np.ones(12), np.full(12, 3.0), most=np.inf)
+    assert interval(found, 0.95) is None
+    scores = {"base": np.zeros(12), "source": np.full(12, 3.0)}
+    decision = decide(scores, Rule(Region(low=1.0), "gap"))
+    assert decision.has_word("invalid")
+    assert decision.found.most == np.inf
+
+
+def test_a_control_that_changes_nothing_waits_for_as_many_pairs_as_its_margin_takes() -> None:
+    unit, base = unit_of(20), wave(2, 20)
+    patched = base + 0.8 * unit + 0.3 * wave(3, 20)
+    arms = {"base": base, "source": base + unit, "patched": patched, "noise": base}
+    verdict = judge(table(arms), Region(0.7, 0.9))
+    assert verdict.word == "inconclusive"
+    assert verdict.reason.startswith("controls undecided: noise")
+    assert verdict.pairs_needed == clusters_for(0.1, 0.05) == 29
+    assert verdict.controls["noise"]["interval"] == pytest.approx(
+        (-largest_share(20, 0.025), largest_share(20, 0.025))
+    )
