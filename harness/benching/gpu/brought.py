@@ -52,12 +52,8 @@ def _installed(wheels: Sequence[Path], site: Path) -> Path:
     shutil.rmtree(site, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-index", "--no-deps", "--no-compile", "--target", str(site)]
-    ran = subprocess.run(
-        [*command, *map(str, wheels)], capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([*command, *map(str, wheels)], capture_output=True, text=True, check=False)
     if ran.returncode:
         raise UsageError(f"the wheels brought along cannot be installed: {ran.stderr.strip()}")
     done.write_text(listed, encoding="utf-8")
     return site
-
-

@@ -51,9 +51,7 @@ class Started:
         return Ran(status, round(time.monotonic() - self._began, 1))
 
 
-def python(
-    *arguments: str, seconds: float, env: Mapping[str, str] | None = None
-) -> Ran:
+def python(*arguments: str, seconds: float, env: Mapping[str, str] | None = None) -> Ran:
     """Run this Python with these arguments in the checkout."""
     return Started(arguments, env=env).wait(seconds)
 

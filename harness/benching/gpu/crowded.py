@@ -5,8 +5,9 @@ What must hold in both: every trial comes back, with the tokens that it has when
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,7 +21,6 @@ from harness.models.load import load_model
 from harness.models.mini import NAME as MINI
 from harness.models.planted.prompts import planted_task
 from harness.patch.store import bytes_a_position
-from harness.run import runner as running
 from harness.run.arms import BASE, SOURCE, patched
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
@@ -63,11 +63,8 @@ def _tokens(run: Path) -> dict[tuple[Any, ...], tuple[int, ...]]:
     path = run / "trials.parquet"
     if not path.is_file():
         return {}
-    rows = pd.read_parquet(path)
-    return {
-        (row.model, row.pair, row.arm, row.seed): tuple(row.tokens)
-        for row in rows.itertuples(index=False)
-    }
+    rows = pd.read_parquet(path, columns=["model", "pair", "arm", "seed", "tokens"])
+    return {tuple(key): tuple(said) for *key, said in rows.to_numpy().tolist()}
 
 
 PAIRS, TOKENS = 200, 50
@@ -116,13 +113,7 @@ def too_large(given: Given) -> Findings:
 def _batches_tried() -> Iterator[list[int]]:
     """The numbers of rows that were built, also of batches that then failed."""
     tried: list[int] = []
-    real = running.build
-
-    def counted(store: Any, plans: Any, *args: Any, **more: Any) -> Any:
-        tried.append(len(plans))
-        return real(store, plans, *args, **more)
-
-    with mock.patch.object(running, "build", counted):
+    with _before_building(tried.append):
         yield tried
 
 
@@ -133,22 +124,34 @@ def _short_of_memory(device: torch.device, left: int) -> Iterator[None]:
     On a GPU by the allocator's limit for this process, so that it is torch itself that fails. On a
     CPU the error is raised in its stead, for batches of more than `SMALL_ROWS` rows.
     """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        _, whole = torch.cuda.mem_get_info(device)
-        share = (torch.cuda.memory_reserved(device) + left) / whole
-        torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
-        try:
+    if device.type != "cuda":
+        with _before_building(_fail):
             yield
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
         return
-    real = running.build
+    torch.cuda.empty_cache()
+    _, whole = torch.cuda.mem_get_info(device)
+    share = (torch.cuda.memory_reserved(device) + left) / whole
+    torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
-    def fails(store: Any, plans: Any, *args: Any, **more: Any) -> Any:
-        if len(plans) > SMALL_ROWS:
-            raise torch.OutOfMemoryError("simulated: no memory for so many rows")
+
+def _fail(rows: int) -> None:
+    if rows > SMALL_ROWS:
+        raise torch.OutOfMemoryError("simulated: no memory for so many rows")
+
+
+@contextmanager
+def _before_building(hear: Callable[[int], None]) -> Iterator[None]:
+    """While this is open, the number of a batch's rows is heard before the batch is built."""
+    name = "harness.run.runner.build"
+    real = getattr(import_module("harness.run.runner"), "build")  # noqa: B009 (not its own)
+
+    def heard(store: Any, plans: Any, *args: Any, **more: Any) -> Any:
+        hear(len(plans))
         return real(store, plans, *args, **more)
 
-    with mock.patch.object(running, "build", fails):
+    with mock.patch(name, heard):
         yield

@@ -51,9 +51,13 @@ def spent_of(run: Path) -> dict[str, Any]:
 def differing(first: Words, second: Words) -> Iterator[Differing]:
     for key in sorted({*first, *second}):
         one, other = first.get(key), second.get(key)
-        verdicts = (one and one["verdict"], other and other["verdict"])
+        verdicts = (_verdict(one), _verdict(other))
         if verdicts[0] != verdicts[1]:
             yield Differing(" / ".join(key), verdicts, (_why(one), _why(other)))
+
+
+def _verdict(one: Mapping[str, Any] | None) -> str | None:
+    return None if one is None else str(one["verdict"])
 
 
 def _why(one: Mapping[str, Any] | None) -> str:

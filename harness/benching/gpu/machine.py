@@ -76,7 +76,9 @@ def _device(device: Any) -> Finding:
 
 def _nvidia_smi() -> list[str]:
     try:
-        ran = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False)
+        ran = subprocess.run(
+            ["nvidia-smi"], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return [f"nvidia-smi: {error}"]
     return (ran.stdout + ran.stderr).splitlines()

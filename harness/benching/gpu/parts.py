@@ -87,7 +87,9 @@ def _listed(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{path}: no list of parts ({error}); `make gpu-pack` writes it") from error
+        raise UsageError(
+            f"{path}: no list of parts ({error}); `make gpu-pack` writes it"
+        ) from error
     return dict(listed)
 
 

@@ -71,6 +71,4 @@ class Record:
         text = json.dumps(self.content, indent=1, allow_nan=False) + "\n"
         replace(self.path, lambda beside: beside.write_text(text, encoding="utf-8"))
         shown = page(self.content)
-        replace(
-            self.folder / "gpu.md", lambda beside: beside.write_text(shown, encoding="utf-8")
-        )
+        replace(self.folder / "gpu.md", lambda beside: beside.write_text(shown, encoding="utf-8"))

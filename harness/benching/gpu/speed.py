@@ -10,7 +10,12 @@ from harness.benching.gpu.steps import Finding, Findings, Given
 
 WANTED = 1.5
 """A step of decoding, in floors: what is wanted at most."""
-NEIGHBOURS = {"nnsight": "nnsight", "transformer_lens": "TransformerLens"}
+NEIGHBOURS = {
+    "transformers": "transformers",
+    "nnsight": "nnsight",
+    "transformer_lens": "transformer_lens",
+}
+"""Modules of `tests.benchmarks.peers`, and the package that each needs."""
 
 
 def small(given: Given) -> Findings:
@@ -21,9 +26,7 @@ def small(given: Given) -> Findings:
 def full(given: Given) -> Findings:
     """`bench --gpu --rounds 2`, the 7B-shaped model; a tiny one where all is only tried."""
     more = ["--small"] if given.small else []
-    yield _bench(
-        given, "a 7B-shaped model", [*more, "--rounds", "2"], timed=not given.small
-    )
+    yield _bench(given, "a 7B-shaped model", [*more, "--rounds", "2"], timed=not given.small)
 
 
 def _bench(given: Given, name: str, options: list[str], *, timed: bool) -> Finding:
@@ -44,20 +47,29 @@ def _bench(given: Given, name: str, options: list[str], *, timed: bool) -> Findi
 
 
 def neighbours(given: Given) -> Findings:
-    """The reference work by who is here; who is not is named."""
-    absent = [name for module, name in NEIGHBOURS.items() if find_spec(module) is None]
+    """The reference work by the engine and by each neighbour in turn; who is not here is named.
+
+    A process for each neighbour: one that breaks, or hangs, leaves the others theirs.
+    """
+    each = (given.seconds - 20) / len(NEIGHBOURS)
+    for name, module in NEIGHBOURS.items():
+        if find_spec(module) is None:
+            yield Finding(name, None, [f"not here: no package {module}"])
+            continue
+        yield _beside(name, given, each)
+
+
+def _beside(name: str, given: Given, seconds: float) -> Finding:
+    folder = given.folder / name
+    stored = folder / "peers.json"
+    stored.unlink(missing_ok=True)
     ran = python(
-        *("-m", "tests.benchmarks.peers", "--there", "--device", given.device),
+        *("-m", "tests.benchmarks.peers", "--by", name, "--device", given.device),
         *(["--small", "--rounds", "1"] if given.small else ["--rounds", "2"]),
-        *("--out", str(given.folder)),
-        seconds=given.seconds - 20,
+        *("--out", str(folder)),
+        seconds=seconds,
     )
-    stored = given.folder / "peers.json"
     if not stored.is_file():
-        yield Finding("reference work", False, [f"exit status {ran.status}", f"not here: {absent}"])
-        return
+        return Finding(name, False, [f"exit status {ran.status} after {ran.seconds} s"])
     found = json.loads(stored.read_text(encoding="utf-8"))
-    lines = [*found["lines"], f"not here: {', '.join(absent) or 'nobody'}"]
-    yield Finding("reference work", ran.status == 0, lines, found)
-
-
+    return Finding(name, ran.status == 0, found["lines"], found)

@@ -33,11 +33,13 @@ def main() -> None:
     found: list[Finding] = []
     for finding in find(given):
         found.append(finding)
-        text = json.dumps(plain([one._asdict() for one in found]), allow_nan=False)
-        replace(
-            asked.folder / "result.json", lambda beside, t=text: beside.write_text(t, "utf-8")
-        )
+        _write(asked.folder / "result.json", found)
         print(f"== {finding.name}", *finding.lines, sep="\n", flush=True)
+
+
+def _write(path: Path, found: list[Finding]) -> None:
+    text = json.dumps(plain([one._asdict() for one in found]), allow_nan=False)
+    replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from harness.errors import UsageError
 
-
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout: steps run in it."""
 
@@ -142,7 +141,5 @@ def chosen(
             raise UsageError(f"step {name!r}: expected one of {', '.join(names)}")
     start = names.index(first) if first else 0
     return [
-        step
-        for step in STEPS[start:]
-        if (not only or step.name in only) and step.name not in skip
+        step for step in STEPS[start:] if (not only or step.name in only) and step.name not in skip
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from harness.benching.gpu.command import Started, python, workers
 from harness.benching.gpu.evidence import differing, spent_of, words_of
@@ -45,7 +46,7 @@ def _in(dtype: str, given: Given, seconds: float) -> Finding:
     lines.append(f"{len(other)} of {len({*cpu, *device})} cells have another word")
     for one in other[:SHOWN]:
         lines += one.lines
-    data = {
+    data: dict[str, Any] = {
         "ran": {place: one._asdict() for place, one in ran.items()},
         "cells": len({*cpu, *device}),
         "differing": [one._asdict() for one in other],
@@ -71,7 +72,7 @@ def _claims(given: Given, device: str, dtype: str, out: Path) -> list[str]:
     return [*options, *several, *(["--dist", "loadgroup"] if several else [])]
 
 
-def _compared(first: Path, second: Path, to: Path) -> dict[str, object] | None:
+def _compared(first: Path, second: Path, to: Path) -> dict[str, Any] | None:
     """What `harness compare` says; None where it refuses."""
     files = [to.with_suffix(".json"), to.with_suffix(".md")]
     for file in files:
