@@ -15,6 +15,7 @@ import torch
 
 from harness.benching.gpu.real_model import real_model
 from harness.benching.gpu.steps import ROOT, Finding, Findings, Given
+from harness.models.folder import model_folder
 from harness.models.load import load_model
 from harness.models.mini import NAME as MINI
 from harness.patch.build import build
@@ -25,8 +26,8 @@ from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling import choose, uniforms
 from harness.run.sampling_settings import Sampling
-from harness.session import Settings
 from harness.spec import Patch
+from harness.tasks.load import load_task, own_task
 
 NEAR = 1e-4
 """A uniform this close to an edge of the CDF is a near tie (docs/sameness.md, float32)."""
@@ -98,7 +99,8 @@ class _Rows:
 
     def __init__(self, name: str, dtype: str, given: Given) -> None:
         model = load_model(name, device=given.device, dtype=dtype)
-        task = Settings(root=ROOT).task_of(name)
+        own = own_task(model_folder(name))
+        task = load_task(own or ROOT / "claims/tasks/self_observation.yaml")
         pairs, tokens = (SMALL_PAIRS, SMALL_TOKENS) if given.small else (PAIRS, TOKENS)
         self.runner = Runner(model, task, Sampling(tokens), Ledger())
         arms = (BASE, SOURCE, patched(Patch("kv", layers="1/2", positions="last(8)")))

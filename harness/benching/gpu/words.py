@@ -16,7 +16,7 @@ from harness.benching.gpu.steps import Finding, Findings, Given
 
 DTYPES = ("float64", "float32", "bfloat16")
 SMALL_DTYPES = ("float32", "bfloat16")
-_TRIED = ("--model", "planted:stored-at-layer", "-k", "w16 and L25", "--pairs", "12")
+_TRIED = ("--model", "planted:stored-at-layer", "-k", "w16 and L18", "--pairs", "12")
 SHOWN = 40
 
 
