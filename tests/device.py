@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -22,3 +23,8 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA dev
 def on_the_cpu(why: str) -> pytest.MarkDecorator:
     """Marks a test that asserts what holds on a CPU only. why: what is another there."""
     return pytest.mark.skipif(PLACE.type != "cpu", reason=f"of a CPU: {why}")
+
+
+def placed(values: Any, **kind: Any) -> torch.Tensor:
+    """A tensor where the tests' models lie."""
+    return torch.tensor(values, device=PLACE, **kind)
