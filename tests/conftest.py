@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from harness.models.load import LoadedModel, load_model
 from harness.models.planted.prompts import planted_task
 from harness.tasks.load import load_task
 from harness.tasks.task import Task
+from tests.device import DEVICE, PRETENDED
+from tests.pretend_gpu import pretend_gpu
 from tests.runs import make_run
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +27,11 @@ STORIES = Path(os.environ.get("KV_CLAIMS_STORIES", ROOT.parent / "shared/models/
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of `make test`; `make test-slow` runs it")
+    config.addinivalue_line("markers", "gpu: needs a CUDA device; `make gpu` runs it")
+    if PRETENDED:
+        opened = ExitStack()
+        opened.enter_context(pretend_gpu())
+        config.add_cleanup(opened.close)
     # A conftest below the root may not name plugins, but it may load one.
     config.pluginmanager.import_plugin("pytester")
     # The models here are so small that sharing a matrix out costs more than it gives.
@@ -33,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def stored() -> LoadedModel:
     """The planted model whose layer 12 of 16 carries the behavior, float64."""
-    return load_model("planted:stored-at-layer", device="cpu")
+    return load_model("planted:stored-at-layer", device=DEVICE)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +56,7 @@ def stories() -> LoadedModel:
     """stories260K, a real trained 260K-parameter Llama; skips, and says so, where it is not."""
     if not (STORIES / "config.json").is_file():
         pytest.skip(f"no model in {STORIES}: set KV_CLAIMS_STORIES to a stories260K folder")
-    return load_model(str(STORIES), device="cpu", dtype="float32")
+    return load_model(str(STORIES), device=DEVICE, dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,11 @@ from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
 from harness.models.made import plain_mistral, word_tokenizer
 from harness.patch.build import build
+from harness.patch.memory import Memory
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
 from harness.run.decode import decode
-from harness.run.roads import Road, road_of
+from harness.run.roads import Kind, Road, road_of
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window
 from harness.tasks.scorers import Lexicon
@@ -34,10 +35,19 @@ class Reference:
     """The work, and ways to do it. Each returns the tokens of its trials, a base's arms in turn.
 
     tokens: of a prompt. new_tokens: that are generated. pairs: 32 in the reference.
+    device: where the model lies; its weights are the same on any.
     """
 
-    def __init__(self, tokens: int = 64, *, pairs: int = 32, new_tokens: int = 50) -> None:
+    def __init__(
+        self,
+        tokens: int = 64,
+        *,
+        pairs: int = 32,
+        new_tokens: int = 50,
+        device: torch.device | None = None,
+    ) -> None:
         torch.manual_seed(0)
+        self.device = device or torch.device("cpu")
         config = plain_mistral(
             hidden_size=256,
             intermediate_size=512,
@@ -49,9 +59,9 @@ class Reference:
         )
         self.model = LoadedModel(
             name="reference",
-            network=MistralForCausalLM(config).eval(),
+            network=MistralForCausalLM(config).eval().to(self.device),
             tokenizer=word_tokenizer([f"w{n}" for n in range(config.vocab_size)], unknown="w0"),
-            device=torch.device("cpu"),
+            device=self.device,
             dtype=torch.float32,
             revision=None,
         )
@@ -60,6 +70,11 @@ class Reference:
         self.bases, self.sources = prompts[:pairs], prompts[pairs:]
         self.tokens, self.new_tokens = tokens, new_tokens
         self.window = Window(*2 * [range(tokens - 1 - WIDTH, tokens - 1)])
+        self._memory = Memory()
+
+    def ids(self, prompts: Tokens) -> torch.Tensor:
+        """Prompts of equal length, `prompt token`, where the model lies."""
+        return torch.tensor(prompts, dtype=torch.long, device=self.device)
 
     def task(self) -> Task:
         """The same prompts as a task of the harness; nothing is scored on it."""
@@ -105,23 +120,43 @@ class Reference:
         ]
         return store, plans
 
-    def engine(self, *, shared: bool = True, rows: int | None = None, site: Site = "kv") -> Tokens:
-        """Patched, by this project's engine. rows: of a batch; None for all at once."""
+    def engine(
+        self, kind: Kind | None = None, *, rows: int | None = None, site: Site = "kv"
+    ) -> Tokens:
+        """Patched, by this project's engine.
+
+        kind: the road; None takes the model's. rows: of a batch; None for all at once.
+        """
+        kind = kind or self.road.kind
         store, plans = self.planned(site)
         found: Tokens = []
         for start in range(0, len(plans), rows or len(plans)):
             some = plans[start : start + (rows or len(plans))]
-            slab = build(store, some, None, room=self.new_tokens, shared=shared).slab
+            built = build(
+                store,
+                some,
+                None,
+                room=self.new_tokens,
+                shared=kind == "shared",
+                memory=self._memory if kind == "static" else None,
+            )
             uniform = torch.zeros(len(some), self.new_tokens, dtype=torch.float64)
             first = [store.tokens[plan.prompt][-1] for plan in some]
-            decoded = decode(self.model, slab, first, uniform, Sampling(self.new_tokens, 0.0))
+            decoded = decode(
+                self.model,
+                built.slab,
+                first,
+                uniform,
+                Sampling(self.new_tokens, 0.0),
+                live=built.live or None,
+            )
             found += decoded.tokens
         return found
 
     @torch.no_grad()
     def bare_loop(self) -> Tokens:
         """Unpatched: prefill every row, then one token a row and step, on a DynamicCache."""
-        ids = torch.tensor([base for base in self.bases for _ in range(ARMS)])
+        ids = self.ids([base for base in self.bases for _ in range(ARMS)])
         cache, steps = DynamicCache(), []
         for _ in range(self.new_tokens):
             logits = self._forward(ids, cache)
@@ -139,8 +174,8 @@ class Reference:
         for trial in range(trials):
             pair, layer = divmod(trial, ARMS)
             donor, cache = DynamicCache(), DynamicCache()
-            self._forward(torch.tensor([self.sources[pair]]), donor)
-            ids = torch.tensor([self.bases[pair]])
+            self._forward(self.ids([self.sources[pair]]), donor)
+            ids = self.ids([self.bases[pair]])
             self._forward(ids, cache)
             for name in ("keys", "values"):
                 there, here = (getattr(of.layers[layer], name) for of in (donor, cache))

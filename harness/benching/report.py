@@ -28,12 +28,12 @@ def reference(tokens: int, rounds: int, *, with_growth: bool = False) -> dict[st
 
 def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
     work = Reference(tokens)
-    same = work.engine() == work.engine(shared=False)
+    same = work.engine() == work.engine("plain")
     few = 4
     timed = in_turn(
         {
             "bare": work.bare_loop,
-            "plain": lambda: work.engine(shared=False),
+            "plain": lambda: work.engine("plain"),
             "engine": work.engine,
             "one": lambda: work.one_at_a_time(few),
         },

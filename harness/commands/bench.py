@@ -45,13 +45,14 @@ def run(given: argparse.Namespace) -> int:
     for name in ("pairs", "rounds"):
         if getattr(given, name) < 1:
             raise UsageError(f"bench: --{name} {getattr(given, name)}: expected at least 1")
-    from harness.benching import gpu, report, study
+    from harness.benching import report, study
+    from harness.benching.gpu import decoding
 
     result: dict[str, Any]
     if given.reference:
         result = report.reference(given.prompt_tokens, given.rounds, with_growth=given.growth)
     elif given.gpu:
-        result = gpu.measure(given.device, small=given.small, rounds=given.rounds)
+        result = decoding.measure(given.device, small=given.small, rounds=given.rounds)
     else:
         result = study.measure(
             given.model,
@@ -61,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
             n_pairs=given.pairs,
             arms=_STUDY_ARMS,
         )
-    print("\n".join(result.pop("lines")))
+    print("\n".join(result["lines"]))
     if given.out is not None:
         written = report.write(result, given.out)
         print(f"written: {', '.join(map(str, written))}")

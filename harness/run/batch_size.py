@@ -17,11 +17,26 @@ _WORTH_IT = 4
 """Batches of the largest size that must be there, else measuring costs more than it gives."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: torch has an error of its own for that on a GPU only."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+_SAID = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How memory that ran out is said by a CPU, by CUDA itself, and by its matrix products."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: by the error's kind or words, or those of the one that it came from.
+
+    Where it runs out while a step is recorded, ending the recording fails too, and that error
+    stands before the first.
+    """
+    found: BaseException | None = error
+    seen: set[int] = set()
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        if isinstance(found, torch.OutOfMemoryError):
+            return True
+        if isinstance(found, RuntimeError) and any(said in str(found) for said in _SAID):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 class BatchSize:

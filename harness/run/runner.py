@@ -276,11 +276,9 @@ class Runner:
     def _run_group(self, works: list[Work], size: BatchSize, progress: Progress | None) -> None:
         while works:
             batch, works = first_batch(works, size.rows)
-            try:
-                trials = self._run_batch(batch, size)
-            except RuntimeError as error:
-                if size.rows == 1 or not is_out_of_memory(error):
-                    raise
+            trials = self._tried(batch, size)
+            if trials is None:
+                # Only now: until the error was let go, its trace held the batch's caches.
                 size.halve()
                 self.memory.release()
                 torch.cuda.empty_cache()
@@ -290,6 +288,15 @@ class Runner:
             self.ran += len(trials)
             if progress:
                 progress(len(trials))
+
+    def _tried(self, batch: list[Work], size: BatchSize) -> list[Trial] | None:
+        """The trials of a batch; None where memory ran out and the batch can be halved."""
+        try:
+            return self._run_batch(batch, size)
+        except RuntimeError as error:
+            if size.rows == 1 or not is_out_of_memory(error):
+                raise
+            return None
 
     def _run_batch(self, batch: list[Work], size: BatchSize) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""

@@ -26,7 +26,7 @@ def small() -> Reference:
 def test_all_roads_and_batches_give_the_same_tokens(small: Reference) -> None:
     found = small.engine()
     assert len(found) == small.trials == 16
-    assert found == small.engine(shared=False) == small.engine(rows=5)
+    assert found == small.engine("plain") == small.engine(rows=5)
     assert small.road.kind == "shared"
 
 
@@ -34,7 +34,7 @@ def test_all_roads_and_batches_give_the_same_tokens(small: Reference) -> None:
 def test_other_sites_are_other_work_by_both_roads(small: Reference, site: Site) -> None:
     found = small.engine(site=site)
     assert len(found) == small.trials
-    assert found == small.engine(site=site, shared=False)
+    assert found == small.engine("plain", site=site)
     assert found != small.engine()
 
 

@@ -22,6 +22,7 @@ from harness.report.render import render_reports
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, patched
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
+from harness.run.roads import Kind
 from harness.run.runner import Runner
 from harness.run.sampling import choose
 from harness.run.sampling_settings import Sampling
@@ -62,10 +63,10 @@ def test_splice_of_400_rows(benchmark: Benchmark, stored: LoadedModel, stored_ta
     assert all(footprint.changed for footprint in built.footprints)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "plain"])
-def test_decode_of_128_rows(benchmark: Benchmark, shared: bool) -> None:
+@pytest.mark.parametrize("kind", ["shared", "plain"])
+def test_decode_of_128_rows(benchmark: Benchmark, kind: Kind) -> None:
     work = Reference(24, pairs=16, new_tokens=10)
-    assert len(benchmark(lambda: work.engine(shared=shared))) == 128
+    assert len(benchmark(lambda: work.engine(kind))) == 128
 
 
 @pytest.mark.parametrize("temperature", [0.7, 0.0], ids=["sampled", "greedy"])

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.models.load import LoadedModel
+from tests.device import PLACE
 
 VOCAB = 97
 _COMMON: dict[str, Any] = {
@@ -94,7 +95,10 @@ ROTARY = [name for name in CONFIGS if name != "gpt2"]
 
 
 def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
-    """A random checkpoint of an architecture, 4 layers, width 32, with weights of some size."""
+    """A random checkpoint of an architecture, 4 layers, width 32, with weights of some size.
+
+    It lies on the device of the tests (`tests.device`).
+    """
     kind, changes = CONFIGS.get(name, (name, {}))
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**_COMMON, **changes})
@@ -115,9 +119,9 @@ def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
         )
     return LoadedModel(
         name=f"tiny:{name}",
-        network=network,
+        network=network.to(PLACE),
         tokenizer=NumberTokenizer(),
-        device=torch.device("cpu"),
+        device=PLACE,
         dtype=dtype,
         revision=None,
     )

@@ -14,6 +14,7 @@ from harness.patch.plan import RowPlan, Write
 from harness.patch.slab import Slab, copy_prompts
 from harness.patch.store import PromptStore
 from harness.spec import SITES, Site, Window, resolve_window
+from tests.device import placed
 from tests.models.architectures import prompt, tiny
 
 BASE, DONOR, OTHER = prompt(12, 1), prompt(17, 2), prompt(9, 3)
@@ -89,7 +90,7 @@ def test_written_values_are_the_donors_and_written_keys_are_turned(store: Prompt
     donor_values = store.values[1][store.index(DONOR)][:, -4:]
     torch.testing.assert_close(values, donor_values, rtol=1e-6, atol=1e-6)
     rotation = rotation_of(store.model.network)
-    shift = torch.full((4,), len(BASE) - len(DONOR))
+    shift = placed([len(BASE) - len(DONOR)] * 4)
     wanted = rotation(1, donor_keys.transpose(0, 1), shift).transpose(0, 1)
     torch.testing.assert_close(keys, wanted, rtol=1e-6, atol=1e-6)
     assert float((keys - donor_keys).abs().max()) > 0.1

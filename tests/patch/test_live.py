@@ -26,6 +26,7 @@ from harness.run.runner import Runner
 from harness.run.sampling import choose, uniforms
 from harness.run.sampling_settings import Sampling
 from harness.spec import Active, Patch, Site, resolve_window
+from tests.device import PLACE, placed
 from tests.models.architectures import prompt, tiny
 from tests.run.test_runner import number_task
 
@@ -90,8 +91,8 @@ def by_hand(
     with hooked(module, hook):
         for step in range(SAMPLING.max_new_tokens):
             logits = model.network(
-                input_ids=torch.tensor([fed]), **with_cache(model.network, cache)
-            ).logits
+                input_ids=placed([fed]), **with_cache(model.network, cache)
+            ).logits.cpu()
             token, _ = choose(logits[:, -1], LUCK[step : step + 1], SAMPLING.temperature)
             seen.append(logits[0, -1])
             drawn.append(int(token))
@@ -214,13 +215,13 @@ def live_of(write: Write, *, noise_steps: int = 8) -> Live:
         None,
         lengths=[12, 12],
         steps=noise_steps,
-        device=torch.device("cpu"),
+        device=PLACE,
     )
 
 
 def states(seed: int, *, columns: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, 2, columns, 8, generator=generator, dtype=torch.float64)
+    return torch.randn(2, 2, columns, 8, generator=generator, dtype=torch.float64).to(PLACE)
 
 
 WINDOW = resolve_window("last(3)", 12, 12, span="prompt")
@@ -285,6 +286,6 @@ def test_noise_has_the_norms_of_the_donor_and_a_direction_for_each_step() -> Non
 
 def test_rows_that_have_stopped_are_not_counted() -> None:
     live, now = live_of(WRITE), states(1)
-    live.begin(range(1, 2), torch.tensor([False, True]))
+    live.begin(range(1, 2), placed([False, True]))
     live.edit(LAYER, "v", now)
     assert live.seen()[0] == Steps(0, 0)

@@ -18,6 +18,7 @@ from harness.run.oracle import Paste, oracle_logits, relative_error
 from harness.run.sampling import uniforms
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window, resolve_window
+from tests.device import placed
 from tests.models.architectures import CONFIGS, ROTARY, prompt, tiny
 
 SAMPLING = Sampling(max_new_tokens=6)
@@ -212,7 +213,7 @@ def test_what_is_appended_stands_behind_the_bases_own_cache(bench: Bench) -> Non
     own, appended = slice(-15, -4), slice(-4, None)
     assert slab.lengths.tolist() == [16, 12]
     rotation = rotation_of(bench.model.network)
-    moved = torch.full((4,), behind.start - tail.start)
+    moved = placed([behind.start - tail.start] * 4)
     for layer in range(4):
         for tensors in (slab.keys, slab.values):
             # The other row is the base alone, at the right end.

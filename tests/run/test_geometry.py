@@ -21,6 +21,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.scores import geometry_score
 from harness.run.trial import Trial
 from harness.spec import Patch
+from tests.device import placed
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 
@@ -38,7 +39,7 @@ def values_of(model: LoadedModel, tokens: Sequence[int]) -> list[torch.Tensor]:
         layer.self_attn.v_proj.register_forward_hook(lambda _m, _i, out: found.append(out[0]))
         for layer in model.network.model.layers
     ]
-    model.network(input_ids=torch.tensor([list(tokens)]), use_cache=False)
+    model.network(input_ids=placed([list(tokens)]), use_cache=False)
     for handle in handles:
         handle.remove()
     return found

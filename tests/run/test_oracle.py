@@ -14,6 +14,7 @@ from harness.models.load import LoadedModel
 from harness.models.rotary import rotation_of
 from harness.run.oracle import Paste, oracle_keys, oracle_logits, relative_error
 from harness.spec import CACHE_SITES, SITES, TENSORS, Active, Site, Window
+from tests.device import PLACE, placed
 from tests.models.architectures import CONFIGS, ROTARY, VOCAB, prompt, tiny
 
 BASE, DONOR = prompt(13, 1), prompt(17, 2)
@@ -136,7 +137,7 @@ def last_layer_by_hand(model: LoadedModel, values: torch.Tensor) -> torch.Tensor
     """Logits of a llama over BASE and DRAWN; its last layer has these values, `pos head d_head`."""
     network = model.network
     layer, rotary = network.model.layers[LAST], network.model.rotary_emb
-    tokens = torch.tensor([[*BASE, *DRAWN[:-1]]])
+    tokens = placed([[*BASE, *DRAWN[:-1]]])
     n = tokens.shape[1]
     given = network(input_ids=tokens, output_hidden_states=True).hidden_states[LAST]
     x = layer.input_layernorm(given)
@@ -144,7 +145,7 @@ def last_layer_by_hand(model: LoadedModel, values: torch.Tensor) -> torch.Tensor
         project(x).view(n, -1, 8).double()
         for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
     )
-    angle = torch.arange(n)[:, None, None] * rotary.inv_freq.double()
+    angle = torch.arange(n, device=PLACE)[:, None, None] * rotary.inv_freq.double()
 
     def turn(y: torch.Tensor) -> torch.Tensor:
         a, b = y[..., :4], y[..., 4:]
@@ -152,18 +153,18 @@ def last_layer_by_hand(model: LoadedModel, values: torch.Tensor) -> torch.Tensor
 
     keys, values = turn(keys).repeat_interleave(2, 1), values.repeat_interleave(2, 1)
     scores = torch.einsum("qhd,khd->hqk", turn(queries), keys) / 8**0.5
-    scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
+    scores = scores.masked_fill(torch.ones(n, n, device=PLACE).triu(1).bool(), -torch.inf)
     mixed = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).reshape(1, n, -1)
     after = given + layer.self_attn.o_proj(mixed)
     after = after + layer.mlp(layer.post_attention_layernorm(after))
     logits: torch.Tensor = network.lm_head(network.model.norm(after))[0, len(BASE) - 1 :]
-    return logits
+    return logits.cpu()
 
 
 def values_by_hand(model: LoadedModel, tokens: list[int]) -> torch.Tensor:
     """The last layer's values, `pos head d_head`, from its input and its weights."""
     layer = model.network.model.layers[LAST]
-    given = model.network(input_ids=torch.tensor([tokens]), output_hidden_states=True)
+    given = model.network(input_ids=placed([tokens]), output_hidden_states=True)
     x = layer.input_layernorm(given.hidden_states[LAST][0])
     return (x @ layer.self_attn.v_proj.weight.T).view(len(tokens), 2, 8)
 
@@ -228,18 +229,16 @@ def test_projections_overwritten_are_the_cache_overwritten_after_rotation(
         goes_to |= {len(BASE) + step: len(DONOR) - 1 for step in steps}
 
     donor, rotation = DynamicCache(), rotation_of(model.network)
-    model.network(
-        input_ids=torch.tensor([[*DONOR, *DONOR_DRAWN]]), **with_cache(model.network, donor)
-    )
+    model.network(input_ids=placed([[*DONOR, *DONOR_DRAWN]]), **with_cache(model.network, donor))
     changes = {}
     for layer in layers:
         kept = donor.layers[layer]
         for here, there in goes_to.items():
-            moved = rotation(layer, kept.keys[:, heads, there], torch.tensor([here - there]))[0]
+            moved = rotation(layer, kept.keys[:, heads, there], placed([here - there]))[0]
             changes[layer, here] = (heads, moved, kept.values[0, heads, there])
 
     cached = len(BASE) - 1
-    fed = torch.tensor([[*BASE, *DRAWN[:-1]]])
+    fed = placed([[*BASE, *DRAWN[:-1]]])
     if site == "kv":
         # A splice lets the prompt run by itself, and writes afterwards.
         cache = Intercepting({})
@@ -254,7 +253,11 @@ def test_projections_overwritten_are_the_cache_overwritten_after_rotation(
         ).logits[0]
     else:
         cache = Intercepting(changes)
-        wanted = model.network(input_ids=fed, **with_cache(model.network, cache)).logits[0, cached:]
+        wanted = (
+            model.network(input_ids=fed, **with_cache(model.network, cache))
+            .logits[0, cached:]
+            .cpu()
+        )
     found = oracle_logits(model, BASE, DRAWN, [paste])
     assert relative_error(found, wanted) < 10 * SAME
     assert relative_error(oracle_logits(model, BASE, DRAWN), wanted) > 1e-3
@@ -291,13 +294,13 @@ def test_keys_are_those_of_the_new_positions_for_the_pasted_heads(name: str) -> 
     paste = Paste(DONOR, "k", (1, 2), (1,), window)
     cache = DynamicCache()
     with torch.no_grad():
-        model.network(input_ids=torch.tensor([DONOR]), **with_cache(model.network, cache))
+        model.network(input_ids=placed([DONOR]), **with_cache(model.network, cache))
     rotation = rotation_of(model.network)
     found = oracle_keys(model, paste)
     assert found.shape == (2, 1, 5, 8)
     for row, layer in zip(found, paste.layers, strict=True):
         keys = cache.layers[layer].keys[0, 1, 11:16][:, None]
-        moved = rotation(layer, keys, torch.full((5,), -4))
+        moved = rotation(layer, keys, placed([-4] * 5)).cpu()
         torch.testing.assert_close(row, moved.transpose(0, 1), rtol=1e-4, atol=1e-4)
     assert oracle_keys(model, paste._replace(site="v")).numel() == 0
     assert oracle_keys(model, paste._replace(site="residual")).numel() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 
 from harness.errors import UsageError
 from harness.models.load import LoadedModel
+from harness.patch.slab import Slab
 from harness.run import runner as runner_module
 from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
+from harness.run.decode import decode
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
@@ -260,13 +263,27 @@ def test_a_pair_in_which_keys_move_is_among_those_recomputed() -> None:
     assert shifts == [0, 0, -12]
 
 
+def while_recording() -> RuntimeError:
+    """What is seen of it where ending the recording fails in its turn."""
+    try:
+        try:
+            raise torch.OutOfMemoryError("out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+    except RuntimeError as error:
+        return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+        while_recording(),
     ],
-    ids=["gpu", "cpu"],
+    ids=["gpu", "cpu", "cublas", "driver", "while-recording"],
 )
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -285,6 +302,26 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     found = run(model, batch_size=64)
     assert max(sizes) > 10
     assert {k: t.tokens for k, t in found.items()} == {k: t.tokens for k, t in whole.items()}
+
+
+def test_where_memory_ran_out_the_batch_is_let_go_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A trace holds the frames it went through, and they the caches: half a batch may not fit."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def small_memory(model: object, slab: Slab, first: list[int], *args: object, **kw: object):
+        if len(first) > 10:
+            held.append(weakref.ref(slab.keys[0]))
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(model, slab, first, *args, **kw)
+
+    monkeypatch.setattr(runner_module, "decode", small_memory)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))
+    run(tiny("llama"), batch_size=64)
+    assert alive
+    assert not any(alive)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.static_step import KEPT, REACH
 from harness.run.tolerances import TOLERANCE
 from harness.spec import Patch
+from tests.device import on_a_gpu
 from tests.models.architectures import CONFIGS, prompt, tiny
 from tests.run.tape import taped
 from tests.run.test_roads import HALF, WINDOWED, trials
@@ -414,10 +415,8 @@ def test_a_planted_model_gives_the_same_trials(stored: LoadedModel, stored_task:
     assert found[0] == found[1]
 
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
 @on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", STATIC)
 def test_on_a_gpu_the_recorded_road_gives_the_same_tokens(name: str) -> None:
     model = on("cuda", tiny(name))
@@ -429,6 +428,7 @@ def test_on_a_gpu_the_recorded_road_gives_the_same_tokens(name: str) -> None:
 
 
 @on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_on_a_gpu_logits_agree_while_tokens_do(dtype: torch.dtype) -> None:
     model = on("cuda", tiny("llama", dtype))
@@ -443,6 +443,7 @@ def test_on_a_gpu_logits_agree_while_tokens_do(dtype: torch.dtype) -> None:
 
 
 @on_a_gpu
+@pytest.mark.gpu
 def test_on_a_gpu_a_replayed_step_does_not_wait_for_the_device() -> None:
     model, memory = on("cuda", tiny("llama")), Memory()
     decoded(model, memory)

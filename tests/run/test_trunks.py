@@ -19,6 +19,7 @@ from harness.run import trunks
 from harness.run.decode import Decoded, decode
 from harness.run.sampling_settings import Sampling
 from harness.spec import Site, Window
+from tests.device import PLACE
 from tests.models.architectures import VOCAB, prompt, tiny
 from tests.run.test_roads import OLDER
 
@@ -110,7 +111,7 @@ def assert_same(plans: Sequence[RowPlan], one: Run, other: Run) -> None:
             values = []
             for slab in (one.built.slab, other.built.slab):
                 fed = slab.slots + len(one.decoded.tokens[place])
-                columns = torch.arange(slab.slots - (plan.tokens - 1), fed)
+                columns = torch.arange(slab.slots - (plan.tokens - 1), fed, device=PLACE)
                 values.append(slab.values_at(layer, torch.full_like(columns, place), columns))
             torch.testing.assert_close(*values, **CLOSE)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import torch
@@ -24,12 +25,13 @@ import transformers
 
 from harness.benching.reference import Reference
 from harness.benching.timing import Timed, in_turn
-from tests.benchmarks.peers import by_engine, by_nnsight, by_pyvene, by_transformer_lens
+from tests.benchmarks.peers import by_engine
 from tests.benchmarks.peers.agreement import Plain, compare
 from tests.benchmarks.peers.report import Result, lines_of, ratio, write
 from tests.benchmarks.peers.ways import Found, Meaning, Way
 
-BY = (by_engine, by_nnsight, by_transformer_lens, by_pyvene)
+BY = ("nnsight", "transformer_lens", "pyvene")
+"""Who stands beside the engine, unless `--by` names others: `by_NAME` are the modules."""
 PACKAGES = ("torch", "transformers", "nnsight", "transformer-lens", "pyvene")
 LEADER: dict[Meaning, str] = {
     "unpatched": by_engine.BARE,
@@ -73,12 +75,41 @@ def results_of(
     return results
 
 
+def _clock(device: torch.device) -> tuple[Callable[[], float], str]:
+    """What time is taken by: of the CPU, or on a GPU of the clock, once all is done."""
+    if device.type != "cuda":
+        return time.process_time, "CPU seconds"
+
+    def finished() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return finished, "seconds on the clock"
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Of those that are here."""
+    for name in PACKAGES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.peers")
     parser.add_argument("--small", action="store_true", help="4 pairs, 8 tokens: to try it")
     parser.add_argument("--rounds", type=int, default=3, help="after one that does not count")
     parser.add_argument("--few", type=int, default=4, help="trials of ways with a trial at a time")
     parser.add_argument("--out", type=Path, default=Path("reports/bench"))
+    parser.add_argument("--by", default=",".join(BY), metavar="A,B", help="%(default)s")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.few < 1:
         parser.error("expected --rounds and --few of 1 or more")
@@ -89,17 +120,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.disable(logging.WARNING)
     transformers.logging.set_verbosity_error()
 
-    work = Reference(pairs=4, new_tokens=8) if options.small else Reference()
+    size = {"pairs": 4, "new_tokens": 8} if options.small else {}
+    work = Reference(**size, device=options.device)
     few = min(options.few, work.trials)
-    ways = [way for by in BY for way in by.ways(work, few)]
+    modules = [
+        by_engine,
+        *(import_module(f"{__package__}.by_{by}") for by in options.by.split(",")),
+    ]
+    ways = [way for by in modules for way in by.ways(work, few)]
     found: dict[str, Found] = {}
-    timed = in_turn({way.name: kept(way, found) for way in ways}, options.rounds)
+    clock, clocked = _clock(work.device)
+    timed = in_turn({way.name: kept(way, found) for way in ways}, options.rounds, clock)
     results = results_of(work, ways, found, timed)
 
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = dict(_versions())
     about = {
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "machine": _machine(work.device),
         "versions": versions,
         "trials": work.trials,
         "prompt_tokens": work.tokens,
@@ -108,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     lines = [
         f"reference work: {work.trials} trials, {work.tokens}-token prompts, {work.new_tokens} "
-        f"tokens, one thread, CPU seconds, best of {options.rounds}; ratios within a round: "
+        f"tokens, one thread, {clocked}, best of {options.rounds}; ratios within a round: "
         "median (range)",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         *lines_of(results, work.trials),

@@ -75,8 +75,8 @@ class Plain:
         @torch.no_grad()
         def logits(trial: int, tokens: Sequence[int]) -> torch.Tensor:
             rows = rows_of(self._work, [trial])
-            ids = torch.cat([rows.bases, torch.tensor([list(tokens)], dtype=torch.long)], 1)
-            return of_meaning(rows, ids)[0, -1]
+            ids = torch.cat([rows.bases, self._work.ids([list(tokens)])], 1)
+            return of_meaning(rows, ids)[0, -1].cpu()
 
         return logits
 

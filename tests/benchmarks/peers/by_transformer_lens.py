@@ -42,7 +42,7 @@ class Lens:
 
     def __init__(self, work: Reference, model: Any, step: Callable[[Any, int], Step]) -> None:
         self.work, self.model, self._step = work, model, step
-        ids = torch.tensor(work.bases[:2])
+        ids = work.ids(work.bases[:2])
         wanted = work.model.network(input_ids=ids, use_cache=False).logits
         fed = self.step(len(ids))
         # The prompt but for its last token, and that on the cache.
@@ -106,7 +106,7 @@ def hooked(work: Reference) -> Lens:
         final_rms=True,
         default_prepend_bos=False,
         dtype=torch.float32,
-        device="cpu",
+        device=str(work.device),
     )
     model = HookedTransformer(config)
     model.load_and_process_state_dict(
@@ -120,7 +120,9 @@ def hooked(work: Reference) -> Lens:
 
 
 def _hooked_step(model: Any, rows: int) -> Step:
-    return _step_on(model, TransformerLensKeyValueCache.init_cache(model.cfg, "cpu", rows))
+    return _step_on(
+        model, TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, rows)
+    )
 
 
 def _step_on(model: Any, cache: TransformerLensKeyValueCache) -> Step:
@@ -134,13 +136,15 @@ def spliced_by_hand(lens: Lens) -> Found:
     Ours cannot be given to it: it keeps keys as they are before rotation.
     """
     work, model = lens.work, lens.model
-    ids = {"base": torch.tensor(work.bases), "source": torch.tensor(work.sources)}
+    ids = {"base": work.ids(work.bases), "source": work.ids(work.sources)}
     caches = {}
     for name, prompts in ids.items():
-        caches[name] = TransformerLensKeyValueCache.init_cache(model.cfg, "cpu", len(prompts))
+        caches[name] = TransformerLensKeyValueCache.init_cache(
+            model.cfg, model.cfg.device, len(prompts)
+        )
         _step_on(model, caches[name])(prompts[:, :-1])
     window = slice(work.window.base_slots.start, work.window.base_slots.stop)
-    cache = TransformerLensKeyValueCache.init_cache(model.cfg, "cpu", work.trials)
+    cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, work.trials)
     for layer, entry in enumerate(cache.entries):
         for part in ("past_keys", "past_values"):
             base, source = (getattr(caches[name][layer], part) for name in ("base", "source"))
@@ -148,7 +152,9 @@ def spliced_by_hand(lens: Lens) -> Found:
             for arm in range(layer, ARMS, LAYERS):
                 states[arm::ARMS, window] = source[:, window]
             setattr(entry, part, states)
-    cache.previous_attention_mask = torch.ones(work.trials, work.tokens - 1, dtype=torch.int)
+    cache.previous_attention_mask = torch.ones(
+        work.trials, work.tokens - 1, dtype=torch.int, device=work.device
+    )
     last = ids["base"][:, -1:].repeat_interleave(ARMS, 0)
     tokens = greedy(_step_on(model, cache), last, work.new_tokens)
     return in_order(tokens.tolist())

@@ -56,10 +56,10 @@ def rows_of(work: Reference, trials: Sequence[int]) -> Rows:
     window = work.window.base_slots
     return Rows(
         trials,
-        torch.tensor([work.bases[pair] for pair in pairs]),
-        torch.tensor([work.sources[pair] for pair in unique]),
-        torch.tensor([unique.index(pair) for pair in pairs]),
-        torch.tensor([trial % ARMS % LAYERS for trial in trials]),
+        work.ids([work.bases[pair] for pair in pairs]),
+        work.ids([work.sources[pair] for pair in unique]),
+        torch.tensor([unique.index(pair) for pair in pairs], device=work.device),
+        torch.tensor([trial % ARMS % LAYERS for trial in trials], device=work.device),
         slice(window.start, window.stop),
     )
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from harness.__main__ import main
-from harness.benching import gpu
-from harness.benching.gpu import FULL, SMALL, Rates, Row, bounds, model_of
+from harness.benching.gpu import decoding
+from harness.benching.gpu.decoding import FULL, SMALL, Rates, Row, bounds, model_of
 from harness.run.roads import Road
 
 META = torch.device("meta")
@@ -59,8 +59,8 @@ def test_the_command_runs_on_a_cpu_and_says_what_that_is_worth(
 def test_a_road_that_is_not_taken_and_memory_that_runs_out_are_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu, "road_of", lambda *_: Road("plain", "for a reason"))
-    result = gpu.measure("cpu", small=True, rounds=1)
+    monkeypatch.setattr(decoding, "road_of", lambda *_: Road("plain", "for a reason"))
+    result = decoding.measure("cpu", small=True, rounds=1)
     assert any("not taken: for a reason" in line for line in result["lines"])
     assert {tuple(row["roads"]) for row in result["steps"]} == {("plain",)}
     assert {row["ratio"] for row in result["steps"]} == {None}
@@ -69,8 +69,8 @@ def test_a_road_that_is_not_taken_and_memory_that_runs_out_are_said(
         raise torch.OutOfMemoryError
 
     monkeypatch.undo()
-    monkeypatch.setattr(gpu, "_step", runs_out)
-    result = gpu.measure("cpu", small=True, rounds=1)
+    monkeypatch.setattr(decoding, "_step", runs_out)
+    result = decoding.measure("cpu", small=True, rounds=1)
     assert all(row["roads"] == {"plain": None, "static": None} for row in result["steps"])
 
 
