@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError
 from harness.models import mini
+from harness.models.cached import Kept, kept_by
 from harness.models.folder import model_folder
 from harness.models.planted.build import build_planted
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX, Planted
@@ -72,11 +73,24 @@ class LoadedModel:
     def n_layers(self) -> int:
         return int(self.config.num_hidden_layers)
 
-    @property
+    @cached_property
+    def kept(self) -> tuple[Kept, ...]:
+        """What each layer keeps of a position, seen in a cache. Errors as in `kept_by`."""
+        return kept_by(self.network, self.device)
+
+    @cached_property
     def n_kv_heads(self) -> int:
-        """Heads of keys and values; with grouped queries fewer than heads of queries."""
-        config = self.config
-        return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        """Heads of keys and values; with grouped queries fewer than heads of queries.
+
+        Raises UsageError where layers have unlike numbers of them.
+        """
+        numbers = sorted({kept.heads for kept in self.kept})
+        if len(numbers) > 1:
+            raise UsageError(
+                f"model {self.name!r}: its layers keep {' or '.join(map(str, numbers))} heads of "
+                "keys and values; expected as many in every layer"
+            )
+        return numbers[0]
 
     @property
     def dtype_name(self) -> str:

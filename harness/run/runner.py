@@ -29,6 +29,7 @@ from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
 from harness.run.batch_size import BatchSize, is_out_of_memory
 from harness.run.batches import Work, automatic_batch_size, first_batch
 from harness.run.decode import decode
+from harness.run.fits import check_fits
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
 from harness.run.recompute import Recomputed, for_oracle, logits_error, pasted_keys
@@ -39,7 +40,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
-ENGINE = 5
+ENGINE = 6
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
@@ -85,6 +86,7 @@ class Runner:
             raise UsageError(f"batch-size {self.batch_size}: expected at least 1, or auto")
         self.ran = self.read = 0
         self.store = PromptStore(self.model)
+        check_fits(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.memory = Memory()
         self.study = hash_of(self._identity())
@@ -334,10 +336,13 @@ class Runner:
                     text=self.model.decode(tokens),
                     stopped="stop-token" if decoded.stopped[place] else "length",
                     planned=sum(write.n_tensors for write in work.plan.writes),
+                    planned_elements=sum(map(self.store.numbers_of, work.plan.writes)),
                     **built.footprints[place]._asdict(),
+                    known_equal=self.rows.is_known_equal(work.arm, work.pair),
                     planned_steps=sum(work.plan.planned_at_step(t) for t in range(len(tokens))),
                     fired_steps=steps[place].fired,
                     changed_steps=steps[place].changed,
+                    beyond_rounding_steps=steps[place].beyond_rounding,
                     margin=decoded.margins[place],
                     reference=work.reference.id if work.reference else None,
                     reference_same_tokens=told.same_tokens,
