@@ -138,11 +138,14 @@ class Live:
                 further = step if item.when == "held" else 0
                 new = self._rotation(layer, new, item.shift + further)
             rounding = ROUNDING[states.dtype]
-            _, changed, beyond = overwrite(
+            written, changed, beyond = overwrite(
                 states, place, new.to(states.dtype), item.heads, 1.0, rounding=rounding
             )
+            n_heads = states.shape[1] if item.heads is None else len(item.heads)
             counted = self._going[item.rows]
-            self._fired.index_add_(0, item.rows, counted.long())
+            # All of it must stand there.
+            fired = counted & (written == n_heads * states.shape[3])
+            self._fired.index_add_(0, item.rows, fired.long())
             self._changed.index_add_(0, item.rows, changed * counted)
             self._beyond.index_add_(0, item.rows, beyond * counted)
 

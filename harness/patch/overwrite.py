@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 
 from harness.models.rotary import Rotation
+from harness.patch.bits import other_bits
 from harness.patch.noise import noise_like
 from harness.patch.plan import Footprint, RowPlan, Write
 from harness.spec import Tensor, Window
@@ -27,7 +28,6 @@ ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 5e-2, torc
 """Differences up to this share of the largest number may be rounding: rows of one forward pass
 that should be equal differ in their last bits where one falls on the tail of a vector loop, and in
 float64 RMSNorm still rounds to float32."""
-_WHOLE_NUMBERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
 class Place(NamedTuple):
@@ -238,12 +238,6 @@ def overwrite(
         # What is no number is beyond any rounding.
         beyond = changed & ~((after - before).abs() <= rounding * before.abs().amax())
     return Written(*(which.sum((1, 2)) for which in (stands, changed, beyond)))
-
-
-def other_bits(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Where two tensors of one type and shape do not hold the very same bits."""
-    whole = _WHOLE_NUMBERS[one.dtype.itemsize]
-    return one.view(whole) != other.view(whole)
 
 
 def _long(values: Sequence[int], device: torch.device) -> torch.Tensor:

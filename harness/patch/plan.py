@@ -130,7 +130,7 @@ class Footprint(NamedTuple):
     to be written. changed: how many have other bits than what stood there. beyond_rounding: how
     many of these differ by more than two computations of one number do (`overwrite.ROUNDING`; what
     is copied over itself may not differ at all). least_changed: the fewest changed in one tensor
-    (of a residual patch in several layers: in the lowest), None where by the tokens nothing must.
+    (of a residual patch in several layers: in the lowest), None where none must change.
     differs: how many differ from what the patched arm would write (controls only).
     """
 

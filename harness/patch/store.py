@@ -21,6 +21,7 @@ from harness.errors import UsageError
 from harness.models.cached import check_layers
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
+from harness.patch.bits import other_bits
 from harness.patch.interception import AllKeptError
 from harness.patch.plan import Write
 
@@ -106,6 +107,31 @@ class PromptStore:
                     heads = kept.heads if write.heads is None else len(write.heads)
                     of_a_position += heads * widths[tensor]
         return of_a_position * len(write.window.base_slots)
+
+    def differ(self, donor: int, row: int, write: Write) -> bool:
+        """Whether two prompts hold other bits where a write takes from the one for the other.
+
+        donor, row: prompts of the store. Of cached keys and values that do not move; a look at what
+        is here, by none of the ways in which it is pasted.
+        """
+        window = write.window
+        for tensor in write.tensors:
+            if tensor == "residual" or (tensor == "k" and window.shift):
+                continue
+            for layer in write.layers:
+                held = (self.keys if tensor == "k" else self.values)[layer]
+                one, other = (
+                    held[prompt, :, held.shape[2] - (self.lengths[prompt] - 1) :]
+                    for prompt in (donor, row)
+                )
+                one = one[:, window.source_slots.start : window.source_slots.stop]
+                other = other[:, window.base_slots.start : window.base_slots.stop]
+                # The last prompt token, which an in-prefill write may cover, is in no cache.
+                kept = min(one.shape[1], other.shape[1])
+                heads = slice(None) if write.heads is None else list(write.heads)
+                if bool(other_bits(one[heads, :kept], other[heads, :kept]).any()):
+                    return True
+        return False
 
     def groups(self, prompts: Sequence[Iterable[Sequence[int]]]) -> Iterator[range]:
         """Cut a sequence of things so that the prompts of each run of them fit, at least one a run.

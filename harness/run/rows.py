@@ -124,9 +124,15 @@ class Rows:
             write.noise is None
             and write.active == "prompt"
             and not write.appended
-            and is_known_equal(self._donor_tokens(arm, pair), row, write.window)
+            and is_known_equal(self.named_donor(arm, pair), row, write.window)
             for write in self._writes(arm, pair, 0, lambda _: 0)
         )
+
+    def named_donor(self, arm: Arm, pair: Pair) -> Tokens:
+        """The prompt that an arm names as its donor, which is told apart from what is pasted."""
+        named = {"source": pair.source, "noise": pair.source, "base": pair.base}
+        prompt = named.get(arm.donor or "")
+        return self.tokens(prompt) if prompt else self._unrelated(arm, pair)
 
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
@@ -149,7 +155,7 @@ class Rows:
         self._checked.add((arm, pair.id))
 
     def _why_keys_move(self, write: Write, arm: Arm, pair: Pair) -> _Moved | None:
-        """Why some key stands at another position than it was computed for; None where none does."""
+        """Why some key stands elsewhere than it was computed for; None where none does."""
         if write.appended:
             return _Moved("mode 'append' puts the source's keys behind the base's", "another mode")
         if write.active == "every_step(held)":
@@ -258,7 +264,8 @@ class Rows:
             appended=patch.mode == "append",
             noise=f"{pair.id}:{seed}" if is_noise else None,
             instead_of=(index(source), window) if is_control else None,
-            must_change=is_noise or holds_other_token(donor, row, pasted),
+            # Of the donor that the arm names: what is carried out does not judge itself.
+            must_change=is_noise or holds_other_token(self.named_donor(arm, pair), row, pasted),
             vacuous=is_control and not is_noise and pastes_the_same(donor, pasted, source, window),
         )
 

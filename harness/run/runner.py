@@ -337,7 +337,7 @@ class Runner:
                     stopped="stop-token" if decoded.stopped[place] else "length",
                     planned=sum(write.n_tensors for write in work.plan.writes),
                     planned_elements=sum(map(self.store.numbers_of, work.plan.writes)),
-                    **built.footprints[place]._asdict(),
+                    **self._judged(built.footprints[place], work)._asdict(),
                     known_equal=self.rows.is_known_equal(work.arm, work.pair),
                     planned_steps=sum(work.plan.planned_at_step(t) for t in range(len(tokens))),
                     fired_steps=steps[place].fired,
@@ -355,6 +355,24 @@ class Runner:
                 )
             )
         return trials
+
+    def _judged(self, footprint: Footprint, work: Work) -> Footprint:
+        """What a row's writes changed, held against the store where they changed nothing.
+
+        Where no pasted token is another than the row's own, the numbers may be the same. Of what is
+        copied from the store into a copy of it the store knows: if it has other ones, some were to
+        change.
+        """
+        plan, arm = work.plan, work.arm
+        # In a full swap rows of other lengths stand over each other.
+        copied = plan.writes and not plan.needs_prompt_pass and arm != FULL_SWAP
+        if not copied or footprint.changed or footprint.least_changed is not None:
+            return footprint
+        donor = self.store.index(self.rows.named_donor(arm, work.pair))
+        whole = (write for write in plan.writes if write.alpha == 1)
+        if any(self.store.differ(donor, plan.prompt, write) for write in whole):
+            return footprint._replace(least_changed=0)
+        return footprint
 
     def _with_companions(
         self, batch: Sequence[Work]

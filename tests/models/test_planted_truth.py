@@ -14,7 +14,7 @@ from harness.models.planted.catalog import CATALOG, Planted
 from harness.models.planted.law import Law
 from harness.models.planted.truth import Donor, expected_means, laws
 from harness.models.planted.words import MARKERS, PLAIN
-from harness.spec import Active, Patch, Site
+from harness.spec import Active, Patch, Site, is_full_swap
 from harness.tasks.task import Task
 from tests.models.planted_network import Bench, bench, forward, noisy, patched_run
 
@@ -97,7 +97,7 @@ def test_every_patch_gives_the_words_that_the_network_gives(
             pair = on.task.pairs[row]
             source, base = on.ids(pair.source), on.ids(pair.base)
             law = of_pairs(on.planted, patches, on.task, donor).patched
-            if patches[0].is_full_swap(16) and donor == "source":
+            if is_full_swap(patches, 16) and donor == "source":
                 logits = forward(on.network, [*source, *own]).logits[len(source) - 1 :]
             else:
                 # The base as its own donor goes on with the same words.

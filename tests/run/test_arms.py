@@ -169,8 +169,11 @@ def test_arms_equal_the_oracle(name: str, group: str) -> None:
         steps = sum(map(writes_while_generating, patches))
         for trial in trials:
             assert trial.fired == trial.planned > 0, role
+            assert trial.elements == trial.planned_elements > 0, role
             assert trial.fired_steps == trial.planned_steps == steps, role
-        assert all((trial.changed == 0) == role.startswith("self") for trial in trials), role
+        assert all((trial.beyond_rounding == 0) == role.startswith("self") for trial in trials), (
+            role
+        )
         if role.startswith("self"):
             for trial in trials:
                 assert trial.reference_same_tokens, role
@@ -178,7 +181,7 @@ def test_arms_equal_the_oracle(name: str, group: str) -> None:
         else:
             assert all(trial.least_changed > 0 for trial in trials), role
             live = any(patch.active != "prompt" for patch in patches)
-            assert all(trial.changed_steps > 0 for trial in trials) or not live, role
+            assert all(trial.beyond_rounding_steps > 0 for trial in trials) or not live, role
         if role.startswith(("noise", "unrelated")):
             assert all(trial.differs for trial in trials), role
 
