@@ -175,6 +175,11 @@ class ModelStudy:
         judged = self._judged_arms(cell)
         self.runner.check([UNPATCHED["base"], UNPATCHED["source"], *judged.values()], self.pairs)
         cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
+        if self.model.keeps_latents and any(outcome.is_geometry for outcome in cell.outcomes):
+            raise UsageError(
+                f"claim {cell.claim.id!r}: the geometry of values cannot be read on "
+                f"{self.model.name}, whose cache keeps a latent in their place"
+            )
         untestable = self._untestable(cell)
         negative = {} if untestable else self._controls(cell)
         expected = self._expectation(cell, negative, untestable)

@@ -78,6 +78,16 @@ class LoadedModel:
         """What each layer keeps of a position, seen in a cache. Errors as in `kept_by`."""
         return kept_by(self.network, self.device)
 
+    @property
+    def keeps_latents(self) -> bool:
+        """Whether a layer keeps a compressed latent and a rotary key where others keep K and V.
+
+        So do DeepSeek's models and others of that attention, in releases of transformers that
+        expand neither before they are cached.
+        """
+        rank = getattr(self.config, "kv_lora_rank", None)
+        return rank is not None and any((k.heads, k.key) == (1, rank) for k in self.kept)
+
     @cached_property
     def n_kv_heads(self) -> int:
         """Heads of keys and values; with grouped queries fewer than heads of queries.

@@ -6,6 +6,8 @@ Everything is decided from token counts, so all of it can be checked before a mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 from harness.errors import UsageError
@@ -146,6 +148,12 @@ class Rows:
         self._check_length(pair, appended)
         self._check_frequencies(pair, appended)
         for write in writes:
+            if self._model.keeps_latents and write.site in ("k", "v"):
+                raise UsageError(
+                    f"Patch(site={write.site!r}): architecture {self._model.config.model_type!r} "
+                    "caches a latent of keys and values together, and rotary keys; expected site "
+                    "'kv', which pastes both"
+                )
             if not write.is_splice or write.active != "prompt":
                 anatomy_of(self._model.network)
             if "k" in write.tensors and (moved := self._why_keys_move(write, arm, pair)):
@@ -170,6 +178,14 @@ class Rows:
                 "prompts of equal length, or positions that do not move",
             )
         return None
+
+    @cached_property
+    def _keys_can_move(self) -> bool:
+        try:
+            rotation_of(self._model.network)
+        except UsageError:
+            return False
+        return True
 
     def _rotation(self, moved: _Moved, pair: Pair) -> Rotation:
         try:
@@ -302,7 +318,10 @@ class Rows:
         return Window(range(start, start + width), base_slots)
 
     def _unrelated(self, arm: Arm, pair: Pair) -> Tokens:
-        """Tokens of the first unrelated base that is long enough for every window of the arm."""
+        """Tokens of the first unrelated base that is long enough for every window of the arm.
+
+        Where keys cannot move, of the first that is as long as the base, if one is.
+        """
         needed = max(
             len(self._window(patch, pair, len(self.start(arm, pair))).base_slots)
             + (1 if patch.is_splice else 0)
@@ -310,10 +329,15 @@ class Rows:
         )
         if (pair.id, needed) in self._donors:
             return self._donors[pair.id, needed]
-        for prompt in self._task.unrelated(pair):
-            tokens = self.tokens(prompt)
-            if len(tokens) >= max(needed, 2):
-                return self._donors.setdefault((pair.id, needed), tokens)
+        others = map(self.tokens, self._task.unrelated(pair))
+        found = (tokens for tokens in others if len(tokens) >= max(needed, 2))
+        first = next(found, None)
+        if first is not None:
+            if not self._keys_can_move:
+                # One of the base's length, whose keys need not move, if there is one.
+                length = len(self.tokens(pair.base))
+                first = next((t for t in chain([first], found) if len(t) == length), first)
+            return self._donors.setdefault((pair.id, needed), first)
         raise UsageError(
             f"task {self._task.name!r}: no other base has {needed} tokens, which the control "
             f"'unrelated-base' needs for base {pair.base.id!r}"

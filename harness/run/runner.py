@@ -351,7 +351,9 @@ class Runner:
                     oracle_error=checked.error,
                     oracle_keys_error=checked.keys_error,
                     oracle_shift=checked.shift,
-                    geometry=geometry[place],
+                    geometry=dict.fromkeys(geometry[place])
+                    if self.model.keeps_latents
+                    else geometry[place],
                 )
             )
         return trials

@@ -171,10 +171,9 @@ def test_arms_equal_the_oracle(name: str, group: str) -> None:
             assert trial.fired == trial.planned > 0, role
             assert trial.elements == trial.planned_elements > 0, role
             assert trial.fired_steps == trial.planned_steps == steps, role
-        assert all((trial.beyond_rounding == 0) == role.startswith("self") for trial in trials), (
-            role
-        )
-        if role.startswith("self"):
+        is_self = role.startswith("self")
+        assert all((trial.beyond_rounding == 0) == is_self for trial in trials), role
+        if is_self:
             for trial in trials:
                 assert trial.reference_same_tokens, role
                 assert trial.reference_difference <= REPEAT * trial.reference_scale, role
