@@ -14,7 +14,16 @@ import torch
 from harness.errors import UsageError
 from harness.judging.instrument import REPEAT_TOLERANCE
 from harness.models.load import LoadedModel
-from harness.run.arms import BASE, SOURCE, Arm, canonical_arm, controls, patched, self_patch
+from harness.run.arms import (
+    BASE,
+    FULL_SWAP,
+    SOURCE,
+    Arm,
+    canonical_arm,
+    controls,
+    patched,
+    self_patch,
+)
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
@@ -302,3 +311,44 @@ def test_a_trial_of_half_precision_equals_its_oracle_within_its_rounding() -> No
     errors = [t.oracle_error for some in found.trials.values() for t in some if t.oracle_error]
     assert errors
     assert max(errors) < 5e-2
+
+
+SWAPPED = {
+    "all": (Patch("kv", "all", "all"),),
+    "a-range": (Patch("kv", "0:4", "all", heads="0:2"),),
+    "k-and-v": (Patch("k", "all", "all"), Patch("v", "0:2+2:4", "all")),
+    "by-layers": (Patch("kv", "0+2", "all"), Patch("k", "1+3", "all"), Patch("v", "1+3", "all")),
+    "every-step": (Patch("kv", "all", "all", active="every_step"),),
+    "and-a-residual": (Patch("kv", "all", "all"), Patch("residual", "1", "last(2)")),
+}
+
+
+@pytest.mark.parametrize("spelling", SWAPPED)
+def test_whatever_names_the_whole_cache_is_one_arm(spelling: str) -> None:
+    """The source's cache, of its length, and its last token: one rule for every spelling."""
+    model = tiny("llama")
+    found = run(model, [patched(SWAPPED[spelling]), SOURCE])
+    assert canonical_arm(patched(SWAPPED[spelling]), N_LAYERS, 2) == FULL_SWAP
+    trials = found.of(patched(SWAPPED[spelling]))
+    for trial, source in zip(trials, found.of(SOURCE), strict=True):
+        assert trial.arm == FULL_SWAP.id
+        assert trial.tokens == source.tokens
+        assert trial.prompt_tokens == source.prompt_tokens
+
+
+def test_a_full_swap_that_is_held_goes_on_from_the_source() -> None:
+    """Held keys and values are written besides: the source's run, patched, as the oracle has it."""
+    model = tiny("llama")
+    held = patched(Patch("kv", "all", "all", active="every_step(held)"))
+    found = run(model, [held, SOURCE])
+    arm = canonical_arm(held, N_LAYERS, 2)
+    assert (arm.prompt, arm.id) == ("source", "source<source>kv@all/all/every_step(held)")
+    trials = found.of(held)
+    for trial, source in zip(trials, found.of(SOURCE), strict=True):
+        assert trial.prompt_tokens == source.prompt_tokens
+        assert trial.tokens[0] == source.tokens[0]  # the first is drawn before any is held
+        assert (trial.fired, trial.changed) == (trial.planned, 0)
+        assert trial.beyond_rounding_steps > 0
+    errors = [t.oracle_error for t in trials if t.oracle_error is not None]
+    assert errors
+    assert max(errors) < TOLERANCE

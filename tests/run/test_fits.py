@@ -80,8 +80,8 @@ def test_heads_are_those_of_the_cache() -> None:
     assert heads == {"falcon-one-head": 1, "falcon-new": 4, "llama": 2}
     config = AutoConfig.for_model("falcon", num_attention_heads=4)
     assert config.num_attention_heads == 4  # which is what was believed
+    runner = runner_of("falcon-one-head")
     with pytest.raises(UsageError, match=r"heads '1'.*expected KV heads 0 to 0"):
-        runner = runner_of("falcon-one-head")
         runner.check([patched(Patch("kv", "1", "last(4)", heads="1"))], runner.task.pairs)
 
 

@@ -385,9 +385,16 @@ def test_what_moves_no_key_is_fine_where_keys_cannot_move(patch: Patch) -> None:
 def test_held_and_appended_keys_move_even_between_equal_lengths() -> None:
     task = number_task(((9, 9),))
     runner = Runner(tiny("gpt2"), task, Sampling(4), Ledger())
-    for kind in ("held", "appended"):
-        with pytest.raises(UsageError, match="architecture 'gpt2'"):
+    for kind, why in (
+        ("held", r"^pair 0 .*: active 'every_step\(held\)' puts the key of one position at all"),
+        ("appended", "^pair 0 .*: mode 'append' puts the source's keys behind the base's, but"),
+    ):
+        with pytest.raises(UsageError, match=why) as raised:
             runner.check([patched(MOVING[kind])], task.pairs)
+        said = str(raised.value)
+        # The mode moves the keys: no word of lengths, which are equal.
+        assert "architecture 'gpt2': it learns absolute positions" in said
+        assert "length" not in said
     for kind in ("spliced", "in-prefill", "every-step", "every-step-in-prefill"):
         runner.check([patched(MOVING[kind])], task.pairs)
 
