@@ -6,6 +6,7 @@ Many arms run together, as they do in a study; a failure names the arms that are
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,8 @@ import torch
 from harness.errors import UsageError
 from harness.judging.instrument import REPEAT_TOLERANCE
 from harness.models.load import LoadedModel
+from harness.patch.build import build
+from harness.reach import is_donor
 from harness.run.arms import (
     BASE,
     FULL_SWAP,
@@ -352,3 +355,45 @@ def test_a_full_swap_that_is_held_goes_on_from_the_source() -> None:
     errors = [t.oracle_error for t in trials if t.oracle_error is not None]
     assert errors
     assert max(errors) < TOLERANCE
+
+
+LEFT: dict[str, tuple[tuple[Patch, ...], bool]] = {
+    "all": ((Patch("kv", "all", "last(10)"),), True),
+    "k-and-v": ((Patch("k", "all", "all"), Patch("v", "all", "first(100%)")), True),
+    "held": ((Patch("kv", "all", "first(10)", active="every_step(held)"),), True),
+    "in-prefill": ((Patch("kv_proj", "all", "all"),), True),
+    "k-spliced-v-not": ((Patch("k", "all", "all"), Patch("v_proj", "all", "all")), True),
+    "what-follows": ((Patch("kv", "0", "all"), Patch("residual", "0", "all")), True),
+    "what-follows-in-two": (
+        (Patch("kv_proj", "0:2", "all"), Patch("residual", "1", "all")),
+        True,
+    ),
+    "the-first-layer-left": ((Patch("residual", "0", "all"),), False),
+    "a-position-left": ((Patch("kv", "all", "last(9)"),), False),
+    "a-head-left": ((Patch("kv", "all", "all", heads="1"),), False),
+    "keys-left": ((Patch("v", "all", "all"), Patch("k", "0:3", "all")), False),
+    "what-follows-but-one": ((Patch("kv", "0", "last(9)"), Patch("residual", "0", "all")), False),
+    "only-values": ((Patch("v_proj", "all", "all"),), False),
+}
+"""Arms of a base of 11 tokens, and whether nothing of it is left in the cache."""
+
+
+@pytest.mark.parametrize("arm", LEFT)
+def test_an_arm_is_its_donor_where_two_bases_leave_the_same_cache(arm: str) -> None:
+    """What is worked out from cells is what is there: two bases, one source, one cache."""
+    patches, whole = LEFT[arm]
+    task = number_task(((11, 11), (11, 11)))
+    alike = replace(task, sources=task.sources[:1], bases=task.bases[:2], pairing="crossed")
+    runner = Runner(tiny("llama"), alike, Sampling(2), Ledger())
+    pairs = alike.pairs[:2]
+    one = runner.canonical(Arm("base", "source", patches))
+    runner.check([one], pairs)
+    runner.prefill([(pair, one) for pair in pairs])
+    plans = [runner.rows.plan(one, pair, 0, runner.store) for pair in pairs]
+    slab = build(runner.store, plans, runner.rows.rotation, room=0).slab
+    same = [
+        bool((tensor[0, :, -10:] - tensor[1, :, -10:]).abs().max() < 1e-6)
+        for tensor in [*slab.keys, *slab.values]
+    ]
+    assert all(same) is whole
+    assert is_donor(one.patches, n_layers=4, source_tokens=11, base_tokens=11) is whole
