@@ -12,16 +12,17 @@ from functools import cached_property
 
 from harness.claim import Claim, Part
 from harness.errors import NoSuchCellError, UsageError
-from harness.judging.checks import NO_SUCH_CELL, Check
+from harness.judging.checks import DONOR, NO_SUCH_CELL, Check
 from harness.judging.multiplicity import Share
 from harness.outcome import Outcome
-from harness.reach import classify
+from harness.reach import classify, is_donor
 from harness.run.arms import Patches, controls, patched
 from harness.spec import (
     Patch,
     as_patches,
     canonical,
     check_apart,
+    is_full_swap,
     resolve_layers,
     some_model_has,
 )
@@ -126,6 +127,26 @@ class Cell:
                 f"{n_layers})"
             )
         return replace(self, patches=here, versus=other)
+
+    def runs_donor(self, n_layers: int, lengths: Sequence[tuple[int, int]]) -> Check | None:
+        """The failed check of an arm that is its source under another name; None where none is.
+
+        n_layers, lengths: as in `unreached`; without lengths, what the patches name must do.
+        """
+        for patches in filter(None, (self.patches, self.versus)):
+            whole = [
+                is_donor(patches, n_layers=n_layers, source_tokens=n_source, base_tokens=n_base)
+                for n_source, n_base in lengths
+            ]
+            if any(whole) or is_full_swap(patches, n_layers):
+                where = f" (in {sum(whole)} of {len(whole)} pairs)" if not all(whole) else ""
+                return Check(
+                    DONOR,
+                    False,
+                    f"replacing the whole cache at every layer runs the source prompt{where}: an "
+                    "instrument check, never a finding",
+                )
+        return None
 
     def unreached(self, n_layers: int, lengths: Sequence[tuple[int, int]]) -> list[Check]:
         """Failed checks of what cannot be tested: an outcome that cannot say anything on the patch

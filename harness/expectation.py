@@ -22,7 +22,7 @@ from harness.models.planted.truth import Donor, Means, UnknownTruth, expected_me
 from harness.outcome import Outcome
 from harness.run.arms import Arm
 from harness.run.sampling_settings import Sampling
-from harness.spec import Patch
+from harness.spec import Patch, is_full_swap
 from harness.tasks.task import Task
 
 _SURELY_DEGENERATE, _SURELY_NOT = 3.0, 0.2
@@ -93,7 +93,7 @@ def expectation(
     if task.scorer.name != "lexicon" or sampling.temperature <= 0 or not own_task:
         return None
     for patches in (cell.patches, cell.versus):
-        if any(patch.is_full_swap(N_LAYERS) for patch in patches):
+        if is_full_swap(patches, N_LAYERS):
             return Expectation("invalid", DONOR)
     idle_here = [
         check

@@ -34,7 +34,14 @@ from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.outcome import WINDOW, Outcome
-from harness.spec import Patch, Tensor, as_patches, resolve_layers, resolve_window
+from harness.spec import (
+    Patch,
+    Tensor,
+    as_patches,
+    is_full_swap,
+    resolve_layers,
+    resolve_window,
+)
 
 Kind = Literal["tautological", "null", "informative"]
 Flags = NDArray[np.bool_]
@@ -72,10 +79,11 @@ class Flow(NamedTuple):
     """Every cell that an outcome may read.
 
     prompt_tokens: T of the patched arm; position T-1 is the last prompt token, T .. T+16 are
-    generated. values: `[layer, pos]`. logits: `[pos]`; those before T-1 are never read.
+    generated. keys, values: `[layer, pos]`. logits: `[pos]`; those before T-1 are never read.
     """
 
     prompt_tokens: int
+    keys: Cells
     values: Cells
     logits: Cells
 
@@ -175,6 +183,29 @@ def seed_table(
 
 
 @lru_cache(maxsize=4096)
+def is_donor(
+    patches: tuple[Patch, ...], *, n_layers: int, source_tokens: int, base_tokens: int
+) -> bool:
+    """Whether an arm runs its donor under another name: nothing of the base is left in the cache.
+
+    Followed cell by cell, so no spelling hides it: what counts is that each key and value of each
+    layer and head at each of the T-1 cached positions was written, or computed from what was
+    written alone. The base's last token may be left. patches: of one arm, in one spelling.
+    """
+    if is_full_swap(patches, n_layers):
+        return True
+    written = _Written(n_layers, base_tokens)
+    for patch in patches:
+        if patch.mode == "append":
+            return False
+        written.add(patch, source_tokens, base_tokens)
+    untouched = Cells(*(np.zeros(written.shape[1], dtype=np.bool_) for _ in range(3)))
+    flow = _through_the_layers(written, untouched, base_tokens)
+    cached = slice(base_tokens - 1)
+    return bool((flow.keys.given & flow.values.given)[:, cached].all())
+
+
+@lru_cache(maxsize=4096)
 def trace(
     patches: tuple[Patch, ...],
     *,
@@ -189,7 +220,7 @@ def trace(
         sampled from the logits.
     """
     # A full swap takes the source's length and its last token: it is the donor's run.
-    full_swap = len(patches) == 1 and patches[0].is_full_swap(n_layers)
+    full_swap = is_full_swap(patches, n_layers)
     if full_swap:
         base_tokens = source_tokens
     tokens = base_tokens + sum(
@@ -260,7 +291,7 @@ class _Written:
 def _through_the_layers(written: _Written, fed: Cells, tokens: int) -> Flow:
     """One pass from the tokens that are fed up to the logits."""
     after_splice = np.arange(written.shape[1]) >= tokens - 1
-    stream, kept = fed, []
+    stream, kept_keys, kept_values = fed, list[Cells](), list[Cells]()
     for layer in range(written.shape[0]):
         computed = _passed_on(stream)
         keys = written.over(computed, "k", layer, splice=False)
@@ -269,11 +300,15 @@ def _through_the_layers(written: _Written, fed: Cells, tokens: int) -> Flow:
         keys = written.over(keys, "k", layer, splice=True)
         values = written.over(values, "v", layer, splice=True)
         after = _attend(stream, keys, values)
-        kept.append(values)
+        kept_keys.append(keys)
+        kept_values.append(values)
         stream = Cells(*(np.where(after_splice, b, a) for a, b in zip(before, after, strict=True)))
         stream = written.over(stream, "residual", layer, splice=False)
-    stacked = Cells(*(np.stack(flags) for flags in zip(*kept, strict=True)))
-    return Flow(tokens, stacked, _passed_on(stream))
+    return Flow(tokens, _stacked(kept_keys), _stacked(kept_values), _passed_on(stream))
+
+
+def _stacked(layers: Sequence[Cells]) -> Cells:
+    return Cells(*(np.stack(flags) for flags in zip(*layers, strict=True)))
 
 
 def _attend(stream: Cells, keys: Cells, values: Cells) -> Cells:

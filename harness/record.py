@@ -365,9 +365,11 @@ def _all_checks(verdicts: Sequence[Verdict]) -> list[Check]:
 
 def _fired(trials: Sequence[Trial]) -> dict[str, int]:
     """How often an arm's patches fired and what they changed, over its trials."""
-    names = ("planned", "fired", "elements", "changed")
-    steps = ("planned_steps", "fired_steps", "changed_steps")
-    return {name: sum(getattr(trial, name) for trial in trials) for name in (*names, *steps)}
+    tensors, numbers = ("planned", "fired"), ("planned_elements", "elements")
+    changes = ("changed", "beyond_rounding", "known_equal")
+    steps = ("planned_steps", "fired_steps", "changed_steps", "beyond_rounding_steps")
+    names = (*tensors, *numbers, *changes, *steps)
+    return {name: sum(getattr(trial, name) for trial in trials) for name in names}
 
 
 def _repetition(study: Setting, trials: Sequence[Trial]) -> dict[str, float]:

@@ -132,15 +132,22 @@ class Patch:
         """The source's weight: 1 but for `mix(alpha)`."""
         return float(self.mode[4:-1]) if self.mode.startswith("mix(") else 1.0
 
-    def is_full_swap(self, n_layers: int) -> bool:
-        """Whether this replaces the whole cache: K and V, all positions, every layer and head."""
-        return (
-            self.site == "kv"
-            and self.positions == "all"
-            and self.heads == "all"
-            and self.mode == "replace"
-            and len(resolve_layers(self.layers, n_layers)) == n_layers
-        )
+
+def is_full_swap(patches: Sequence[Patch], n_layers: int) -> bool:
+    """Whether the patches of an arm name the whole cache: K and V of every layer at all positions.
+
+    In one patch or in several, whatever else the arm writes and however long. Such an arm takes the
+    source's cache with its length, and the source's last token. patches: in one spelling.
+    """
+    named = {
+        (layer, tensor)
+        for patch in patches
+        if patch.is_splice
+        and (patch.positions, patch.heads, patch.mode) == ("all", "all", "replace")
+        for layer in resolve_layers(patch.layers, n_layers)
+        for tensor in patch.tensors
+    }
+    return len(named) == n_layers * len(TENSORS["kv"])
 
 
 def as_patches(patches: Patch | Sequence[Patch]) -> tuple[Patch, ...]:

@@ -19,7 +19,7 @@ from harness.claim import Claim, Part
 from harness.errors import NoSuchCellError, UsageError
 from harness.evidence import Evidence, InstrumentEvidence
 from harness.expectation import Expectation, expectation
-from harness.judging.checks import DONOR, INSTRUMENT_CHECKS, Check
+from harness.judging.checks import INSTRUMENT_CHECKS, Check
 from harness.judging.instrument import (
     Observed,
     full_swap_checks,
@@ -181,8 +181,13 @@ class ModelStudy:
         judged = self._judged_arms(cell)
         self.runner.check([UNPATCHED["base"], UNPATCHED["source"], *judged.values()], self.pairs)
         cell.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
-        negative = self._controls(cell)
-        untestable = self._untestable(cell, judged)
+        if self.model.keeps_latents and any(outcome.is_geometry for outcome in cell.outcomes):
+            raise UsageError(
+                f"claim {cell.claim.id!r}: the geometry of values cannot be read on "
+                f"{self.model.name}, whose cache keeps a latent in their place"
+            )
+        untestable = self._untestable(cell)
+        negative = {} if untestable else self._controls(cell)
         expected = self._expectation(cell, negative, untestable)
         arms = {**judged, **negative}
         if cell.patches:
@@ -259,25 +264,15 @@ class ModelStudy:
         return arms
 
     def _controls(self, cell: Cell) -> dict[str, Arm]:
-        if not cell.patches or self._is_whole(patched(cell.patches)):
+        if not cell.patches:
             return {}
         about_layer = cell.claim.about == "layer"
         return controls(cell.patches, self.model.n_layers, about_layer=about_layer)
 
-    def _is_whole(self, arm: Arm) -> bool:
-        return any(self.runner.rows.is_source_run(arm, pair) for pair in self.pairs)
-
-    def _untestable(self, cell: Cell, judged: Mapping[str, Arm]) -> list[Check]:
+    def _untestable(self, cell: Cell) -> list[Check]:
         """Why nothing that would be measured could say anything about the claim."""
-        if any(self._is_whole(arm) for arm in judged.values()):
-            return [
-                Check(
-                    DONOR,
-                    False,
-                    "replacing the whole cache at every layer runs the source prompt: an "
-                    "instrument check, never a finding",
-                )
-            ]
+        if runs_donor := cell.runs_donor(self.model.n_layers, self._lengths):
+            return [runs_donor]
         return cell.unreached(self.model.n_layers, self._lengths)
 
     def _run(self, label: str, arms: Mapping[str, Arm]) -> Trials:

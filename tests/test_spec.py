@@ -12,6 +12,7 @@ from harness.spec import (
     as_patches,
     canonical,
     check_apart,
+    is_full_swap,
     resolve_heads,
     resolve_layers,
     resolve_window,
@@ -471,7 +472,33 @@ def test_spaces_do_not_make_another_patch() -> None:
     ],
 )
 def test_full_swap_is_k_and_v_of_every_layer_at_every_position(patch: Patch, full: bool) -> None:
-    assert patch.is_full_swap(16) is full
+    assert is_full_swap([patch], 16) is full
+
+
+@pytest.mark.parametrize(
+    ("patches", "full"),
+    [
+        pytest.param([Patch("k", "all", "all"), Patch("v", "all", "all")], True, id="k-and-v"),
+        pytest.param(
+            [Patch("kv", "0:8", "all"), Patch("k", "8:16", "all"), Patch("v", "8:16", "all")],
+            True,
+            id="by-halves",
+        ),
+        pytest.param(
+            [Patch("kv", str(layer), "all") for layer in range(16)], True, id="layer-by-layer"
+        ),
+        pytest.param([Patch("kv", "all", "all", active="every_step")], True, id="every-step"),
+        pytest.param([Patch("kv", "all", "all", active="every_step(held)")], True, id="held"),
+        pytest.param(
+            [Patch("kv", "all", "all"), Patch("residual", "3", "last(2)")], True, id="and-more"
+        ),
+        pytest.param([Patch("k", "all", "all"), Patch("v", "0:15", "all")], False, id="a-v-less"),
+        pytest.param([Patch("k", "all", "all"), Patch("v", "all", "last(4)")], False, id="window"),
+        pytest.param([Patch("k", "all", "all"), Patch("v_proj", "all", "all")], False, id="proj"),
+    ],
+)
+def test_several_patches_together_are_the_full_swap(patches: list[Patch], full: bool) -> None:
+    assert is_full_swap(patches, 16) is full
 
 
 @pytest.mark.parametrize(

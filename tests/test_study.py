@@ -90,18 +90,64 @@ def alike(n: int) -> Task:
     )
 
 
-@pytest.mark.parametrize(
-    ("layers", "positions"),
-    [("all", "all"), ("0:16", "first(100%)"), ("all", "last(15)")],
-    ids=["all", "percent", "last"],
-)
+WHOLE = {
+    "all": [Patch("kv", "all", "all")],
+    "percent": [Patch("kv", "0:16", "first(100%)")],
+    "last": [Patch("kv", "all", "last(15)")],
+    "depths": [Patch("kv", "+".join(f"{layer}/16" for layer in range(16)), "all")],
+    "a-range-of-depths": [Patch("kv", "0/1:1/1", "all")],
+    "heads": [Patch("kv", "all", "all", heads="0")],  # it has one
+    "a-mix-of-all": [Patch("kv", "all", "all", mode="mix(1.0)")],
+    "k-and-v": [Patch("k", "all", "all"), Patch("v", "all", "all")],
+    "k-and-a-window-of-v": [Patch("k", "all", "all"), Patch("v", "all", "first(100%)")],
+    "by-layers": [Patch("kv", "0:5", "all"), Patch("kv", "5:16", "last(15)")],
+    "every-step": [Patch("kv", "all", "all", active="every_step")],
+    "held": [Patch("kv", "all", "all", active="every_step(held)")],
+    "in-prefill": [Patch("kv_proj", "all", "all")],
+    "k-spliced-and-v-not": [Patch("k", "all", "all"), Patch("v_proj", "all", "all")],
+    "the-first-layer-and-what-follows": [Patch("kv", "0", "all"), Patch("residual", "0", "all")],
+}
+"""Nothing of the base is left in the cache; of some its last token is."""
+
+
+@pytest.mark.parametrize("spelling", WHOLE)
 def test_the_full_swap_is_no_finding_however_it_is_spelled(
-    stored: LoadedModel, layers: str, positions: str
+    stored: LoadedModel, spelling: str
 ) -> None:
     study = ModelStudy(Runner(stored, alike(12), Sampling(4), Ledger()), 12, n_seeds=1)
-    evidence, _ = study.judge(Cell.of(CLAIM, "cell", Patch("kv", layers, positions)))
+    evidence, expected = study.judge(Cell.of(CLAIM, "cell", WHOLE[spelling]))
     assert evidence.verdict == "invalid"
     assert evidence.reason.startswith("full-swap-is-the-donor")
+    assert expected is None or expected.because == "full-swap-is-the-donor"
+    assert not evidence.arms  # nothing was run
+
+
+NOT_WHOLE = {
+    "a-position-less": [Patch("kv", "all", "last(14)")],
+    "a-layer-less": [Patch("kv", "0:15", "all")],
+    "a-share": [Patch("kv", "all", "all", mode="mix(0.9)")],
+    "keys": [Patch("k", "all", "all")],
+    "a-v-less": [Patch("k", "all", "all"), Patch("v", "0:15", "all")],
+    "what-follows-from-the-first": [Patch("residual", "0", "all")],
+    "appended": [Patch("kv", "all", "last(4)", mode="append")],
+}
+
+
+@pytest.mark.parametrize("spelling", NOT_WHOLE)
+def test_what_leaves_some_of_the_base_is_no_full_swap(stored: LoadedModel, spelling: str) -> None:
+    study = ModelStudy(Runner(stored, alike(1), Sampling(4), Ledger()), 1, n_seeds=1)
+    cell = Cell.of(CLAIM, "cell", NOT_WHOLE[spelling]).on(16, 2)
+    assert cell.runs_donor(16, study._lengths) is None
+
+
+def test_a_window_that_covers_some_base_is_said_of_how_many() -> None:
+    """Sources of 20 tokens: the window is all that the shorter bases have."""
+    cell = Cell.of(CLAIM, "cell", [Patch("kv", "all", "last(8)")])
+    found = cell.runs_donor(16, [(20, 9), (20, 12), (9, 9), (9, 15)])
+    assert found is not None
+    assert found.detail.startswith(
+        "replacing the whole cache at every layer runs the source prompt (in 2 of 4 pairs)"
+    )
 
 
 def test_keys_that_are_not_rotated_are_seen_even_where_nothing_reads_them(

@@ -87,7 +87,7 @@ def instrument_checks(
             "in-place writes to the prefilled caches: "
             + ("none" if seen.store_unchanged else "some"),
         ),
-        vacuous_control(controls, seen.arms),
+        vacuous_control(controls, seen.roles["patched"], seen.arms),
         silent_n(seen),
         prompt_drift(seen),
         prompt_scored(seen),
@@ -106,8 +106,12 @@ def full_swap_checks(seen: Observed) -> list[Check]:
 
 
 def self_patch(seen: Observed) -> Check:
-    """A base patched with its own activations is the base: no number changes, and no token."""
-    changed = sum(footprint.changed for footprint in seen.identity)
+    """A base patched with its own activations is the base: no number changes, and no token.
+
+    A cache that is copied over itself keeps its bits. What a prompt pass computed anew is compared
+    with another computation of it: that alone has a tolerance.
+    """
+    changed = sum(footprint.beyond_rounding for footprint in seen.identity)
     fired = all(footprint.fired for footprint in seen.identity)
     wanted = len(seen.pairs) * (2 if "versus" in seen.arms else 1)
     repeats = _repeats(seen.roles["self-patch"], BASE.id, seen.model)
@@ -121,7 +125,7 @@ def self_patch(seen: Observed) -> Check:
 def full_swap(seen: Observed) -> Check:
     """The whole cache and last token of the source give the source's generation."""
     repeats = _repeats(seen.roles["full-swap"], SOURCE.id, seen.model)
-    fired = all(trial.fired == trial.planned > 0 for trial in seen.roles["full-swap"])
+    fired = all(map(_wrote, seen.roles["full-swap"]))
     return Check("full-swap", not repeats.wrong and fired, f"decoded beside source: {repeats}")
 
 
@@ -163,48 +167,93 @@ def unrotated_keys(seen: Observed) -> Check:
 
 
 def hook_never_fired(patching: Mapping[str, Sequence[Trial]]) -> Check:
-    """Every patched trial wrote all tensors it planned, at every step it planned, and changed them.
+    """Every patched trial wrote all that it planned: tensors, numbers, and at every step.
 
-    One layer that was not written, or not changed, is enough to fail; so is one step.
+    What is counted is what stands there after the write, by its bits. Where by the tokens some
+    number of every tensor must change, none may be left as it was: one layer that was not written,
+    or not changed, is enough to fail; so is one step. Where nothing changed because donor and base
+    have the same tokens there, the effect is an exact zero: a fact, and said.
     """
     silent = {role: sum(map(_is_silent, trials)) for role, trials in patching.items()}
     trials = patching["patched"]
-    changed, elements = sum(t.changed for t in trials), sum(t.elements for t in trials)
+    changed, beyond = sum(t.changed for t in trials), sum(t.beyond_rounding for t in trials)
+    elements, wanted = sum(t.elements for t in trials), sum(t.planned_elements for t in trials)
     steps, planned = sum(t.fired_steps for t in trials), sum(t.planned_steps for t in trials)
     while_generating = f", {steps} of {planned} writes while generating" if planned else ""
     idle = {role: n for role, n in silent.items() if n}
     return Check(
         "hook-never-fired",
         not idle and bool(trials),
-        f"{changed} of {elements} numbers changed in {len(trials)} patched trials"
-        f"{while_generating}; trials with a tensor that was not written or not changed: "
-        f"{idle or 'none'}",
+        f"{elements} of {wanted} numbers written in {len(trials)} patched trials, {changed} of "
+        f"them changed ({beyond} beyond rounding){while_generating}; trials with a tensor that "
+        f"was not written or not changed: {idle or 'none'}{_zeros(trials)}",
     )
 
 
 def _is_silent(trial: Trial) -> bool:
-    """Whether a patch of a trial did not do what was planned."""
-    wrote = trial.fired == trial.planned > 0 and trial.fired_steps == trial.planned_steps
-    # A self-patch is to change nothing; that it wrote is what can be asked of it.
-    changes = trial.arm.startswith("base>") or trial.least_changed > 0
-    return not (wrote and changes)
+    """Whether a patch of a trial did not do what was planned, or not what the tokens say."""
+    return not _wrote(trial) or trial.least_changed == 0
 
 
-def vacuous_control(controls: Mapping[str, Sequence[Trial]], arms: Mapping[str, Arm]) -> Check:
-    """A control pastes something else than the patched arm does, or somewhere else."""
+def _wrote(trial: Trial) -> bool:
+    """Whether all that was planned was written, and is there."""
+    return (
+        trial.fired == trial.planned > 0
+        and trial.elements == trial.planned_elements > 0
+        and trial.fired_steps == trial.planned_steps
+    )
+
+
+def _zeros(trials: Sequence[Trial]) -> str:
+    """What is said of patched trials in which nothing changed; empty where there are none."""
+    same = [trial for trial in trials if _changes_nothing(trial)]
+    if not same:
+        return ""
+    known, rounded = sum(t.known_equal for t in same), sum(t.changed > 0 for t in same)
+    where = "every trial" if len(same) == len(trials) else f"{len(same)} of {len(trials)} trials"
+    return (
+        f"; in {where} what is written stood there already, an effect of exactly 0 (in {known} "
+        "the tokens are the same up to the last patched position"
+        + (f"; in {rounded} last bits differ, as of two computations)" if rounded else ")")
+    )
+
+
+def _changes_nothing(trial: Trial) -> bool:
+    """Whether what a trial wrote stood there already, and was to by its tokens."""
+    if trial.least_changed is not None or trial.planned_steps:
+        return False
+    # Of equal tokens two rows may have other last bits, where both were computed.
+    return trial.changed == 0 or (trial.known_equal and trial.beyond_rounding == 0)
+
+
+def vacuous_control(
+    controls: Mapping[str, Sequence[Trial]], patched: Sequence[Trial], arms: Mapping[str, Arm]
+) -> Check:
+    """A control pastes something else than the patched arm does, or somewhere else.
+
+    Where the patched arm changes nothing, because it pastes what stands there already, there is
+    nothing to control for: a control that does the same there is none the worse.
+    """
+    nothing = {(trial.pair, trial.seed) for trial in patched if _changes_nothing(trial)}
     vacuous = []
     for role, trials in controls.items():
         if role == "wrong-layer":
             same = _layers(arms[role]) & _layers(arms["patched"])
             n = len(trials) if same else 0
         else:
-            n = sum(not trial.differs for trial in trials)
+            n = sum(not t.differs and (t.pair, t.seed) not in nothing for t in trials)
         if n:
             vacuous.append(f"{role}: {n} of {len(trials)} trials paste what the patched arm does")
+    everywhere = bool(patched) and len(nothing) == len(patched)
     return Check(
         "vacuous-control",
         not vacuous and bool(controls),
-        "; ".join(vacuous) or f"all differ from the patched arm: {', '.join(controls)}",
+        "; ".join(vacuous)
+        or (
+            "nothing to control for: the patched arm changes nothing in any pair"
+            if everywhere
+            else f"all differ from the patched arm: {', '.join(controls)}"
+        ),
     )
 
 

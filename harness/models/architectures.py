@@ -181,8 +181,7 @@ def _row(kind: str) -> Architecture:
         raise UsageError(
             f"architecture {kind!r}: it is not known where it keeps its decoder layers, its "
             "projections of keys and values, and its rotary frequencies. Expected one of "
-            f"{', '.join(sorted(TABLE))}; or patch its cache (kv, k, v) without moving keys, "
-            "which needs sources and bases of equal length"
+            f"{', '.join(sorted(TABLE))}; or patch its cache (kv, k, v) without moving keys"
         )
     return TABLE[kind]
 

@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UsageError
 from harness.models.budget import no_larger_than
+from harness.models.cached import Kept, kept_by
 from harness.models.contents import Contents, contents_of
 from harness.models.hub import snapshot
 from harness.models.loading import Loading, loading_of
@@ -63,11 +64,34 @@ class LoadedModel:
     def n_layers(self) -> int:
         return int(self.config.num_hidden_layers)
 
+    @cached_property
+    def kept(self) -> tuple[Kept, ...]:
+        """What each layer keeps of a position, seen in a cache. Errors as in `kept_by`."""
+        return kept_by(self.network, self.device)
+
     @property
+    def keeps_latents(self) -> bool:
+        """Whether a layer keeps a compressed latent and a rotary key where others keep K and V.
+
+        So do DeepSeek's models and others of that attention, in releases of transformers that
+        expand neither before they are cached.
+        """
+        rank = getattr(self.config, "kv_lora_rank", None)
+        return rank is not None and any((k.heads, k.key) == (1, rank) for k in self.kept)
+
+    @cached_property
     def n_kv_heads(self) -> int:
-        """Heads of keys and values; with grouped queries fewer than heads of queries."""
-        config = self.config
-        return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        """Heads of keys and values; with grouped queries fewer than heads of queries.
+
+        Raises UsageError where layers have unlike numbers of them.
+        """
+        numbers = sorted({kept.heads for kept in self.kept})
+        if len(numbers) > 1:
+            raise UsageError(
+                f"model {self.name!r}: its layers keep {' or '.join(map(str, numbers))} heads of "
+                "keys and values; expected as many in every layer"
+            )
+        return numbers[0]
 
     @property
     def dtype_name(self) -> str:

@@ -58,7 +58,9 @@ class Rotation:
         cos, sin = angle.cos(), angle.sin()
         first, second = keys[..., :half].to(work), keys[..., half : 2 * half].to(work)
         turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-        return torch.cat([turned.to(keys.dtype), keys[..., 2 * half :]], dim=-1)
+        moved = torch.cat([turned.to(keys.dtype), keys[..., 2 * half :]], dim=-1)
+        # Turned by 0, a negative zero would come out positive: other bits.
+        return torch.where(shift[:, None, None] == 0, keys, moved)
 
 
 def rotation_of(network: Any) -> Rotation:
@@ -71,8 +73,7 @@ def rotation_of(network: Any) -> Rotation:
     if anatomy.rotary is None:
         raise UsageError(
             f"architecture {anatomy.kind!r}: it learns absolute positions, which are inside its "
-            "keys, so moved keys cannot be rotated. Expected sources and bases of equal length, "
-            "or positions that do not move"
+            "keys, so moved keys cannot be rotated"
         )
     types = _rope_types(network)
     for parameters in types.values():

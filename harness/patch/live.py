@@ -76,7 +76,7 @@ class Live:
         self._donor_rows, self._lengths, self._steps = donor_rows, lengths, steps
         self._items: dict[tuple[int, Tensor], list[_Item]] = {}
         self._fired = torch.zeros(len(plans), dtype=torch.long, device=device)
-        self._changed = torch.zeros(len(plans), dtype=torch.long, device=device)
+        self._changed, self._beyond = self._fired.clone(), self._fired.clone()
         self._now, self._going = range(0), torch.ones(len(plans), dtype=torch.bool, device=device)
         stages: tuple[tuple[When, Catch], ...]
         stages = (("first", computed.last), ("held", computed.held))
@@ -118,8 +118,8 @@ class Live:
 
     def seen(self) -> list[Steps]:
         """What the writes did to each row so far."""
-        counts = zip(self._fired.tolist(), self._changed.tolist(), strict=True)
-        return [Steps(*pair) for pair in counts]
+        counts = (of.tolist() for of in (self._fired, self._changed, self._beyond))
+        return [Steps(*of) for of in zip(*counts, strict=True)]
 
     def _write(
         self, item: _Item, layer: int, tensor: Tensor, states: torch.Tensor, columns: list[int]
@@ -137,14 +137,17 @@ class Live:
             elif tensor == "k" and item.when != "first" and self._rotation is not None:
                 further = step if item.when == "held" else 0
                 new = self._rotation(layer, new, item.shift + further)
-            # What is written was computed in another batch: its last bits are no change.
             rounding = ROUNDING[states.dtype]
-            changed, _ = overwrite(
+            written, changed, beyond = overwrite(
                 states, place, new.to(states.dtype), item.heads, 1.0, rounding=rounding
             )
+            n_heads = states.shape[1] if item.heads is None else len(item.heads)
             counted = self._going[item.rows]
-            self._fired.index_add_(0, item.rows, counted.long())
+            # All of it must stand there.
+            fired = counted & (written == n_heads * states.shape[3])
+            self._fired.index_add_(0, item.rows, fired.long())
             self._changed.index_add_(0, item.rows, changed * counted)
+            self._beyond.index_add_(0, item.rows, beyond * counted)
 
     def _add(
         self,

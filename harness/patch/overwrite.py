@@ -3,6 +3,11 @@
 Used alike for cached slots (`splice`) and for activations on their way through the model
 (`activations`): gather the donor's vectors, rotate keys by the distance they move, mix, write,
 read back, count. A self-patch runs all of it with a distance of 0.
+
+Three facts are kept apart. *Written*: what was to be written stands there, by its bits. *Changed*:
+its bits are others than what stood there before. *Beyond rounding*: it differs by more than two
+computations of one number do. Only the last has a tolerance, and no number that is written is
+hidden by it.
 """
 
 from __future__ import annotations
@@ -14,12 +19,13 @@ from typing import NamedTuple
 import torch
 
 from harness.models.rotary import Rotation
+from harness.patch.bits import other_bits
 from harness.patch.noise import noise_like
 from harness.patch.plan import Footprint, RowPlan, Write
 from harness.spec import Tensor, Window
 
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Changes up to this share of the largest number do not count as changes: rows of one forward pass
+"""Differences up to this share of the largest number may be rounding: rows of one forward pass
 that should be equal differ in their last bits where one falls on the tail of a vector loop, and in
 float64 RMSNorm still rounds to float32."""
 
@@ -29,6 +35,14 @@ class Place(NamedTuple):
 
     row: torch.Tensor
     column: torch.Tensor
+
+
+class Written(NamedTuple):
+    """Counts of numbers, one entry a vector or a write; see `plan.Footprint`."""
+
+    elements: torch.Tensor
+    changed: torch.Tensor
+    beyond_rounding: torch.Tensor
 
 
 @dataclass
@@ -47,9 +61,8 @@ class Group:
     shift: torch.Tensor
     instead: Place | None
     instead_shift: torch.Tensor
-    _changed: list[torch.Tensor] = field(default_factory=list)
+    _written: list[Written] = field(default_factory=list)
     _differs: list[torch.Tensor] = field(default_factory=list)
-    _elements: int = 0
 
     @property
     def widths(self) -> list[int]:
@@ -71,8 +84,8 @@ class Group:
 
         target, donors: `batch head pos d_head`; they may be the same tensor.
         place: where the group's targets stand in this tensor, if elsewhere than in the batch.
-        rounding: changes up to this share of the largest number there are not counted (see
-            `ROUNDING`).
+        rounding: differences up to this share of the largest number there may be rounding (see
+            `ROUNDING`); 0 where a number is copied over itself.
         """
         write = self.writes[0]
         new = gather(donors, self.donor, self.shift, layer, tensor, rotation)
@@ -81,31 +94,32 @@ class Group:
         if self.instead is not None:
             other = gather(donors, self.instead, self.instead_shift, layer, tensor, rotation)
             heads = slice(None) if write.heads is None else list(write.heads)
-            self._differs.append(self._per_write((new != other)[:, heads].sum((1, 2))))
-        changed, elements = overwrite(
+            self._differs.append(self._per_write(other_bits(new, other)[:, heads].sum((1, 2))))
+        written = overwrite(
             target, place or self.target, new, write.heads, write.alpha, rounding=rounding
         )
-        self._changed.append(self._per_write(changed))
-        self._elements += elements
+        self._written.append(Written(*map(self._per_write, written)))
 
     def footprints(self) -> list[Footprint]:
         """What each of the group's writes did so far."""
-        if not self._changed:
+        if not self._written:
             return [Footprint() for _ in self.rows]
-        counts = torch.stack(self._changed).cpu()
+        counts = Written(*(torch.stack(of).cpu() for of in zip(*self._written, strict=True)))
         # A layer's output may follow entirely from one that was pasted below: the lowest counts.
-        own = counts[:1] if self.writes[0].site == "residual" else counts
-        total, least = counts.sum(0).tolist(), own.amin(0).tolist()
+        own = counts.changed[:1] if self.writes[0].site == "residual" else counts.changed
+        elements, changed, beyond = (of.sum(0).tolist() for of in counts)
+        least = own.amin(0).tolist()
         apart = torch.stack(self._differs).sum(0).tolist() if self._differs else None
         return [
             Footprint(
-                fired=len(self._changed),
-                elements=self._elements * width,
-                changed=total[i],
-                least_changed=least[i],
-                differs=apart[i] if apart is not None else None,
+                fired=len(self._written),
+                elements=elements[i],
+                changed=changed[i],
+                beyond_rounding=beyond[i],
+                least_changed=least[i] if write.must_change else None,
+                differs=None if apart is None else 0 if write.vacuous else apart[i],
             )
-            for i, width in enumerate(self.widths)
+            for i, write in enumerate(self.writes)
         ]
 
     def _per_write(self, counts: torch.Tensor) -> torch.Tensor:
@@ -139,7 +153,7 @@ def group_writes(
     for row, plan in enumerate(plans):
         for write in filter(wanted, plan.writes):
             kind = (write.site, write.layers, write.heads, write.alpha, bool(plan.computed))
-            extra = (write.noise is None, write.instead_of is None)
+            extra = (write.noise is None, write.instead_of is None, write.donor == plan.prompt)
             kinds.setdefault((*kind, *extra), []).append((row, write))
 
     def donors(pasted: Sequence[tuple[int, Window]]) -> tuple[Place, torch.Tensor]:
@@ -202,15 +216,15 @@ def overwrite(
     alpha: float,
     *,
     rounding: float = 0.0,
-) -> tuple[torch.Tensor, int]:
-    """Put vectors at places of a tensor; changed numbers of each `[n]`, and numbers in one vector.
+) -> Written:
+    """Put vectors at places of a tensor, and count the numbers of each.
 
     new: `n head d_head`; only `heads` of it are written (None: all), with weight `alpha` over what
-    stands there. Equal numbers stay equal under any weight.
+    stands there. Equal numbers stay equal, to the bit, under any weight.
     """
     before = target[place.row, :, place.column]
     if alpha != 1.0:
-        new = before + alpha * (new - before)
+        new = torch.where(other_bits(new, before), before + alpha * (new - before), before)
     if heads is not None:
         chosen = torch.zeros(target.shape[1], 1, dtype=torch.bool, device=target.device)
         chosen[list(heads)] = True
@@ -218,12 +232,12 @@ def overwrite(
     target[place.row, :, place.column] = new
     # Read back what stands there now: a write that missed its place must not count.
     after = target[place.row, :, place.column]
+    stands = ~other_bits(after, new)[:, slice(None) if heads is None else list(heads)]
+    changed = beyond = other_bits(after, before)
     if rounding and before.numel():
-        changed = (after - before).abs() > rounding * before.abs().amax()
-    else:
-        changed = after != before
-    n_heads = target.shape[1] if heads is None else len(heads)
-    return changed.sum((1, 2)), n_heads * target.shape[3]
+        # What is no number is beyond any rounding.
+        beyond = changed & ~((after - before).abs() <= rounding * before.abs().amax())
+    return Written(*(which.sum((1, 2)) for which in (stands, changed, beyond)))
 
 
 def _long(values: Sequence[int], device: torch.device) -> torch.Tensor:

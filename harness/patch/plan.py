@@ -21,6 +21,9 @@ class Write(NamedTuple):
     noise: None, or the name of the draw that replaces the donor's directions.
     instead_of: the store's prompt and window that the patched arm would paste, where this is a
         control for it.
+    must_change: whether the tokens say that numbers of every tensor change: some that is written
+        belongs to another token. vacuous: whether they say of a control that it pastes what the
+        patched arm does. Both are of `patch.likeness`.
     """
 
     donor: int
@@ -33,6 +36,8 @@ class Write(NamedTuple):
     appended: bool = False
     noise: str | None = None
     instead_of: tuple[int, Window] | None = None
+    must_change: bool = True
+    vacuous: bool = False
 
     @property
     def is_splice(self) -> bool:
@@ -121,16 +126,19 @@ class RowPlan(NamedTuple):
 class Footprint(NamedTuple):
     """What the writes did to one row before it generated.
 
-    fired: tensors written (layers x tensors). elements: numbers written. changed: how many of them
-    differ from what stood there. least_changed: the fewest changed in one tensor (of a residual
-    patch in several layers: in the lowest).
+    fired: tensors written (layers x tensors). elements: numbers that were read back as they were
+    to be written. changed: how many have other bits than what stood there. beyond_rounding: how
+    many of these differ by more than two computations of one number do (`overwrite.ROUNDING`; what
+    is copied over itself may not differ at all). least_changed: the fewest changed in one tensor
+    (of a residual patch in several layers: in the lowest), None where none must change.
     differs: how many differ from what the patched arm would write (controls only).
     """
 
     fired: int = 0
     elements: int = 0
     changed: int = 0
-    least_changed: int = 0
+    beyond_rounding: int = 0
+    least_changed: int | None = None
     differs: int | None = None
 
     def and_also(self, other: Footprint) -> Footprint:
@@ -138,17 +146,20 @@ class Footprint(NamedTuple):
         if not self.fired or not other.fired:
             return other if not self.fired else self
         known = [differs for differs in (self.differs, other.differs) if differs is not None]
+        least = [n for n in (self.least_changed, other.least_changed) if n is not None]
         return Footprint(
             self.fired + other.fired,
             self.elements + other.elements,
             self.changed + other.changed,
-            min(self.least_changed, other.least_changed),
+            self.beyond_rounding + other.beyond_rounding,
+            min(least, default=None),
             sum(known) if known else None,
         )
 
 
 class Steps(NamedTuple):
-    """What the writes did to one row while it generated: tensors written, numbers changed."""
+    """What the writes did to one row while it generated; see `Footprint`."""
 
     fired: int = 0
     changed: int = 0
+    beyond_rounding: int = 0

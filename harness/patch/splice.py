@@ -37,9 +37,11 @@ def splice(
         device=store.keys[0].device,
     )
     for group in groups:
-        # A row whose prompt was computed anew is the store's but for its last bits.
-        computed = plans[group.rows[0]].computed
-        rounding = ROUNDING[store.model.dtype] if computed else 0.0
+        # Of one group all are. A cache is copied over itself to the bit; another prompt's, or that
+        # of a row whose prompt was computed anew, is another computation.
+        plan = plans[group.rows[0]]
+        is_copy = group.writes[0].donor == plan.prompt and not plan.computed
+        rounding = 0.0 if is_copy else ROUNDING[store.model.dtype]
         _write(slab, store, group, rotation, rounding)
     return groups
 

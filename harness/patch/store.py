@@ -15,12 +15,15 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 from harness.errors import UsageError
+from harness.models.cached import check_layers
 from harness.models.forward import with_cache
 from harness.models.load import LoadedModel
+from harness.patch.bits import other_bits
 from harness.patch.interception import AllKeptError
+from harness.patch.plan import Write
 
 PREFILL_TOKENS = 4_096
 """Tokens of one pass, padding counted: with more, activations leave the caches of a CPU."""
@@ -42,7 +45,7 @@ class PromptStore:
     """
 
     def __init__(self, model: LoadedModel, most_bytes: int | None = None) -> None:
-        check_kinds(model)
+        _ = model.kept  # refused here, where it keeps anything else
         self.model = model
         self._most_bytes = _default_bytes(model) if most_bytes is None else most_bytes
         self._index: dict[tuple[int, ...], int] = {}
@@ -90,6 +93,45 @@ class PromptStore:
             raise
         finally:
             self._versions = self._current_versions()
+
+    def numbers_of(self, write: Write) -> int:
+        """How many numbers a write is to write: its positions, heads and components, all layers."""
+        of_a_position = 0
+        for layer in write.layers:
+            kept = self.model.kept[layer]
+            widths = {"k": kept.key, "v": kept.value}
+            for tensor in write.tensors:
+                if tensor == "residual":
+                    of_a_position += int(self.model.config.hidden_size)
+                else:
+                    heads = kept.heads if write.heads is None else len(write.heads)
+                    of_a_position += heads * widths[tensor]
+        return of_a_position * len(write.window.base_slots)
+
+    def differ(self, donor: int, row: int, write: Write) -> bool:
+        """Whether two prompts hold other bits where a write takes from the one for the other.
+
+        donor, row: prompts of the store. Of cached keys and values that do not move; a look at what
+        is here, by none of the ways in which it is pasted.
+        """
+        window = write.window
+        for tensor in write.tensors:
+            if tensor == "residual" or (tensor == "k" and window.shift):
+                continue
+            for layer in write.layers:
+                held = (self.keys if tensor == "k" else self.values)[layer]
+                one, other = (
+                    held[prompt, :, held.shape[2] - (self.lengths[prompt] - 1) :]
+                    for prompt in (donor, row)
+                )
+                one = one[:, window.source_slots.start : window.source_slots.stop]
+                other = other[:, window.base_slots.start : window.base_slots.stop]
+                # The last prompt token, which an in-prefill write may cover, is in no cache.
+                kept = min(one.shape[1], other.shape[1])
+                heads = slice(None) if write.heads is None else list(write.heads)
+                if bool(other_bits(one[heads, :kept], other[heads, :kept]).any()):
+                    return True
+        return False
 
     def groups(self, prompts: Sequence[Iterable[Sequence[int]]]) -> Iterator[range]:
         """Cut a sequence of things so that the prompts of each run of them fit, at least one a run.
@@ -170,7 +212,7 @@ class PromptStore:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        check_layers(cache, width, model)
+        check_layers(cache, width, model.config)
         found: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
         # Row r moves right by its padding; what would come round from the end is cut to zero.
         position = torch.arange(width)
@@ -201,45 +243,9 @@ def _cache_that_ends_a_pass(n_layers: int) -> DynamicCache:
     return cache
 
 
-def check_kinds(model: LoadedModel) -> None:
-    """Raise UsageError where a model's own kind of cache has layers without keys and values.
-
-    Windows of attention are no harm: a plain cache keeps what they hide, and masks hide it again.
-    """
-    for number, layer in enumerate(DynamicCache(config=model.config).layers):
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise _other_layer(model, number, layer)
-
-
-def _other_layer(model: LoadedModel, number: int, layer: object) -> UsageError:
-    if getattr(layer, "keys", layer) is None:
-        return UsageError(
-            f"model {model.name!r}: layer {number} hands no keys and values to its cache, so there "
-            "is nothing to patch"
-        )
-    return UsageError(
-        f"model {model.name!r}: layer {number} keeps {type(layer).__name__}, expected plain keys "
-        "and values of every position; such a cache cannot be patched"
-    )
-
-
-def check_layers(cache: DynamicCache, width: int, model: LoadedModel) -> None:
-    """Raise UsageError unless every layer keeps plain keys and values of every position."""
-    if len(cache.layers) != model.n_layers:
-        raise UsageError(
-            f"model {model.name!r}: {len(cache.layers)} cache layers for {model.n_layers} layers"
-        )
-    for number, layer in enumerate(cache.layers):
-        keys = getattr(layer, "keys", None)
-        if type(layer) not in (DynamicLayer, _LastLayer) or keys is None or keys.shape[2] != width:
-            raise _other_layer(model, number, layer)
-
-
 def bytes_a_position(model: LoadedModel) -> int:
-    """Bytes of a position's keys and values, all layers together, by the model's configuration."""
-    config = model.config
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * model.n_layers * model.n_kv_heads * d_head * model.dtype.itemsize)
+    """Bytes of a position's keys and values, all layers together."""
+    return sum(kept.numbers for kept in model.kept) * model.dtype.itemsize
 
 
 def _default_bytes(model: LoadedModel) -> int:

@@ -15,7 +15,7 @@ from harness.cell import Cell
 from harness.claim import Part
 from harness.evidence import Evidence
 from harness.expectation import Expectation
-from harness.judging.checks import CONTROLS, DONOR, Check, with_all_named
+from harness.judging.checks import CONTROLS, Check, with_all_named
 from harness.judging.estimand import stands_in_table
 from harness.judging.frame import ARMS
 from harness.judging.texts import degenerate_texts, parts_of_words
@@ -107,13 +107,10 @@ class ForeignStudy:
 
     def _untestable(self, asked: Cell) -> list[Check]:
         """What no number of such a patch could say, as far as the description tells."""
-        sides = (asked.patches, asked.versus)
-        if any(patch.is_full_swap(self.told.n_layers) for side in sides for patch in side):
-            detail = "replacing the whole cache at every layer runs the source prompt"
-            return [Check(DONOR, False, detail)]
-        if not asked.patches or self.told.tokens is None:
-            return []
-        return asked.unreached(self.told.n_layers, [self.told.tokens])
+        lengths = [] if self.told.tokens is None else [self.told.tokens]
+        if runs_donor := asked.runs_donor(self.told.n_layers, lengths):
+            return [runs_donor]
+        return asked.unreached(self.told.n_layers, lengths) if asked.patches else []
 
     def _checks(self, asked: Cell, table: pd.DataFrame) -> list[Check]:
         """What can be checked of a table; all else is listed as not run."""

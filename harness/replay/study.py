@@ -232,7 +232,8 @@ class StoredStudy:
             return []
         lengths = self._lengths(what)
         if lengths is not None:
-            return what.cell.unreached(self.model.n_layers, lengths)
+            runs_donor = what.cell.runs_donor(self.model.n_layers, lengths)
+            return [runs_donor] if runs_donor else what.cell.unreached(self.model.n_layers, lengths)
         # Nothing at all was run on this model: what was found then is all there is.
         return then if same else []
 

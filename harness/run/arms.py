@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.errors import UsageError
-from harness.spec import Active, Patch, as_patches, canonical, resolve_layers, shifted_layers
+from harness.spec import (
+    Active,
+    Patch,
+    as_patches,
+    canonical,
+    is_full_swap,
+    resolve_layers,
+    shifted_layers,
+)
 
 Donor = Literal["source", "base", "unrelated-base", "noise"]
 Patches = Patch | Sequence[Patch]
@@ -32,10 +40,14 @@ class Arm:
 
     @property
     def id(self) -> str:
-        """Name in tables: `base`, `source`, or `donor>site@layers/positions`, joined by `&`."""
+        """Name in tables: `base`, `source`, or `donor>site@layers/positions`, joined by `&`.
+
+        With `source<` before it where the source's run is patched, not the base's.
+        """
         if self.donor is None:
             return self.prompt
-        return f"{self.donor}>{'&'.join(map(str, self.patches))}"
+        start = "" if self.prompt == "base" else f"{self.prompt}<"
+        return f"{start}{self.donor}>{'&'.join(map(str, self.patches))}"
 
     @property
     def needs_donor_steps(self) -> bool:
@@ -104,5 +116,15 @@ def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str,
 
 
 def canonical_arm(arm: Arm, n_layers: int, n_heads: int) -> Arm:
-    """The same arm with its patches in one spelling. n_heads: KV heads."""
-    return replace(arm, patches=tuple(canonical(patch, n_layers, n_heads) for patch in arm.patches))
+    """The same arm with its patches in one spelling. n_heads: KV heads.
+
+    Whatever names the whole cache is the full swap: the source's cache, length and last token. What
+    such an arm writes besides stands there already, but for what is held: there it is the source's
+    run that is patched.
+    """
+    patches = tuple(canonical(patch, n_layers, n_heads) for patch in arm.patches)
+    if arm.prompt == "base" and arm.donor == "source" and is_full_swap(patches, n_layers):
+        if all(patch.active != "every_step(held)" for patch in patches):
+            return FULL_SWAP
+        return replace(arm, prompt="source", patches=patches)
+    return replace(arm, patches=patches)

@@ -6,12 +6,16 @@ Everything is decided from token counts, so all of it can be checked before a mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
 from harness.errors import UsageError
 from harness.models.architectures import anatomy_of
 from harness.models.load import LoadedModel
 from harness.models.rotary import Rotation, longest_fixed, rotation_of
 from harness.models.window import attention_window
+from harness.patch.likeness import holds_other_token, is_known_equal, pastes_the_same
 from harness.patch.plan import RowPlan, Write
 from harness.patch.store import PromptStore
 from harness.run.arms import FULL_SWAP, Arm
@@ -27,6 +31,13 @@ from harness.spec import (
 from harness.tasks.task import Pair, Prompt, Task
 
 Tokens = tuple[int, ...]
+
+
+class _Moved(NamedTuple):
+    """Why keys move, and what to ask for where they cannot."""
+
+    why: str
+    instead: str
 
 
 class Rows:
@@ -105,17 +116,25 @@ class Rows:
         """Whether source and base differ in length, so that windows at the end move keys."""
         return len(self.tokens(pair.source)) != len(self.tokens(pair.base))
 
-    def is_source_run(self, arm: Arm, pair: Pair) -> bool:
-        """Whether the row is the source under another name: its whole cache and last token."""
-        if arm == FULL_SWAP:
-            return True
-        source, base = self.tokens(pair.source), self.tokens(pair.base)
-        return (
-            arm.donor == "source"
-            and len(source) == len(base)
-            and source[-1] == base[-1]
-            and any(self._is_whole(patch, pair) for patch in arm.patches)
+    def is_known_equal(self, arm: Arm, pair: Pair) -> bool:
+        """Whether the tokens say that an arm changes nothing: all it pastes stands there already.
+
+        Not so of noise, nor of what goes on while the row generates.
+        """
+        row = self.start(arm, pair)
+        return arm.donor is not None and all(
+            write.noise is None
+            and write.active == "prompt"
+            and not write.appended
+            and is_known_equal(self.named_donor(arm, pair), row, write.window)
+            for write in self._writes(arm, pair, 0, lambda _: 0)
         )
+
+    def named_donor(self, arm: Arm, pair: Pair) -> Tokens:
+        """The prompt that an arm names as its donor, which is told apart from what is pasted."""
+        named = {"source": pair.source, "noise": pair.source, "base": pair.base}
+        prompt = named.get(arm.donor or "")
+        return self.tokens(prompt) if prompt else self._unrelated(arm, pair)
 
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
@@ -129,31 +148,52 @@ class Rows:
         self._check_length(pair, appended)
         self._check_frequencies(pair, appended)
         for write in writes:
+            if self._model.keeps_latents and write.site in ("k", "v"):
+                raise UsageError(
+                    f"Patch(site={write.site!r}): architecture {self._model.config.model_type!r} "
+                    "caches a latent of keys and values together, and rotary keys; expected site "
+                    "'kv', which pastes both"
+                )
             if not write.is_splice or write.active != "prompt":
                 anatomy_of(self._model.network)
-            if "k" in write.tensors and self._moves_keys(write, arm, pair):
-                self.rotation = self.rotation or rotation_of(self._model.network)
+            if "k" in write.tensors and (moved := self._why_keys_move(write, arm, pair)):
+                self.rotation = self.rotation or self._rotation(moved, pair)
             if write.is_splice and write.active == "prompt" and arm != FULL_SWAP:
-                self._check_reached(write, pair)
+                self._check_reached(write, arm, pair)
         self._checked.add((arm, pair.id))
 
-    def _moves_keys(self, write: Write, arm: Arm, pair: Pair) -> bool:
-        """Whether some key stands at another position than it was computed for."""
-        if write.window.shift or write.active == "every_step(held)":
-            return True
-        donor = len(self._donor_tokens(arm, pair))
-        return write.active == "every_step" and donor != len(self.tokens(pair.base))
+    def _why_keys_move(self, write: Write, arm: Arm, pair: Pair) -> _Moved | None:
+        """Why some key stands elsewhere than it was computed for; None where none does."""
+        if write.appended:
+            return _Moved("mode 'append' puts the source's keys behind the base's", "another mode")
+        if write.active == "every_step(held)":
+            return _Moved(
+                "active 'every_step(held)' puts the key of one position at all later ones",
+                "active 'prompt' or 'every_step'",
+            )
+        donor, row = len(self._donor_tokens(arm, pair)), len(self.start(arm, pair))
+        if write.window.shift or (write.active == "every_step" and donor != row):
+            return _Moved(
+                f"keys of a prompt of {donor} tokens move to other positions in one of {row}",
+                "prompts of equal length, or positions that do not move",
+            )
+        return None
 
-    def _is_whole(self, patch: Patch, pair: Pair) -> bool:
-        """Whether a patch pastes the whole cache: K and V, every layer, head and position."""
-        every_layer = len(resolve_layers(patch.layers, self._model.n_layers))
-        return (
-            patch.site == "kv"
-            and patch.mode == "replace"
-            and patch.heads == "all"
-            and every_layer == self._model.n_layers
-            and len(self._window(patch, pair).base_slots) + 1 == len(self.tokens(pair.base))
-        )
+    @cached_property
+    def _keys_can_move(self) -> bool:
+        try:
+            rotation_of(self._model.network)
+        except UsageError:
+            return False
+        return True
+
+    def _rotation(self, moved: _Moved, pair: Pair) -> Rotation:
+        try:
+            return rotation_of(self._model.network)
+        except UsageError as error:
+            raise UsageError(
+                f"{_where(pair)}: {moved.why}, but {error}; here {moved.instead} would do"
+            ) from error
 
     def _check_frequencies(self, pair: Pair, appended: int) -> None:
         """Refuse lengths at which transformers picks other rotary frequencies for a whole batch.
@@ -189,9 +229,9 @@ class Rows:
                 f"{self._model.name} has {limit} positions"
             )
 
-    def _check_reached(self, write: Write, pair: Pair) -> None:
+    def _check_reached(self, write: Write, arm: Arm, pair: Pair) -> None:
         """Refuse a patch that no generated token can see: its effect is 0 by construction."""
-        nearest = len(self.tokens(pair.base)) - write.window.base_slots.stop
+        nearest = len(self.start(arm, pair)) - write.window.base_slots.stop
         windows = [attention_window(self._model.config, layer) for layer in write.layers]
         if all(window is not None and nearest >= window for window in windows):
             raise UsageError(
@@ -204,7 +244,15 @@ class Rows:
         self, arm: Arm, pair: Pair, seed: int, index: Callable[[Sequence[int]], int]
     ) -> tuple[Write, ...]:
         """The writes of a row. index: turns a prompt's tokens into the store's row."""
-        return tuple(self._write(arm, patch, pair, seed, index) for patch in arm.patches)
+        writes = [self._write(arm, patch, pair, seed, index) for patch in arm.patches]
+        # What a write in the prompt pass gives the layers above it may be what is pasted there.
+        passed_on = min((w.layers[0] for w in writes if not w.is_splice), default=None)
+        return tuple(
+            write._replace(must_change=False)
+            if passed_on is not None and passed_on < write.layers[-1] and len(writes) > 1
+            else write
+            for write in writes
+        )
 
     def _write(
         self,
@@ -214,11 +262,12 @@ class Rows:
         seed: int,
         index: Callable[[Sequence[int]], int],
     ) -> Write:
-        window = self._window(patch, pair, full_swap=arm == FULL_SWAP)
+        row, source = self.start(arm, pair), self.tokens(pair.source)
+        window = self._window(patch, pair, len(source if arm == FULL_SWAP else row))
         donor, pasted = self._donor_tokens(arm, pair), window
         if arm.donor in ("base", "unrelated-base"):
             pasted = self._aligned(patch, len(donor), window.base_slots)
-        is_control = arm.donor in ("unrelated-base", "noise")
+        is_noise, is_control = arm.donor == "noise", arm.donor in ("unrelated-base", "noise")
         heads = resolve_heads(patch.heads, self._model.n_kv_heads)
         return Write(
             donor=index(donor),
@@ -229,8 +278,11 @@ class Rows:
             alpha=patch.alpha,
             active=patch.active,
             appended=patch.mode == "append",
-            noise=f"{pair.id}:{seed}" if arm.donor == "noise" else None,
-            instead_of=(index(self.tokens(pair.source)), window) if is_control else None,
+            noise=f"{pair.id}:{seed}" if is_noise else None,
+            instead_of=(index(source), window) if is_control else None,
+            # Of the donor that the arm names: what is carried out does not judge itself.
+            must_change=is_noise or holds_other_token(self.named_donor(arm, pair), row, pasted),
+            vacuous=is_control and not is_noise and pastes_the_same(donor, pasted, source, window),
         )
 
     def _donor_tokens(self, arm: Arm, pair: Pair) -> Tokens:
@@ -243,11 +295,12 @@ class Rows:
             else self.tokens(pair.source)
         )
 
-    def _window(self, patch: Patch, pair: Pair, *, full_swap: bool = False) -> Window:
-        """The window of the patched arm: what its controls write to as well."""
-        n_source, n_base = len(self.tokens(pair.source)), len(self.tokens(pair.base))
-        if full_swap:
-            return Window(range(n_source - 1), range(n_source - 1))
+    def _window(self, patch: Patch, pair: Pair, n_base: int) -> Window:
+        """The window of the patched arm: what its controls write to as well.
+
+        n_base: tokens of the row. The source's, where that is patched or its whole cache swapped.
+        """
+        n_source = len(self.tokens(pair.source))
         if patch.mode == "append":
             # It need not fit the base: it goes behind it.
             taken = resolve_window(patch.positions, n_source, n_source, where=_where(pair))
@@ -265,17 +318,26 @@ class Rows:
         return Window(range(start, start + width), base_slots)
 
     def _unrelated(self, arm: Arm, pair: Pair) -> Tokens:
-        """Tokens of the first unrelated base that is long enough for every window of the arm."""
+        """Tokens of the first unrelated base that is long enough for every window of the arm.
+
+        Where keys cannot move, of the first that is as long as the base, if one is.
+        """
         needed = max(
-            len(self._window(patch, pair).base_slots) + (1 if patch.is_splice else 0)
+            len(self._window(patch, pair, len(self.start(arm, pair))).base_slots)
+            + (1 if patch.is_splice else 0)
             for patch in arm.patches
         )
         if (pair.id, needed) in self._donors:
             return self._donors[pair.id, needed]
-        for prompt in self._task.unrelated(pair):
-            tokens = self.tokens(prompt)
-            if len(tokens) >= max(needed, 2):
-                return self._donors.setdefault((pair.id, needed), tokens)
+        others = map(self.tokens, self._task.unrelated(pair))
+        found = (tokens for tokens in others if len(tokens) >= max(needed, 2))
+        first = next(found, None)
+        if first is not None:
+            if not self._keys_can_move:
+                # One of the base's length, whose keys need not move, if there is one.
+                length = len(self.tokens(pair.base))
+                first = next((t for t in chain([first], found) if len(t) == length), first)
+            return self._donors.setdefault((pair.id, needed), first)
         raise UsageError(
             f"task {self._task.name!r}: no other base has {needed} tokens, which the control "
             f"'unrelated-base' needs for base {pair.base.id!r}"

@@ -30,6 +30,7 @@ from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
 from harness.run.batch_size import BatchSize, is_out_of_memory
 from harness.run.batches import Work, automatic_batch_size, first_batch
 from harness.run.decode import decode
+from harness.run.fits import check_fits
 from harness.run.geometry import geometry_of
 from harness.run.ledger import Ledger
 from harness.run.recompute import Recomputed, for_oracle, logits_error, pasted_keys
@@ -40,7 +41,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
-ENGINE = 5
+ENGINE = 6
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 BATCH_DEPENDENT = ("bfloat16", "float16")
 
@@ -96,6 +97,7 @@ class Runner:
         self.weights_sha = weights_sha(self.model.network)
         self._stamp = stamp(self.model.network)
         self.store = PromptStore(self.model)
+        check_fits(self.model)
         self.rows = Rows(self.model, self.task, self.sampling.max_new_tokens)
         self.memory = Memory()
         self.study = hash_of(self._identity())
@@ -365,10 +367,13 @@ class Runner:
                     text=self.model.decode(tokens),
                     stopped="stop-token" if decoded.stopped[place] else "length",
                     planned=sum(write.n_tensors for write in work.plan.writes),
-                    **built.footprints[place]._asdict(),
+                    planned_elements=sum(map(self.store.numbers_of, work.plan.writes)),
+                    **self._judged(built.footprints[place], work)._asdict(),
+                    known_equal=self.rows.is_known_equal(work.arm, work.pair),
                     planned_steps=sum(work.plan.planned_at_step(t) for t in range(len(tokens))),
                     fired_steps=steps[place].fired,
                     changed_steps=steps[place].changed,
+                    beyond_rounding_steps=steps[place].beyond_rounding,
                     margin=decoded.margins[place],
                     reference=work.reference.id if work.reference else None,
                     reference_same_tokens=told.same_tokens,
@@ -377,10 +382,30 @@ class Runner:
                     oracle_error=checked.error,
                     oracle_keys_error=checked.keys_error,
                     oracle_shift=checked.shift,
-                    geometry=geometry[place],
+                    geometry=dict.fromkeys(geometry[place])
+                    if self.model.keeps_latents
+                    else geometry[place],
                 )
             )
         return trials
+
+    def _judged(self, footprint: Footprint, work: Work) -> Footprint:
+        """What a row's writes changed, held against the store where they changed nothing.
+
+        Where no pasted token is another than the row's own, the numbers may be the same. Of what is
+        copied from the store into a copy of it the store knows: if it has other ones, some were to
+        change.
+        """
+        plan, arm = work.plan, work.arm
+        # In a full swap rows of other lengths stand over each other.
+        copied = plan.writes and not plan.needs_prompt_pass and arm != FULL_SWAP
+        if not copied or footprint.changed or footprint.least_changed is not None:
+            return footprint
+        donor = self.store.index(self.rows.named_donor(arm, work.pair))
+        whole = (write for write in plan.writes if write.alpha == 1)
+        if any(self.store.differ(donor, plan.prompt, write) for write in whole):
+            return footprint._replace(least_changed=0)
+        return footprint
 
     def _with_companions(
         self, batch: Sequence[Work]

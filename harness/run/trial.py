@@ -13,9 +13,12 @@ class Trial:
     key: hash of everything that determines the tokens. study: hash of model, task, sampling and
     fingerprint, shared by the trials of a run.
     tokens: generated ids only. text: their text, without special tokens.
-    planned, fired: tensors to write and written before it generated; elements, changed,
-    least_changed, differs: see `patch.plan.Footprint`. planned_steps, fired_steps: tensors to write
-    and written while it generated, over all steps; changed_steps: numbers that they changed.
+    planned, fired: tensors to write and written before it generated; planned_elements: numbers to
+    write there; elements, changed, beyond_rounding, least_changed, differs: see
+    `patch.plan.Footprint`. known_equal: whether the tokens say that all it writes stands there
+    already, so that its effect is an exact zero. planned_steps, fired_steps: tensors to write
+    and written while it generated, over all steps; changed_steps, beyond_rounding_steps: numbers
+    that they changed.
     margin: smallest distance of a uniform from an edge of its interval in the CDF.
     reference: the arm whose row stood in the same batch for comparison, whether its tokens were
     the same (up to a near tie that the difference of logits explains), the largest difference of
@@ -46,13 +49,17 @@ class Trial:
     stopped: Literal["length", "stop-token"]
     planned: int
     fired: int
+    planned_elements: int
     elements: int
     changed: int
-    least_changed: int
+    beyond_rounding: int
+    least_changed: int | None
     differs: int | None
+    known_equal: bool
     planned_steps: int
     fired_steps: int
     changed_steps: int
+    beyond_rounding_steps: int
     margin: float
     reference: str | None
     reference_same_tokens: bool | None

@@ -27,6 +27,7 @@ from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
 from harness.models.rotary import Rotation
 from harness.patch import activations, overwrite, slab, splice, store
+from harness.patch.bits import other_bits
 from harness.patch.live import Live
 from harness.patch.plan import RowPlan
 from harness.run import forced, runner
@@ -40,8 +41,8 @@ from harness.run.trial import Trial
 from harness.spec import Patch
 from harness.study import ModelStudy
 from harness.tasks.scorers import Hit, Lexicon
-from harness.tasks.task import Pair, Task
-from tests.models.architectures import tiny
+from harness.tasks.task import Pair, Prompt, Task
+from tests.models.architectures import VOCAB, prompt, tiny
 from tests.run.test_runner import number_task
 
 CLAIM = Claim("c", says="s", cites="c", transfer=Region(0.7, 0.9), about="layer")
@@ -61,6 +62,23 @@ def crossed_task() -> Task:
 def words_task() -> Task:
     """The planted model's own task: texts of words, scored by a lexicon."""
     return planted_task(CATALOG["stored-at-layer"], n_pairs=12)
+
+
+def minimal_task(place: int | None = None) -> Task:
+    """Pairs of which source and base differ in one token: at that place, or each at its own."""
+
+    def made(side: str, i: int) -> Prompt:
+        tokens = prompt(14 + i % 4, seed=100 + i)
+        at = 3 * i % len(tokens) if place is None else place
+        if side == "s":
+            tokens[at] = (tokens[at] + 1 + i) % VOCAB
+        return Prompt(f"{side}{i}", f"{side}{i}", " ".join(map(str, tokens)))
+
+    return replace(
+        number_task(),
+        sources=tuple(made("s", i) for i in range(12)),
+        bases=tuple(made("b", i) for i in range(12)),
+    )
 
 
 class Study(NamedTuple):
@@ -87,6 +105,23 @@ STUDIES: dict[str, Study] = {
     "several": Study(CLAIM, (EVERY_STEP, Patch("k", "0", "last(6)"))),
     "likelihood": Study(LOGLIK, (EVERY_STEP,)),
     "likelihood-of-a-splice": Study(LOGLIK, (Patch("kv", "1", "last(6)"),)),
+    # One token differs: somewhere, behind what is patched, or before it.
+    "minimal": Study(CLAIM, (Patch("kv", "1", "last(6)"),), task=minimal_task),
+    "minimal-in-prefill": Study(CLAIM, (Patch("kv_proj", "1", "last(6)"),), task=minimal_task),
+    "minimal-residual": Study(CLAIM, (Patch("residual", "2", "last(6)"),), task=minimal_task),
+    "same-start": Study(CLAIM, (Patch("kv", "1", "first(8)"),), task=lambda: minimal_task(9)),
+    "same-start-in-prefill": Study(
+        CLAIM, (Patch("residual", "1", "first(8)"),), task=lambda: minimal_task(9)
+    ),
+    "same-start-steps": Study(
+        CLAIM,
+        (Patch("v_proj", "1", "first(8)", active="every_step"),),
+        task=lambda: minimal_task(9),
+    ),
+    "same-end": Study(CLAIM, (Patch("kv", "1", "last(4)"),), task=lambda: minimal_task(3)),
+    "same-end-first-layer": Study(
+        CLAIM, (Patch("v", "0", "last(4)"),), task=lambda: minimal_task(3)
+    ),
     "words": Study(BEHAVIOR, (STORED,), PLANTED, words_task),
     "crossed": Study(BEHAVIOR, (STORED,), PLANTED, crossed_task, n_pairs=24),
 }
@@ -231,6 +266,25 @@ def luck_of_its_own(patch: pytest.MonkeyPatch) -> None:
         return uniforms(f"{pair} {len(calls)}", seed, n)
 
     patch.setattr(runner, "uniforms", uneven)
+
+
+def base_into_the_base(patch: pytest.MonkeyPatch) -> None:
+    """What is pasted as the source's is the base's own: every write happens, and does nothing."""
+    patch.setattr(Rows, "_donor_tokens", lambda self, _arm, pair: self.tokens(pair.base))
+
+
+def half_of_a_head(patch: pytest.MonkeyPatch) -> None:
+    """A write that reaches half of the numbers it was to reach."""
+    real = overwrite.overwrite
+
+    def partly(target: torch.Tensor, place: Any, new: torch.Tensor, *args: Any, **more: Any) -> Any:
+        before = target[place.row, :, place.column]
+        written = real(target, place, new, *args, **more)
+        target[place.row, :, place.column, 4:] = before[..., 4:]
+        stands = ~other_bits(target[place.row, :, place.column], new)
+        return written._replace(elements=stands.sum((1, 2)))
+
+    patch.setattr(overwrite, "overwrite", partly)
 
 
 def donor_is_another_row(patch: pytest.MonkeyPatch) -> None:
@@ -406,6 +460,13 @@ DEFECTS: dict[str, Defect] = {
     "unrotated-keys-held": Defect("unrotated-keys", "held", keys_not_rotated),
     "hook-never-fired": Defect("hook-never-fired", "splice", hook_that_never_fires),
     "hook-never-fired-in-prefill": Defect("hook-never-fired", "in-prefill", hook_that_never_fires),
+    "base-into-the-base-of-a-minimal-pair": Defect(
+        "hook-never-fired", "minimal", base_into_the_base
+    ),
+    "base-into-the-base-behind-the-token": Defect(
+        "hook-never-fired", "same-end", base_into_the_base
+    ),
+    "half-of-a-head": Defect("hook-never-fired", "splice", half_of_a_head),
     "hook-that-wants-16-rows": Defect(
         "hook-never-fired", "every-step", guarded_against_single_tokens
     ),

@@ -90,6 +90,75 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name to (model type, changes to the common configuration)."""
 
+_MLA: dict[str, Any] = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+_EXPERTS: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "falcon-one-head": ("falcon", {"multi_query": True, "new_decoder_architecture": False}),
+    "falcon-new": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-alibi": (
+        "falcon",
+        {"multi_query": False, "new_decoder_architecture": False, "alibi": True},
+    ),
+    "deepseek_v3": ("deepseek_v3", _MLA),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {**_GQA, **_EXPERTS, "shared_expert_intermediate_size": 16},
+    ),
+    "qwen3_moe": ("qwen3_moe", {**_GQA, **_EXPERTS, "head_dim": 8}),
+    "olmo2": ("olmo2", _GQA),
+    "stablelm": ("stablelm", _GQA),
+    "bloom": ("bloom", {}),
+    "mpt": ("mpt", {}),
+    "opt": ("opt", {"word_embed_proj_dim": 32, "ffn_dim": 48}),
+    "gptj": ("gptj", {"rotary_dim": 4}),
+    "gpt_bigcode": ("gpt_bigcode", {}),
+    "cohere": ("cohere", _GQA),
+    "starcoder2": ("starcoder2", _GQA),
+    "smollm3": ("smollm3", _GQA),
+    "granite": ("granite", _GQA),
+}
+"""Architectures out of the table that are spliced as they are, where no key moves."""
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "gemma3n": (
+        "gemma3n_text",
+        {
+            **_GQA,
+            "head_dim": 8,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "laurel_rank": 4,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": VOCAB,
+            "altup_num_inputs": 2,
+            "activation_sparsity_pattern": None,
+        },
+        "'gemma3n_text': ",
+    ),
+    "openai-gpt": ("openai-gpt", {}, "'openai-gpt': 0 layers keep keys and values, of 4"),
+    "bert": ("bert", {}, "'bert': rows decoded from its caches do not have the logits"),
+    "bart": ("bart", {"encoder_layers": 2, "decoder_layers": 2}, "'bart': "),
+    "mamba": ("mamba", {}, "'mamba': layer 0 keeps LinearAttentionLayer"),
+}
+"""Those that cannot be patched, with how the sentence begins."""
+
 ROTARY = [name for name in CONFIGS if name != "gpt2"]
 """Those whose keys can be moved."""
 
@@ -99,7 +168,8 @@ def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
 
     It lies on the device of the tests (`tests.device`).
     """
-    kind, changes = CONFIGS.get(name, (name, {}))
+    known = {**CONFIGS, **OTHERS, **{of: (kind, more) for of, (kind, more, _) in REFUSED.items()}}
+    kind, changes = known.get(name, (name, {}))
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**_COMMON, **changes})
     # torch's grouped matrix product, which Mixtral takes by default, has no float64.

@@ -14,7 +14,7 @@ from harness.models.planted.catalog import CATALOG, Planted
 from harness.models.planted.law import Law
 from harness.models.planted.truth import Donor, expected_means, laws
 from harness.models.planted.words import MARKERS, PLAIN
-from harness.spec import Active, Patch, Site
+from harness.spec import Active, Patch, Site, is_full_swap
 from harness.tasks.task import Task
 from tests.models.planted_network import Bench, bench, forward, noisy, patched_run
 
@@ -29,6 +29,8 @@ WHERE: tuple[tuple[str, str, Active], ...] = (
 ARMS: list[tuple[Patch, ...]] = [
     *((Patch(site, *where, active=active),) for site in SITES for *where, active in WHERE),
     (Patch("kv", "25/32", "last(16)"),),
+    (Patch("k", "all", "all"), Patch("v", "all", "all")),
+    (Patch("kv", "all", "all", active="every_step(held)"),),
     (Patch("kv", "25/32", "last(32)", active="every_step"),),
     (Patch("residual", "16/32:28/32", "last(16)", active="every_step"),),
     (Patch("v", "all", "last(32)", heads="0"),),
@@ -97,13 +99,15 @@ def test_every_patch_gives_the_words_that_the_network_gives(
             pair = on.task.pairs[row]
             source, base = on.ids(pair.source), on.ids(pair.base)
             law = of_pairs(on.planted, patches, on.task, donor).patched
-            if patches[0].is_full_swap(16) and donor == "source":
+            swapped = is_full_swap(patches, 16) and donor == "source"
+            if swapped and all(patch.active == "prompt" for patch in patches):
                 logits = forward(on.network, [*source, *own]).logits[len(source) - 1 :]
             else:
                 # The base as its own donor goes on with the same words.
                 words = own if donor == "base" else donors
                 run = on.donor(pair, donor, patches, words)
-                logits, _ = patched_run(on.network, base, own, patches, run, len(source))
+                start = source if swapped else base
+                logits, _ = patched_run(on.network, start, own, patches, run, len(source))
             words = own if donor == "base" else donors
             wanted = given(law, row, on.planted, own, words)
             error = np.abs(by_network(logits) - wanted).sum(1).max()

@@ -117,7 +117,7 @@ def test_footprints_count_every_position_of_the_prompt(store: PromptStore, site:
     assert (two.fired, two.elements) == (2 * tensors, 2 * five.elements)
     assert five.changed > 0.9 * five.elements
     assert five.least_changed > 0.9 * 5 * width
-    assert (own.fired, own.changed, own.least_changed) == (tensors, 0, 0)
+    assert (own.fired, own.elements, own.beyond_rounding) == (tensors, five.elements, 0)
 
 
 @pytest.mark.parametrize("site", IN_PREFILL)
@@ -149,7 +149,7 @@ def test_noise_has_the_norms_of_what_the_source_would_have(store: PromptStore, s
 
 
 @pytest.mark.parametrize(("apart", "counts"), [(1e-9, False), (1e-3, True)])
-def test_what_rounding_explains_is_no_change(
+def test_what_rounding_explains_is_changed_in_bits_and_not_beyond_rounding(
     store: PromptStore, monkeypatch: pytest.MonkeyPatch, apart: float, counts: bool
 ) -> None:
     """Rows of one forward pass that should be equal may differ in their last bits."""
@@ -157,7 +157,9 @@ def test_what_rounding_explains_is_no_change(
     monkeypatch.setattr(overwrite, "gather", lambda *given: real(*given) * (1 + apart))
     own = Write(store.index(BASE), "v_proj", (1,), Window(range(7, 12), range(7, 12)))
     (footprint,) = built(store, row(store, own)).footprints
-    assert (footprint.changed > 0) is counts
+    assert (footprint.beyond_rounding > 0) is counts
+    # That it was written and that its bits are others are facts of their own.
+    assert footprint.elements == footprint.changed == 5 * 16
 
 
 def test_a_control_that_pastes_what_the_patch_does_is_counted_as_no_difference(

@@ -197,7 +197,7 @@ def test_what_a_row_does_after_its_stop_token_does_not_count(site: Site) -> None
         )
         assert trial.tokens == small[pair, seed, name].tokens
         assert trial.tokens == free[pair, seed, name].tokens[: len(trial.tokens)]
-        assert trial.changed_steps == small[pair, seed, name].changed_steps
+        assert trial.beyond_rounding_steps == small[pair, seed, name].beyond_rounding_steps
     # Rows that outlive their donor, and rows that do not, were both among them.
     assert {-1, 1} <= lengths
 
@@ -243,7 +243,7 @@ def test_only_its_layer_tensor_and_steps_are_written() -> None:
         live.edit(layer, tensor, now)
         assert torch.equal(now[1], given[1])
         assert torch.equal(now[0], given[1] if written else given[0])
-    assert live.seen() == [Steps(2, 2 * 16), Steps(0, 0)]
+    assert live.seen() == [Steps(2, 2 * 16, 2 * 16), Steps()]
 
 
 def test_several_steps_in_one_pass_are_several_writes() -> None:
@@ -263,7 +263,7 @@ def test_of_some_heads_the_others_stay() -> None:
     live.edit(LAYER, "v", now)
     assert torch.equal(now[0, 0], given[0, 0])
     assert torch.equal(now[0, 1], given[1, 1])
-    assert live.seen()[0] == Steps(1, 8)
+    assert live.seen()[0] == Steps(1, 8, 8)
 
 
 def test_noise_has_the_norms_of_the_donor_and_a_direction_for_each_step() -> None:
@@ -288,4 +288,4 @@ def test_rows_that_have_stopped_are_not_counted() -> None:
     live, now = live_of(WRITE), states(1)
     live.begin(range(1, 2), placed([False, True]))
     live.edit(LAYER, "v", now)
-    assert live.seen()[0] == Steps(0, 0)
+    assert live.seen()[0] == Steps()

@@ -13,7 +13,7 @@ from harness.models.rotary import Rotation, rotation_of
 from harness.patch import tails
 from harness.patch.activations import Catch, PromptPass, compute_prompts
 from harness.patch.build import build
-from harness.patch.plan import RowPlan, Write
+from harness.patch.plan import Footprint, RowPlan, Write
 from harness.patch.slab import Slab, copy_prompts
 from harness.patch.store import PromptStore
 from harness.patch.tails import CACHED, chunks
@@ -100,7 +100,7 @@ def by_row(catch: Catch) -> dict[tuple[object, ...], torch.Tensor]:
     }
 
 
-def footprints(done: PromptPass) -> dict[tuple[int, Write], tuple[object, ...]]:
+def footprints(done: PromptPass) -> dict[tuple[int, Write], Footprint]:
     return {
         (row, write): footprint
         for group in done.groups
@@ -129,9 +129,11 @@ def test_tails_give_what_whole_prompts_give(name: str) -> None:
     found, expected = footprints(done), footprints(wanted)
     assert found.keys() == expected.keys()
     for key in found:
-        assert found[key] == expected[key], key
+        # Bits may differ in what both compute.
+        one, other = (of[key]._replace(changed=0, least_changed=0) for of in (found, expected))
+        assert one == other, key
     own = [prints for (_, write), prints in found.items() if write.donor == plans[0].prompt]
-    assert [prints.changed for prints in own] == [0, 0]  # type: ignore[attr-defined]
+    assert [prints.beyond_rounding for prints in own] == [0, 0]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -6,6 +6,7 @@ Many arms run together, as they do in a study; a failure names the arms that are
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -14,7 +15,18 @@ import torch
 from harness.errors import UsageError
 from harness.judging.instrument import REPEAT_TOLERANCE
 from harness.models.load import LoadedModel
-from harness.run.arms import BASE, SOURCE, Arm, canonical_arm, controls, patched, self_patch
+from harness.patch.build import build
+from harness.reach import is_donor
+from harness.run.arms import (
+    BASE,
+    FULL_SWAP,
+    SOURCE,
+    Arm,
+    canonical_arm,
+    controls,
+    patched,
+    self_patch,
+)
 from harness.run.ledger import Ledger
 from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
@@ -169,16 +181,18 @@ def test_arms_equal_the_oracle(name: str, group: str) -> None:
         steps = sum(map(writes_while_generating, patches))
         for trial in trials:
             assert trial.fired == trial.planned > 0, role
+            assert trial.elements == trial.planned_elements > 0, role
             assert trial.fired_steps == trial.planned_steps == steps, role
-        assert all((trial.changed == 0) == role.startswith("self") for trial in trials), role
-        if role.startswith("self"):
+        is_self = role.startswith("self")
+        assert all((trial.beyond_rounding == 0) == is_self for trial in trials), role
+        if is_self:
             for trial in trials:
                 assert trial.reference_same_tokens, role
                 assert trial.reference_difference <= REPEAT * trial.reference_scale, role
         else:
             assert all(trial.least_changed > 0 for trial in trials), role
             live = any(patch.active != "prompt" for patch in patches)
-            assert all(trial.changed_steps > 0 for trial in trials) or not live, role
+            assert all(trial.beyond_rounding_steps > 0 for trial in trials) or not live, role
         if role.startswith(("noise", "unrelated")):
             assert all(trial.differs for trial in trials), role
 
@@ -300,3 +314,86 @@ def test_a_trial_of_half_precision_equals_its_oracle_within_its_rounding() -> No
     errors = [t.oracle_error for some in found.trials.values() for t in some if t.oracle_error]
     assert errors
     assert max(errors) < 5e-2
+
+
+SWAPPED = {
+    "all": (Patch("kv", "all", "all"),),
+    "a-range": (Patch("kv", "0:4", "all", heads="0:2"),),
+    "k-and-v": (Patch("k", "all", "all"), Patch("v", "0:2+2:4", "all")),
+    "by-layers": (Patch("kv", "0+2", "all"), Patch("k", "1+3", "all"), Patch("v", "1+3", "all")),
+    "every-step": (Patch("kv", "all", "all", active="every_step"),),
+    "and-a-residual": (Patch("kv", "all", "all"), Patch("residual", "1", "last(2)")),
+}
+
+
+@pytest.mark.parametrize("spelling", SWAPPED)
+def test_whatever_names_the_whole_cache_is_one_arm(spelling: str) -> None:
+    """The source's cache, of its length, and its last token: one rule for every spelling."""
+    model = tiny("llama")
+    found = run(model, [patched(SWAPPED[spelling]), SOURCE])
+    assert canonical_arm(patched(SWAPPED[spelling]), N_LAYERS, 2) == FULL_SWAP
+    trials = found.of(patched(SWAPPED[spelling]))
+    for trial, source in zip(trials, found.of(SOURCE), strict=True):
+        assert trial.arm == FULL_SWAP.id
+        assert trial.tokens == source.tokens
+        assert trial.prompt_tokens == source.prompt_tokens
+
+
+def test_a_full_swap_that_is_held_goes_on_from_the_source() -> None:
+    """Held keys and values are written besides: the source's run, patched, as the oracle has it."""
+    model = tiny("llama")
+    held = patched(Patch("kv", "all", "all", active="every_step(held)"))
+    found = run(model, [held, SOURCE])
+    arm = canonical_arm(held, N_LAYERS, 2)
+    assert (arm.prompt, arm.id) == ("source", "source<source>kv@all/all/every_step(held)")
+    trials = found.of(held)
+    for trial, source in zip(trials, found.of(SOURCE), strict=True):
+        assert trial.prompt_tokens == source.prompt_tokens
+        assert trial.tokens[0] == source.tokens[0]  # the first is drawn before any is held
+        assert (trial.fired, trial.changed) == (trial.planned, 0)
+        assert trial.beyond_rounding_steps > 0
+    errors = [t.oracle_error for t in trials if t.oracle_error is not None]
+    assert errors
+    assert max(errors) < TOLERANCE
+
+
+LEFT: dict[str, tuple[tuple[Patch, ...], bool]] = {
+    "all": ((Patch("kv", "all", "last(10)"),), True),
+    "k-and-v": ((Patch("k", "all", "all"), Patch("v", "all", "first(100%)")), True),
+    "held": ((Patch("kv", "all", "first(10)", active="every_step(held)"),), True),
+    "in-prefill": ((Patch("kv_proj", "all", "all"),), True),
+    "k-spliced-v-not": ((Patch("k", "all", "all"), Patch("v_proj", "all", "all")), True),
+    "what-follows": ((Patch("kv", "0", "all"), Patch("residual", "0", "all")), True),
+    "what-follows-in-two": (
+        (Patch("kv_proj", "0:2", "all"), Patch("residual", "1", "all")),
+        True,
+    ),
+    "the-first-layer-left": ((Patch("residual", "0", "all"),), False),
+    "a-position-left": ((Patch("kv", "all", "last(9)"),), False),
+    "a-head-left": ((Patch("kv", "all", "all", heads="1"),), False),
+    "keys-left": ((Patch("v", "all", "all"), Patch("k", "0:3", "all")), False),
+    "what-follows-but-one": ((Patch("kv", "0", "last(9)"), Patch("residual", "0", "all")), False),
+    "only-values": ((Patch("v_proj", "all", "all"),), False),
+}
+"""Arms of a base of 11 tokens, and whether nothing of it is left in the cache."""
+
+
+@pytest.mark.parametrize("arm", LEFT)
+def test_an_arm_is_its_donor_where_two_bases_leave_the_same_cache(arm: str) -> None:
+    """What is worked out from cells is what is there: two bases, one source, one cache."""
+    patches, whole = LEFT[arm]
+    task = number_task(((11, 11), (11, 11)))
+    alike = replace(task, sources=task.sources[:1], bases=task.bases[:2], pairing="crossed")
+    runner = Runner(tiny("llama"), alike, Sampling(2), Ledger())
+    pairs = alike.pairs[:2]
+    one = runner.canonical(Arm("base", "source", patches))
+    runner.check([one], pairs)
+    runner.prefill([(pair, one) for pair in pairs])
+    plans = [runner.rows.plan(one, pair, 0, runner.store) for pair in pairs]
+    slab = build(runner.store, plans, runner.rows.rotation, room=0).slab
+    same = [
+        bool((tensor[0, :, -10:] - tensor[1, :, -10:]).abs().max() < 1e-6)
+        for tensor in [*slab.keys, *slab.values]
+    ]
+    assert all(same) is whole
+    assert is_donor(one.patches, n_layers=4, source_tokens=11, base_tokens=11) is whole

@@ -70,8 +70,10 @@ def test_both_roads_give_the_same_trials(name: str, arms: list[Arm]) -> None:
     assert set(sharing.batches) == {"shared"}
     for one, other in zip(plain, shared, strict=True):
         assert one.tokens == other.tokens, one.arm
-        assert (one.changed, one.differs) == (other.changed, other.differs)
-        assert (one.fired_steps, one.changed_steps) == (other.fired_steps, other.changed_steps)
+        assert (one.elements, one.beyond_rounding) == (other.elements, other.beyond_rounding)
+        assert bool(one.differs) == bool(other.differs)
+        assert one.fired_steps == other.fired_steps
+        assert one.beyond_rounding_steps == other.beyond_rounding_steps
         assert other.margin == pytest.approx(one.margin, abs=1e-7)
         assert_same_geometry(one, other)
         for error in (other.oracle_error, other.oracle_keys_error):

@@ -85,8 +85,10 @@ def assert_same_trials(model: LoadedModel, arms: list[Arm], **given: int) -> Run
     assert set(plainly.batches) == {"plain"}
     for one, other in zip(plain, static, strict=True):
         assert (one.tokens, one.stopped) == (other.tokens, other.stopped), one.arm
-        assert (one.changed, one.differs) == (other.changed, other.differs)
-        assert (one.fired_steps, one.changed_steps) == (other.fired_steps, other.changed_steps)
+        assert (one.elements, one.beyond_rounding) == (other.elements, other.beyond_rounding)
+        assert bool(one.differs) == bool(other.differs)
+        assert one.fired_steps == other.fired_steps
+        assert one.beyond_rounding_steps == other.beyond_rounding_steps
         assert other.margin == pytest.approx(one.margin, abs=1e-7)
         assert_same_geometry(one, other)
         for error in (other.oracle_error, other.oracle_keys_error):

@@ -21,6 +21,7 @@ from harness.spec import (
     Patch,
     Window,
     check_apart,
+    is_full_swap,
     resolve_heads,
     resolve_layers,
     resolve_window,
@@ -71,8 +72,8 @@ def check(patches: Sequence[Patch], donor: Donor) -> None:
 
 
 def is_source_run(patches: Sequence[Patch], donor: Donor) -> bool:
-    """Whether the arm is the source under another name: the full swap."""
-    return donor == "source" and len(patches) == 1 and patches[0].is_full_swap(N_LAYERS)
+    """Whether the arm starts from the source: the full swap, and what else names all of a cache."""
+    return donor == "source" and is_full_swap(patches, N_LAYERS)
 
 
 def extra_positions(patches: Sequence[Patch], longest: int) -> int:
@@ -101,11 +102,13 @@ def window_of(patch: Patch, n_source: int, n_base: int) -> Window:
 
 def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
     """The arm of some pairs in which the base gets the donor's activations."""
-    if is_source_run(patches, donor):
-        return Row(cases.source, cases.source, ())
+    row = cases.source if is_source_run(patches, donor) else cases.base
+    if row is cases.source and all(patch.active != "every_step(held)" for patch in patches):
+        # Whatever is written stands there already.
+        return Row(row, row, ())
     prompts = {"base": cases.base, "unrelated-base": cases.unrelated}.get(donor, cases.source)
-    windows = [[window_of(patch, *lengths) for lengths in _lengths(cases)] for patch in patches]
-    row = cases.base
+    lengths = list(zip(cases.source.tokens.tolist(), row.tokens.tolist(), strict=True))
+    windows = [[window_of(patch, *both) for both in lengths] for patch in patches]
     if patches[0].mode == "append":
         row = row.parted(len(windows[0][0].base_slots))
     pastes: list[Paste] = []
@@ -117,10 +120,6 @@ def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
             ]
         pastes += _pastes(patch, found, row, prompts)
     return Row(row, prompts, tuple(pastes))
-
-
-def _lengths(cases: Cases) -> list[tuple[int, int]]:
-    return list(zip(cases.source.tokens.tolist(), cases.base.tokens.tolist(), strict=True))
 
 
 def _aligned(patch: Patch, donor_tokens: int, window: Window) -> Window:
