@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.errors import UsageError
 from harness.models import mini
 from harness.models.folder import model_folder
 from harness.models.planted.build import build_planted
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX, Planted
+from harness.models.tokens import Tokenization, load_tokenizer
 
 DTYPES = {
     "float64": torch.float64,
@@ -83,27 +84,22 @@ class LoadedModel:
         return str(self.dtype).removeprefix("torch.")
 
     @cached_property
-    def stop_ids(self) -> frozenset[int]:
-        """Token ids that end a text; none for the planted models."""
-        found = getattr(self.network.generation_config, "eos_token_id", None)
-        if found is None:
-            return frozenset()
-        return frozenset(found if isinstance(found, Sequence) else [found])
+    def tokenization(self) -> Tokenization:
+        """How text becomes tokens and tokens text."""
+        return Tokenization(self.name, self.tokenizer, self.network)
 
     @cached_property
-    def tokenizer_sha(self) -> str:
-        """Hash of how text becomes tokens and tokens text."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        content = backend.to_str() if backend is not None else repr(self.tokenizer)
-        return hashlib.sha256(content.encode()).hexdigest()
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end a text; none for the planted models."""
+        return self.tokenization.stops.all
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with whatever the tokenizer puts before a text (BOS)."""
-        return list(self.tokenizer(text)["input_ids"])
+        """Token ids of a prompt as it is fed: see `harness.models.tokens`."""
+        return self.tokenization.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return self.tokenization.decode(ids)
 
 
 def check_request(
@@ -237,7 +233,7 @@ def _from_pretrained(request: Request) -> tuple[Any, Any]:
     place = str(request.folder or request.name)
     try:
         config = AutoConfig.from_pretrained(place, **options)
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        tokenizer = load_tokenizer(place, **options)
         network, loaded = AutoModelForCausalLM.from_pretrained(
             place,
             config=config,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+import tokenizers
 import torch
 import transformers
 
@@ -39,7 +40,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.tasks.task import Pair, Task
 
-ENGINE = 5
+ENGINE = 6
 """Raised when a change of the engine may change tokens: older ledgers then do not count."""
 BATCH_DEPENDENT = (torch.bfloat16, torch.float16)
 
@@ -97,6 +98,7 @@ class Runner:
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
+        self.rows.check_differ(pairs)
         for arm in map(self.canonical, arms):
             for pair in pairs:
                 self.rows.check(arm, pair)
@@ -168,7 +170,8 @@ class Runner:
         return {
             "engine": ENGINE,
             "weights": self.model.weights_sha,
-            "tokenizer": self.model.tokenizer_sha,
+            "tokenizer": self.model.tokenization.sha,
+            "tokenizers": tokenizers.__version__,
             "stop_ids": sorted(self.model.stop_ids),
             "task": self.task.sha,
             "dtype": self.model.dtype_name,
@@ -400,6 +403,8 @@ class Runner:
             "base": pair.base.id,
             "source_sha": pair.source.sha,
             "base_sha": pair.base.sha,
+            "source_tokens_sha": self.rows.identity(pair.source),
+            "base_tokens_sha": self.rows.identity(pair.base),
             "arm": work.arm.id,
             "seed": work.seed,
             "prompt_tokens": work.plan.tokens,
