@@ -91,14 +91,13 @@ class Tokenization:
     def stops(self) -> Stops:
         generation = getattr(self.network, "generation_config", None)
         configs = (self.network.config, self.network.config.get_text_config())
-        # What a config does not state is a default of its class: the end of some other vocabulary,
-        # unless the tokenizer has a special token there.
-        stated = self._ids([_stated(config) for config in configs], "config")
-        told = self._ids([getattr(one, "eos_token_id", None) for one in configs], "config")
+        told = self._ids([_end_of(config) for config in configs], "config")
+        # Where a config states none it has that of its class, the end of some other vocabulary.
+        default = self._ids([_end_of(type(config)()) for config in configs], "config's class")
         return Stops(
-            self._ids(getattr(generation, "eos_token_id", None), "generation_config"),
-            tuple(token for token in told if token in self.special or token in stated),
-            self._ids(getattr(self.tokenizer, "eos_token_id", None), "tokenizer"),
+            self._ids(_end_of(generation), "generation_config"),
+            tuple(token for token in told if token in self.special or token not in default),
+            self._ids(_end_of(self.tokenizer), "tokenizer"),
         )
 
     @cached_property
@@ -209,9 +208,8 @@ def _flat(told: Any) -> Iterator[Any]:
         yield told
 
 
-def _stated(config: Any) -> Any:
-    """The end of a text that a config states otherwise than its class does."""
-    return config.to_diff_dict().get("eos_token_id")
+def _end_of(one: Any) -> Any:
+    return getattr(one, "eos_token_id", None)
 
 
 def _content(tokenizer: Any) -> list[Any]:

@@ -322,7 +322,7 @@ LOOKS = pytest.mark.parametrize(
 @LOOKS
 def test_texts_that_look_the_same_are_one_text(text: str) -> None:
     bases = (Prompt("one", "f", CAFE), Prompt("two", "f", text))
-    with pytest.raises(UsageError, match="bases 'two': the same text.* as 'one'"):
+    with pytest.raises(UsageError, match=r"bases 'two': the same text.* as 'one'"):
         replace(task_of(2, 2), bases=bases)
     bases = (Prompt("one", "f", CAFE), *prompts("base", 1))
     sources = (Prompt("two", "f", text), *prompts("source", 1))
