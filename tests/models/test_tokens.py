@@ -20,6 +20,12 @@ from harness.errors import UsageError
 from harness.models.load import LoadedModel, load_model
 from harness.models.planted.catalog import CATALOG
 from harness.models.tokens import Tokenization, around
+from harness.run.arms import BASE, SOURCE
+from harness.run.ledger import Ledger
+from harness.run.runner import Runner
+from harness.run.sampling_settings import Sampling
+from harness.tasks.scorers import Lexicon
+from harness.tasks.task import Prompt, Task
 from tests.models.architectures import tiny
 
 WORDS = ["<unk>", "<s>", "</s>", "<|end|>", "0", "the", "sea", "is", "wide", ".", "do", "n't"]
@@ -322,6 +328,45 @@ def test_a_flipped_clean_up_gives_other_texts_of_the_same_tokens(tmp_path: Path)
     before = load_model(str(folder), device="cpu").decode(ids)
     flip_cleanup(folder)
     assert load_model(str(folder), device="cpu").decode(ids) != before
+
+
+def test_texts_of_an_earlier_clean_up_are_not_read_from_the_ledger(tmp_path: Path) -> None:
+    """The same folder and ledger, one flag of the tokenizer flipped between two runs."""
+    folder, task = written(tmp_path), sea_task()
+
+    def texts() -> tuple[int, list[str]]:
+        runner = Runner(
+            load_model(str(folder), device="cpu"), task, Sampling(20), Ledger(tmp_path / "ledger")
+        )
+        trials = runner.run([BASE, SOURCE], task.pairs, [0])
+        assert [t.text for t in trials] == [runner.model.decode(t.tokens) for t in trials]
+        return runner.read, [trial.text for trial in trials]
+
+    read, before = texts()
+    assert read == 0
+    assert texts() == (len(before), before)
+    flip_cleanup(folder)
+    read, after = texts()
+    assert read == 0
+    assert after != before
+
+
+def sea_task() -> Task:
+    def side(words: str) -> tuple[Prompt, ...]:
+        return tuple(
+            Prompt(f"{words}{n}", words, " ".join([*["sea"] * n, *words.split()])) for n in range(6)
+        )
+
+    words = frozenset({"wide"})
+    return Task(
+        name="sea",
+        about="words",
+        sources=side("the sea is wide"),
+        bases=side("the sea do n't"),
+        pairing="one-to-one",
+        scorer=Lexicon(words),
+        lexicon=words,
+    )
 
 
 def test_where_a_tokenizer_lies_and_what_was_read_with_it_is_not(tmp_path: Path) -> None:
