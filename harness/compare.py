@@ -18,7 +18,7 @@ from harness.claim import SAME_WITHIN, Part
 from harness.errors import UsageError
 from harness.judging.checks import instrument_failures
 from harness.judging.estimand import NEEDED, Contrast, contrast, direction_of, orientation
-from harness.judging.frame import Grouping, groupings
+from harness.judging.frame import TOKENS, Grouping, by_tokens, groupings
 from harness.judging.paired import Difference, difference, less_sure
 from harness.outcome import Outcome
 from harness.stated import Change, changes, edited, stated_changes
@@ -210,7 +210,7 @@ def _compared(
     both = _whole(first, arms) & _whole(second, arms)
     pairs = {pair for pair, _ in both}
     only = (first["pair"].nunique() - len(pairs), second["pair"].nunique() - len(pairs))
-    a, b = _among(first, arms, both), _among(second, arms, both)
+    a, b = _clustered_alike(_among(first, arms, both), _among(second, arms, both))
     found, why = None, ""
     # What a broken instrument measured is no finding that could move.
     broken = "; ".join(side.broken for side in sides if side.broken)
@@ -245,7 +245,20 @@ def _among(table: pd.DataFrame, arms: Sequence[str], wanted: set[tuple[str, int]
     """
     rows = table[table["arm"].isin(arms)]
     rows = rows[[at in wanted for at in zip(rows["pair"], rows["seed"], strict=True)]]
-    return rows.assign(source=rows["source_sha"], base=rows["base_sha"])
+    return by_tokens(rows.assign(source=rows["source_sha"], base=rows["base_sha"]))
+
+
+def _clustered_alike(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two tables of the same pairs, clustered by source and by base as the one with fewer is.
+
+    Two runs may read texts as other tokens: what is one prompt to either is one here.
+    """
+    tables = [table.drop(columns=list(TOKENS.values()), errors="ignore") for table in (a, b)]
+    for side in TOKENS:
+        names = [table.groupby("pair")[side].first() for table in tables]
+        fewer = min(names, key=lambda name: name.nunique())
+        tables = [table.assign(**{side: table["pair"].map(fewer)}) for table in tables]
+    return tables[0], tables[1]
 
 
 def _tokens(

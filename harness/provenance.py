@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 
 from harness.cores import usable_cores
+from harness.run.rows import Tokens
 from harness.run.runner import Runner
+from harness.tasks.task import Pair
 
 IGNORED = (
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
@@ -21,8 +24,8 @@ IGNORED = (
 """Settings of a model's own generation config that are not followed, and recorded as such."""
 
 
-def provenance(runner: Runner) -> dict[str, Any]:
-    """Versions, hardware, hashes and settings of a run, as plain JSON."""
+def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Versions, hardware, hashes and settings of a run on some pairs, as plain JSON."""
     model = runner.model
     generation = model.network.generation_config.to_diff_dict()
     device = (
@@ -34,7 +37,10 @@ def provenance(runner: Runner) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {
             name: metadata.version(name)
-            for name in ("torch", "transformers", "numpy", "scipy", "pandas", "pytest")
+            for name in (
+                *("torch", "transformers", "tokenizers"),
+                *("numpy", "scipy", "pandas", "pytest"),
+            )
         },
         "device": str(model.device),
         "hardware": device,
@@ -50,6 +56,10 @@ def provenance(runner: Runner) -> dict[str, Any]:
         # What transformers left out, put in or guessed when the model was loaded.
         "loading": model.loading.to_dict(),
         "task_sha": runner.task.sha,
+        "tokens": {
+            **model.tokenization.describe(),
+            **model.tokenization.in_prompts(_prompts(runner, pairs)),
+        },
         "sampling": {
             **asdict(runner.sampling),
             "rule": "inverse CDF over the full vocabulary, common random numbers",
@@ -59,3 +69,9 @@ def provenance(runner: Runner) -> dict[str, Any]:
         # By which road batches are decoded, and why by no faster one (harness.run.roads).
         "decoding": runner.road._asdict(),
     }
+
+
+def _prompts(runner: Runner, pairs: Sequence[Pair]) -> list[Tokens]:
+    """Token ids of the prompts of some pairs, each text once."""
+    texts = {side.text: side for pair in pairs for side in (pair.source, pair.base)}
+    return [runner.rows.tokens(prompt) for prompt in texts.values()]

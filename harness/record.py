@@ -27,7 +27,7 @@ from harness.run.scores import geometry_score
 from harness.run.tolerances import NEAR_TIE
 from harness.run.trial import Trial
 from harness.spec import Patch, resolve_heads, resolve_layers
-from harness.tasks.task import Pair, Prompt, Task, clusters_of
+from harness.tasks.task import Pair, Prompt, Task
 from harness.verdicts import Beside, Judged
 
 SHOWN_GEOMETRY = (Outcome.parse(f"pr@{LATE}"), Outcome.parse("rv"))
@@ -383,9 +383,14 @@ def _repetition(study: Setting, trials: Sequence[Trial]) -> dict[str, float]:
 
 
 def scorer_on_ends(
-    task: Task, pairs: Sequence[Pair], trials: Mapping[str, Sequence[Trial]]
+    task: Task,
+    clusters: Mapping[str, Mapping[str, str]],
+    trials: Mapping[str, Sequence[Trial]],
 ) -> dict[str, Any]:
-    """The task's scorer on what source and base generated: see `measure.separation`."""
+    """The task's scorer on what source and base generated: see `measure.separation`.
+
+    clusters: as of `tasks.task.clusters_of`.
+    """
     source, base = (
         [Scored(t.pair, t.seed, task.scorer(t.text)) for t in trials[role]]
         for role in ("source", "base")
@@ -393,7 +398,7 @@ def scorer_on_ends(
     return {
         "name": task.scorer.name,
         "unit": task.scorer.unit,
-        **separation(source, base, clusters_of(pairs)).to_dict(),
+        **separation(source, base, clusters).to_dict(),
         "repetition_share": _repetition_shares(task, trials, ("base", "source")),
     }
 

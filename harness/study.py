@@ -53,8 +53,8 @@ from harness.run.likelihood import Likelihood
 from harness.run.runner import Progress, Runner
 from harness.run.scores import Likelihoods
 from harness.run.trial import Trial
-from harness.tasks.task import Task
-from harness.verdicts import Judged, Tables, Trials, judge_cell
+from harness.tasks.task import Task, clusters_of
+from harness.verdicts import Judged, Tables, Trials, judge_cell, too_few
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
@@ -91,6 +91,7 @@ class ModelStudy:
         if self.n_seeds < 1:
             raise UsageError(f"seeds {self.n_seeds}: expected at least 1")
         self.pairs = self.task.first_pairs(self.n_pairs)
+        self.runner.rows.check_differ(self.pairs)
         self._tables = Tables(self.task, self.model.n_layers)
         self._smaller: dict[int, ModelStudy] = {}
 
@@ -120,13 +121,8 @@ class ModelStudy:
         plan = self._plan(asked)
         looks: list[Look] = []
         planned = self._looks(plan.cell.claim)
-        if plan.untestable or not planned:
-            judged = (
-                not_judged(plan.cell.parts, plan.untestable, len(self.pairs))
-                if plan.untestable
-                else not_looked_at(plan.cell, len(self.pairs))
-            )
-            found = Found(asked, judged, plan.stated)
+        if (unrun := self._unrun(plan, planned)) is not None:
+            found = Found(asked, unrun, plan.stated)
             evidence = evidence_of(self._setting, found, plan.expected, {}, {}, {})
             return CellRun(evidence, plan.expected, [None] * len(plan.cell.parts))
         for n in planned:
@@ -168,7 +164,7 @@ class ModelStudy:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What it takes to run this again."""
-        return provenance(self.runner)
+        return provenance(self.runner, self.pairs)
 
     def _plan(self, asked: Cell) -> _Plan:
         """What is to be run for a cell, checked on all pairs; nothing is run."""
@@ -196,6 +192,14 @@ class ModelStudy:
             self.runner.check(arms.values(), self.pairs)
         return _Plan(cell, arms, untestable, expected, plan_of(asked))
 
+    def _unrun(self, plan: _Plan, looks: Sequence[int]) -> Judged | None:
+        """What is known of a cell before anything is run; None where trials must tell."""
+        if plan.untestable:
+            return not_judged(plan.cell.parts, plan.untestable, len(self.pairs))
+        if not looks:
+            return not_looked_at(plan.cell, len(self.pairs))
+        return too_few(plan.cell, self.pairs[: looks[-1]], self.runner.rows.identity)
+
     def _carry_out(
         self, plan: _Plan
     ) -> tuple[Trials, Likelihoods, dict[Part, pd.DataFrame], Judged]:
@@ -205,7 +209,8 @@ class ModelStudy:
         likelihoods = self._likelihoods(cell, roles)
         checks = self._instrument(cell, trials, roles, likelihoods)
         tables = {part: self._tables.of_part(trials, part, likelihoods) for part in cell.parts}
-        judged = judge_cell(cell, tables, checks, self.task, self.pairs)
+        identity = self.runner.rows.identity
+        judged = judge_cell(cell, tables, checks, self.task, self.pairs, identity)
         return trials, likelihoods, tables, judged
 
     def _looks(self, claim: Claim) -> list[int]:
@@ -244,7 +249,8 @@ class ModelStudy:
     @cached_property
     def _scorer(self) -> dict[str, Any]:
         """The task's scorer on source and base texts, which all cells share."""
-        return scorer_on_ends(self.task, self.pairs, self._shared)
+        clusters = clusters_of(self.pairs, self.runner.rows.identity)
+        return scorer_on_ends(self.task, clusters, self._shared)
 
     @cached_property
     def _lengths(self) -> list[tuple[int, int]]:
@@ -347,6 +353,7 @@ class ModelStudy:
             identity=identity,
             likelihoods=likelihoods,
             store_unchanged=self.runner.store.unchanged(),
+            prompt_identity=self.runner.rows.identity,
         )
 
     def _expectation(

@@ -6,7 +6,7 @@ comes in as checks. Runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -20,13 +20,14 @@ from harness.judging.instrument import clusters_ignored
 from harness.judging.multiplicity import Share, best_of_k
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict, Word
-from harness.judging.rule import ALPHA
+from harness.judging.rule import ALPHA, Rule
 from harness.judging.sensitivity import Families, Sensitivity, sensitivity
+from harness.judging.verdict import enough, unmeasured
 from harness.outcome import Outcome
 from harness.run.scores import Likelihoods, scored
 from harness.run.table import trials_frame
 from harness.run.trial import Trial
-from harness.tasks.task import Pair, Task
+from harness.tasks.task import Pair, Prompt, Task, by_text, clusters_of
 
 Trials = dict[str, list[Trial]]
 """By role: base, source, patched, a control's name."""
@@ -108,15 +109,17 @@ def judge_cell(
     checks: Sequence[Check],
     task: Task | None,
     pairs: Sequence[Pair] | None,
+    identity: Callable[[Prompt], str] = by_text,
 ) -> Judged:
     """A verdict for each part of a cell, and the claim's word.
 
     pairs: those that were asked for, by whose prompts the tables are to be clustered; None, as is
-    the task, where only the tables are known.
+    the task, where only the tables are known. identity: of a prompt, by which it is the same as
+    another; on a model, the hash of its tokens.
     """
 
     def of_table(part: Part) -> list[Check]:
-        return [] if pairs is None else [clusters_ignored(tables[part], pairs)]
+        return [] if pairs is None else [clusters_ignored(tables[part], pairs, identity)]
 
     checked = {part: [*checks, *of_table(part)] for part in cell.parts}
 
@@ -133,6 +136,40 @@ def judge_cell(
     raw = combined if share.alpha == ALPHA else _combined(cell, at(ALPHA), ALPHA)
     beside = [_beside(cell, part, tables[part], checked[part], task) for part in cell.parts]
     return Judged(verdicts, combined, raw.word, beside)
+
+
+def too_few(
+    cell: Cell, pairs: Sequence[Pair], identity: Callable[[Prompt], str] = by_text
+) -> Judged | None:
+    """What `judge_cell` would say of pairs that have too few clusters, which needs no trial; else
+    None.
+
+    identity: as there; where no tokens are known, texts alone may show it already.
+    """
+    for by, cluster in clusters_of(pairs, identity).items():
+        check = enough(by, n := len(set(cluster.values())))
+        if not check.passed:
+            return judge_too_few(cell, check, len(pairs), n)
+    return None
+
+
+def judge_too_few(cell: Cell, check: Check, pairs: int, clusters: int) -> Judged:
+    """A cell's verdicts where a check says that its pairs have too few clusters."""
+    share = cell.share
+    verdicts = []
+    for part in cell.parts:
+        rule = Rule(
+            part.region,
+            estimand=part.estimand,
+            direction=direction_of(part),
+            margin=cell.claim.margin,
+            alpha=share.alpha,
+            alpha_refuted=share.alpha / _of(cell, part),
+        )
+        verdict = unmeasured(rule, check, pairs, clusters)
+        verdicts.append(_at_its_share(verdict, share, _of(cell, part)))
+    combined = _combined(cell, verdicts, share.alpha)
+    return Judged(verdicts, combined, combined.word, [Beside()] * len(verdicts))
 
 
 def _beside(

@@ -378,8 +378,8 @@ def test_unread_thresholds(tmp_path: Path) -> None:
 
 
 def test_prompt_drift(tmp_path: Path) -> None:
-    """Trials of other texts than the task's, and a task with one id for two texts."""
-    for side in ("source_sha", "base_sha"):
+    """Trials of other texts or tokens than the task's, and a task with one id for two texts."""
+    for side in ("source_sha", "base_sha", "source_tokens_sha", "base_tokens_sha"):
         other = defects.changed_trials(lambda t, side=side: replace(t, **{side: "0" * 64}))
         assert_caught("prompt-drift", "splice", other)
     twice = [*TASK["sources"][:11], {**TASK["sources"][0], "text": "Another text."}]

@@ -18,6 +18,8 @@ from harness.judging.fieller import Floats
 COLUMNS = ("pair", "arm", "seed", "score")
 ARMS = ("base", "source", "patched", "versus")
 CLUSTERS = ("cluster", "source", "base")
+TOKENS = {"source": "source_tokens_sha", "base": "base_tokens_sha"}
+"""Columns of our own trials that say which prompts are the same, whatever they are called."""
 _LARGEST = 1e50
 """Of a score: the fourth powers in Fieller's formula then stay within what a float can hold."""
 
@@ -70,7 +72,7 @@ def check_frame(frame: pd.DataFrame) -> None:
         raise UsageError("trials: the table is empty, expected one row a trial")
     if doubled_columns := sorted({*map(str, frame.columns[frame.columns.duplicated()])}):
         raise UsageError(f"trials: columns {doubled_columns} more than once")
-    for column in ("pair", "arm", "seed", *CLUSTERS):
+    for column in ("pair", "arm", "seed", *CLUSTERS, *TOKENS.values()):
         if column in frame:
             _check_key(frame, column)
     if (bad := ~np.isfinite(_numbers(frame["score"]))).any():
@@ -78,7 +80,7 @@ def check_frame(frame: pd.DataFrame) -> None:
     doubled = frame.duplicated(["pair", "arm", "seed"], keep=False).to_numpy()
     if doubled.any():
         raise UsageError(f"trials: (pair, arm, seed) more than once in {_rows(frame, doubled)}")
-    for column in CLUSTERS:
+    for column in (*CLUSTERS, *TOKENS.values()):
         if column in frame and (frame.groupby("pair")[column].nunique(dropna=False) > 1).any():
             raise UsageError(f"trials: a pair with more than one `{column}`, expected one each")
 
@@ -134,11 +136,24 @@ def holes(frame: pd.DataFrame, arms: list[str]) -> str:
     return "; ".join(lacking)
 
 
+def by_tokens(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with prompts of equal tokens under one name, the first in the alphabet.
+
+    As it is where it has no hashes of tokens (`TOKENS`).
+    """
+    for side, tokens in TOKENS.items():
+        if side in frame and tokens in frame:
+            frame = frame.assign(**{side: frame.groupby(tokens)[side].transform("min")})
+    return frame
+
+
 def groupings(frame: pd.DataFrame) -> list[Grouping]:
     """How pairs are clustered: by `cluster` if given, else by `source` and by `base`.
 
     Two groupings come back where pairs share sources and bases both (crossed); otherwise one.
+    Prompts of equal tokens are one, see `by_tokens`.
     """
+    frame = by_tokens(frame)
     if "cluster" in frame:
         return [_group(frame, "cluster")]
     shared = [

@@ -6,7 +6,7 @@ A failure makes the verdict *invalid*; it is never a finding about the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.tolerances import TOLERANCE
 from harness.run.trial import Trial
 from harness.tasks.scorers import Scorer
-from harness.tasks.task import Pair, Task, clusters_of
+from harness.tasks.task import Pair, Prompt, Task, by_text, clusters_of
 
 if TYPE_CHECKING:
     from harness.models.load import LoadedModel
@@ -49,7 +49,7 @@ class Observed:
     identity: what self-patches wrote and changed, for every pair and each judged arm.
     likelihoods: teacher-forced measurements, where the claim rests on them.
     store_unchanged: whether the prefilled caches are as they were.
-    pairs: the pairs that were asked for.
+    pairs: the pairs that were asked for. prompt_identity: the hash of a prompt's tokens.
     """
 
     model: LoadedModel
@@ -62,6 +62,7 @@ class Observed:
     identity: Sequence[Footprint]
     likelihoods: Sequence[Likelihood]
     store_unchanged: bool
+    prompt_identity: Callable[[Prompt], str]
 
 
 def instrument_checks(
@@ -283,10 +284,17 @@ def silent_n(seen: Observed) -> Check:
 
 
 def prompt_drift(seen: Observed) -> Check:
-    """Every trial carries the hashes of the task's texts, under the task's ids."""
-    texts = {pair.id: (pair.source.sha, pair.base.sha) for pair in seen.pairs}
+    """Every trial carries the hashes of the task's texts, and of their tokens, under its ids."""
+    of = seen.prompt_identity
+    hashes = {
+        pair.id: (pair.source.sha, pair.base.sha, of(pair.source), of(pair.base))
+        for pair in seen.pairs
+    }
     trials = [trial for some in seen.roles.values() for trial in some]
-    off = sum(texts.get(t.pair) != (t.source_sha, t.base_sha) for t in trials)
+    off = sum(
+        hashes.get(t.pair) != (t.source_sha, t.base_sha, t.source_tokens_sha, t.base_tokens_sha)
+        for t in trials
+    )
     return Check("prompt-drift", not off, f"{off} of {len(trials)} trials with other prompt hashes")
 
 
@@ -312,14 +320,17 @@ def substring_markers(seen: Observed, scorers: Sequence[Scorer]) -> Check:
     return parts_of_words(texts_of(seen.roles), scorers)
 
 
-def clusters_ignored(frame: pd.DataFrame, pairs: Sequence[Pair]) -> Check:
+def clusters_ignored(
+    frame: pd.DataFrame, pairs: Sequence[Pair], identity: Callable[[Prompt], str] = by_text
+) -> Check:
     """The table that is judged is clustered by every prompt that its pairs share.
 
-    frame: the trials as `judge` gets them. Which prompts are shared is counted from the texts of
-    the pairs that were asked for, whatever the table says of them. Compared are what the table is
-    grouped by, the number of clusters, and each judged arm's means by cluster.
+    frame: the trials as `judge` gets them. identity: of a prompt; on a model, the hash of its
+    tokens. Which prompts are shared is counted from the pairs that were asked for, whatever the
+    table says of them. Compared are what the table is grouped by, the number of clusters, and each
+    judged arm's means by cluster.
     """
-    wanted, found = clusters_of(pairs), groupings(frame)
+    wanted, found = clusters_of(pairs, identity), groupings(frame)
     sizes = {by: len(set(cluster.values())) for by, cluster in wanted.items()}
     same = {grouping.by: grouping.clusters for grouping in found} == sizes and all(
         _same_means(grouping.scores, frame, wanted[grouping.by]) for grouping in found
@@ -328,8 +339,24 @@ def clusters_ignored(frame: pd.DataFrame, pairs: Sequence[Pair]) -> Check:
     asked = "the pairs share no prompt" if "pair" in sizes else f"prompts shared: {_sizes(sizes)}"
     but = "" if same or judged_by != _sizes(sizes) else ", but other pairs in a cluster"
     return Check(
-        "clusters-ignored", same, f"{len(pairs)} pairs judged by {judged_by}{but}; {asked}"
+        "clusters-ignored",
+        same,
+        f"{len(pairs)} pairs judged by {judged_by}{but}; {asked}{_twins(pairs, identity)}",
     )
+
+
+def _twins(pairs: Sequence[Pair], identity: Callable[[Prompt], str]) -> str:
+    """How many texts have the tokens of another, where any has."""
+    sides = {
+        "source": {pair.source.sha: identity(pair.source) for pair in pairs},
+        "base": {pair.base.sha: identity(pair.base) for pair in pairs},
+    }
+    told = [
+        f"{len(found)} {side} texts are {tokens} sequences of tokens"
+        for side, found in sides.items()
+        if (tokens := len(set(found.values()))) < len(found)
+    ]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _same_means(

@@ -30,7 +30,7 @@ from harness.errors import UsageError
 from harness.judging.contrast import varies
 from harness.judging.estimand import NEEDED, Contrast, Direction, between, contrast, orientation
 from harness.judging.fieller import Floats
-from harness.judging.frame import Grouping, check_frame, groupings, holes
+from harness.judging.frame import Grouping, by_tokens, check_frame, groupings, holes
 from harness.judging.resampling import Bootstrap, SignFlips, bootstrap, sign_flips
 
 FEWEST_LEFT = 2
@@ -149,7 +149,7 @@ def sensitivity(
         raise UsageError(f"direction {direction!r}, expected one of {get_args(Direction)}")
     if not 0 < level < 1:
         raise UsageError(f"level {level:g}, expected above 0 and below 1")
-    table = _in_order(frame, NEEDED[part.estimand])
+    table = by_tokens(_in_order(frame, NEEDED[part.estimand]))
     seed = _digest(table)
     if why := _lacking(table, NEEDED[part.estimand]):
         return Sensitivity(level, seed, (), why)

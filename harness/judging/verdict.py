@@ -104,6 +104,18 @@ def judge(
     return replace(less_decisive(verdicts, region), spreads=tuple(spreads))
 
 
+def enough(by: str, clusters: int) -> Check:
+    """Whether there are clusters enough to be judged. by: what one is ('pair', 'source' ...)."""
+    what = "pairs" if by == "pair" else f"clusters of pairs by {by}"
+    passed = clusters >= FEWEST_CLUSTERS
+    return Check("enough-pairs", passed, f"{clusters} {what}, at least {FEWEST_CLUSTERS} wanted")
+
+
+def unmeasured(rule: Rule, check: Check, pairs: int, clusters: int) -> Verdict:
+    """The verdict where a check has failed that needs no trials."""
+    return _invalid(rule, pairs, [check], {}, clusters)
+
+
 class _Case(NamedTuple):
     """One grouping of the pairs, to be judged by a rule. sign: as `orientation`."""
 
@@ -133,7 +145,7 @@ def _missing(frame: pd.DataFrame, rule: Rule) -> Check | None:
 def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
     rule, (_, n, scores) = case.rule, case.grouping
     means = {arm: float(np.mean(values)) for arm, values in scores.items()}
-    checks = [*made, _enough(case.grouping)]
+    checks = [*made, enough(case.grouping.by, n)]
     if n < FEWEST_CLUSTERS:
         return _invalid(rule, case.pairs, checks, means, n)
     decision = decide(scores, rule, case.sign)
@@ -170,14 +182,6 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         controls=described(decision.controls, scores),
     )
     return _if_it_shows(verdict, rule.region)
-
-
-def _enough(grouping: Grouping) -> Check:
-    what = "pairs" if grouping.by == "pair" else f"clusters of pairs by {grouping.by}"
-    passed = grouping.clusters >= FEWEST_CLUSTERS
-    return Check(
-        "enough-pairs", passed, f"{grouping.clusters} {what}, at least {FEWEST_CLUSTERS} wanted"
-    )
 
 
 def _ceiling(found: Ceiling, rule: Rule) -> Check:

@@ -8,7 +8,6 @@ architecture keeps its keys (see `harness.models.rotary`).
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 import warnings
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.errors import UsageError
 from harness.models.budget import no_larger_than
@@ -32,6 +31,7 @@ from harness.models.loading import Loading, loading_of
 from harness.models.planted.build import build_planted
 from harness.models.planted.catalog import Planted
 from harness.models.request import Request, check_request
+from harness.models.tokens import Tokenization, load_tokenizer
 
 _COARSENESS = ("float64", "float32", "float16", "bfloat16")
 _LONGEST = 300
@@ -109,32 +109,27 @@ class LoadedModel:
         return max((self.dtype_name, rounds or self.dtype_name), key=_COARSENESS.index)
 
     @cached_property
-    def stop_ids(self) -> frozenset[int]:
-        """Token ids that end a text; none for the planted models."""
-        found = getattr(self.network.generation_config, "eos_token_id", None)
-        if found is None:
-            return frozenset()
-        return frozenset(found if isinstance(found, Sequence) else [found])
+    def tokenization(self) -> Tokenization:
+        """How text becomes tokens and tokens text."""
+        return Tokenization(self.name, self.tokenizer, self.network)
 
     @cached_property
-    def tokenizer_sha(self) -> str:
-        """Hash of how text becomes tokens and tokens text."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        content = backend.to_str() if backend is not None else repr(self.tokenizer)
-        return hashlib.sha256(content.encode()).hexdigest()
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end a text; none for the planted models."""
+        return self.tokenization.stops.all
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with whatever the tokenizer puts before a text (BOS).
+        """Token ids of a prompt as it is fed: see `harness.models.tokens`.
 
         Raises UsageError for a token that the network has no embedding of.
         """
-        ids = list(self.tokenizer(text)["input_ids"])
+        ids = self.tokenization.encode(text)
         self._check_ids(ids)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return self.tokenization.decode(ids)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and max(ids) >= (known := self.network.get_input_embeddings().weight.shape[0]):
@@ -179,7 +174,7 @@ def _loaded(request: Request, folder: Path) -> LoadedModel:
     place = {"pretrained_model_name_or_path": str(folder), **_ALONE}
     config = AutoConfig.from_pretrained(**place)
     _check_whole(config)
-    tokenizer = AutoTokenizer.from_pretrained(**place)
+    tokenizer = load_tokenizer(str(folder), **_ALONE)
     network, report = _network(contents, config, request.dtype)
     loading = loading_of(network, contents, report, request.dtype)
     network = network.to(request.device).eval()

@@ -50,7 +50,8 @@ def against(pin: Pin, fresh: Pin, seen: Sequence[pd.DataFrame | None], *, file: 
     """Hold a fresh cell against its pin.
 
     seen: for each part of the fresh cell, the rows it was judged on (columns as in `pin_of`, and
-    `source_sha`, `base_sha`, by which pairs are clustered, and `margin` of each trial).
+    `source_tokens_sha`, `base_tokens_sha`, by which pairs are clustered, and `margin` of each
+    trial).
     """
     spent = [_differs(name, pin.setup, fresh.setup) for name in BUDGET]
     if told := [one for one in spent if one]:
@@ -185,8 +186,8 @@ def _frame(pin: Pin, outcome: str, arms: Sequence[str], table: pd.DataFrame) -> 
                     "arm": role,
                     "seed": 0,
                     "score": list(pin.arms[role].scores[outcome]),
-                    "source": prompts["source_sha"].to_numpy(),
-                    "base": prompts["base_sha"].to_numpy(),
+                    "source": prompts["source_tokens_sha"].to_numpy(),
+                    "base": prompts["base_tokens_sha"].to_numpy(),
                 }
             )
             for role in arms

@@ -305,7 +305,7 @@ def replay_published(
         best=replay.best_text(),
         sample=explain_best_cell(prose),
         trials={"planned": replay.planned, "run": replay.n_run, "failed": 0},
-        provenance=provenance(runner),
+        provenance=provenance(runner, chosen),
     )
 
 

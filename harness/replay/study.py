@@ -52,8 +52,8 @@ from harness.run.sampling_settings import Sampling
 from harness.run.scores import Likelihoods
 from harness.run.trial import Trial
 from harness.stored import Key, StoredRun
-from harness.tasks.task import Pair, Prompt, Task
-from harness.verdicts import Judged, Tables, Trials, judge_cell
+from harness.tasks.task import Pair, Prompt, Task, clusters_of
+from harness.verdicts import Judged, Tables, Trials, judge_cell, judge_too_few
 
 _MADE_AGAIN = {
     *STATISTICAL_CHECKS,
@@ -114,13 +114,8 @@ class StoredStudy:
         roles = {} if failed else self._roles(what, key)
         expected = self._expected(what, roles, failed, is_new=change_truth(edits))
         looks = self._looks(what)
-        if failed or not looks:
-            judged = (
-                not_judged(what.cell.parts, failed, one["pairs"])
-                if failed
-                else not_looked_at(what.cell, one["pairs"])
-            )
-            found = Found(asked, _noted(judged, notes), one.get("plan") or {})
+        if (unrun := self._unrun(what, failed, looks)) is not None:
+            found = Found(asked, _noted(unrun, notes), one.get("plan") or {})
             setting = self._setting(what, one["pairs"])
             return evidence_of(setting, found, expected, {}, {}, {}), expected
         if not one["arms"]:
@@ -142,6 +137,19 @@ class StoredStudy:
         setting = self._setting(what, n)
         return evidence_of(setting, found, expected, trials, roles, likelihoods), expected
 
+    def _unrun(self, what: _Asked, failed: Sequence[Check], looks: Sequence[int]) -> Judged | None:
+        """What is known of a cell without its trials; None where they must tell."""
+        one = what.one
+        if failed:
+            return not_judged(what.cell.parts, failed, one["pairs"])
+        if not looks:
+            return not_looked_at(what.cell, one["pairs"])
+        found = [Check(**check) for check in one["checks"] if check["name"] == "enough-pairs"]
+        if one["arms"] or not found or found[0].passed:
+            return None
+        # No trial was run, so none says which prompts had the same tokens: the run did.
+        return judge_too_few(what.cell, found[0], one["pairs"], one["clusters"])
+
     def _judged(
         self,
         what: _Asked,
@@ -159,7 +167,8 @@ class StoredStudy:
             *self._missing_controls(what.cell, roles),
             *what.notes,
         ]
-        return judge_cell(what.cell, judged, checks, self.task, self._pairs(what, n))
+        pairs = self._pairs(what, n)
+        return judge_cell(what.cell, judged, checks, self.task, pairs, self._identity)
 
     def _taken_over(self, what: _Asked) -> list[Check]:
         """The checks of the instrument, which trials cannot show."""
@@ -224,7 +233,11 @@ class StoredStudy:
 
     def _untestable(self, what: _Asked) -> list[Check]:
         """Why nothing that could be measured says anything on the claim; see `ModelStudy`."""
-        then = [Check(**check) for check in what.one["checks"] if check["passed"] is False]
+        then = [
+            Check(**check)
+            for check in what.one["checks"]
+            if check["passed"] is False and check["name"] not in STATISTICAL_CHECKS
+        ]
         same = not what.one["arms"] and _is_as_planned(what)
         if same and any(check.name == DONOR for check in then):
             return then
@@ -248,6 +261,21 @@ class StoredStudy:
 
     def _tokens(self, prompt: Prompt) -> int:
         return self._prompt_tokens[prompt.sha]
+
+    def _identity(self, prompt: Prompt) -> str:
+        return self._identities[prompt.sha]
+
+    @cached_property
+    def _identities(self) -> dict[str, str]:
+        """The hash of every prompt's tokens, by that of its text."""
+        return {
+            sha: tokens
+            for trial in self.trials
+            for sha, tokens in (
+                (trial.source_sha, trial.source_tokens_sha),
+                (trial.base_sha, trial.base_tokens_sha),
+            )
+        }
 
     @cached_property
     def _prompt_tokens(self) -> dict[str, int]:
@@ -309,7 +337,8 @@ class StoredStudy:
         def scorer() -> dict[str, Any]:
             if at not in self._scorers:
                 ends = {role: self._of(what, role, n) for role in ("base", "source")}
-                self._scorers[at] = scorer_on_ends(self.task, self._pairs(what, n), ends)
+                clusters = clusters_of(self._pairs(what, n), self._identity)
+                self._scorers[at] = scorer_on_ends(self.task, clusters, ends)
             return self._scorers[at]
 
         return Setting(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from harness.errors import UsageError
@@ -28,9 +28,11 @@ from harness.spec import (
     resolve_layers,
     resolve_window,
 )
-from harness.tasks.task import Pair, Prompt, Task
+from harness.tasks.task import Pair, Prompt, Task, sha256
 
 Tokens = tuple[int, ...]
+_FIRST_DONORS = 4
+"""Unrelated bases of each pair that are kept: it is seldom that none of them is long enough."""
 
 
 class _Moved(NamedTuple):
@@ -51,7 +53,9 @@ class Rows:
         self._task = task
         self._max_new_tokens = max_new_tokens
         self._tokens: dict[str, Tokens] = {}
+        self._shas: dict[str, str] = {}
         self._donors: dict[tuple[str, int], Tokens] = {}
+        self._others: dict[str, list[Prompt]] = {}
         self._checked: set[tuple[Arm, str]] = set()
         self.rotation: Rotation | None = None
 
@@ -60,6 +64,22 @@ class Rows:
         if prompt.text not in self._tokens:
             self._tokens[prompt.text] = tuple(self._model.encode(prompt.text))
         return self._tokens[prompt.text]
+
+    def identity(self, prompt: Prompt) -> str:
+        """SHA-256, hex, of a prompt's token ids: prompts of equal tokens are one prompt."""
+        if prompt.text not in self._shas:
+            self._shas[prompt.text] = sha256(" ".join(map(str, self.tokens(prompt))))
+        return self._shas[prompt.text]
+
+    def check_differ(self, pairs: Sequence[Pair]) -> None:
+        """Raise UsageError for pairs whose source and base are the same tokens on this model."""
+        same = [pair for pair in pairs if self.tokens(pair.source) == self.tokens(pair.base)]
+        if same:
+            more = f", and those of {len(same) - 1} more pairs" if len(same) > 1 else ""
+            raise UsageError(
+                f"{_where(same[0])}: to {self._model.name} both prompts are the same "
+                f"{len(self.tokens(same[0].base))} tokens{more}; expected a difference to transfer"
+            )
 
     def start(self, arm: Arm, pair: Pair) -> Tokens:
         """The prompt whose cache the row starts from."""
@@ -329,13 +349,16 @@ class Rows:
         )
         if (pair.id, needed) in self._donors:
             return self._donors[pair.id, needed]
-        others = map(self.tokens, self._task.unrelated(pair))
-        found = (tokens for tokens in others if len(tokens) >= max(needed, 2))
+        own = (self.tokens(pair.source), self.tokens(pair.base))
+        if pair.id not in self._others:
+            self._others[pair.id] = [*islice(self._task.unrelated(pair), _FIRST_DONORS)]
+        others = map(self.tokens, chain(self._others[pair.id], self._task.unrelated(pair)))
+        found = (t for t in others if len(t) >= max(needed, 2) and t not in own)
         first = next(found, None)
         if first is not None:
             if not self._keys_can_move:
                 # One of the base's length, whose keys need not move, if there is one.
-                length = len(self.tokens(pair.base))
+                length = len(own[1])
                 first = next((t for t in chain([first], found) if len(t) == length), first)
             return self._donors.setdefault((pair.id, needed), first)
         raise UsageError(

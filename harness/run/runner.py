@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+import tokenizers
 import torch
 import transformers
 
@@ -110,6 +111,7 @@ class Runner:
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
+        self.rows.check_differ(pairs)
         for arm in map(self.canonical, arms):
             for pair in pairs:
                 self.rows.check(arm, pair)
@@ -194,7 +196,8 @@ class Runner:
         return {
             "engine": ENGINE,
             "weights": self.weights_sha,
-            "tokenizer": self.model.tokenizer_sha,
+            "tokenizer": self.model.tokenization.sha,
+            "tokenizers": tokenizers.__version__,
             "stop_ids": sorted(self.model.stop_ids),
             "task": self.task.sha,
             "dtype": self.model.dtype_name,
@@ -456,6 +459,8 @@ class Runner:
             "base": pair.base.id,
             "source_sha": pair.source.sha,
             "base_sha": pair.base.sha,
+            "source_tokens_sha": self.rows.identity(pair.source),
+            "base_tokens_sha": self.rows.identity(pair.base),
             "arm": work.arm.id,
             "seed": work.seed,
             "prompt_tokens": work.plan.tokens,

@@ -12,6 +12,8 @@ class Trial:
 
     key: hash of everything that determines the tokens. study: hash of model, task, sampling and
     fingerprint, shared by the trials of a run.
+    source_sha, base_sha: of the prompts' texts; source_tokens_sha, base_tokens_sha: of their token
+    ids, by which a prompt is the same as another (`Rows.identity`).
     tokens: generated ids only. text: their text, without special tokens.
     planned, fired: tensors to write and written before it generated; planned_elements: numbers to
     write there; elements, changed, beyond_rounding, least_changed, differs: see
@@ -40,6 +42,8 @@ class Trial:
     base: str
     source_sha: str
     base_sha: str
+    source_tokens_sha: str
+    base_tokens_sha: str
     arm: str
     seed: int
     prompt_tokens: int

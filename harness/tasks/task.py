@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from math import lcm
 from typing import Literal
+
+import regex
 
 from harness.errors import UsageError
 from harness.tasks.scorers import Scorer
 
 Pairing = Literal["one-to-one", "crossed"]
+DONORS_AT_ONCE = 512
+"""Bases among which a pair's best unrelated one is looked for: of all, it takes their square."""
+_UNSEEN = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]")
+"""Characters without a shape of their own: zero-width ones, directions, selectors, soft hyphens."""
 
 
 @dataclass(frozen=True)
@@ -111,30 +119,71 @@ class Task:
             )
         )
 
-    def unrelated(self, pair: Pair) -> list[Prompt]:
+    def unrelated(self, pair: Pair) -> Iterator[Prompt]:
         """Bases to use as a foreign donor for a pair, best first, the same under any `--pairs`.
 
         Another text, of another family where there is one; the order comes from a hash, so that
-        no pair's donor is chosen by hand.
+        no pair's donor is chosen by hand. Of many bases it is the order of `DONORS_AT_ONCE` after
+        `DONORS_AT_ONCE` of them, beginning where the pair's hash says.
         """
-        others = [base for base in self.bases if base.text != pair.base.text]
-        return sorted(
-            others,
-            key=lambda base: (base.family == pair.base.family, sha256(pair.id + base.sha)),
-        )
+
+        def others(*, same_family: bool) -> Iterator[Prompt]:
+            return (
+                base
+                for base in self._round(pair)
+                if base.text != pair.base.text and (base.family == pair.base.family) == same_family
+            )
+
+        own = _by_luck(others(same_family=True), pair)
+        if self._families == {pair.base.family}:
+            return own
+        return chain(_by_luck(others(same_family=False), pair), own)
+
+    def _round(self, pair: Pair) -> Iterator[Prompt]:
+        """All bases in an order that does not follow the file, from the pair's own place on."""
+        start = int(pair.id[:16], 16) % len(self._ring)
+        return chain(self._ring[start:], self._ring[:start])
+
+    @cached_property
+    def _ring(self) -> tuple[Prompt, ...]:
+        return tuple(sorted(self.bases, key=lambda base: base.sha))
+
+    @cached_property
+    def _families(self) -> set[str]:
+        return {base.family for base in self.bases}
 
 
-def clusters_of(pairs: Sequence[Pair]) -> dict[str, dict[str, str]]:
-    """By what pairs are clustered, and the cluster of each: pair id to the hash of a text.
+def _by_luck(bases: Iterable[Prompt], pair: Pair) -> Iterator[Prompt]:
+    """Bases in the order of their hash with a pair's, so many at once."""
+    rest = iter(bases)
+    while some := list(islice(rest, DONORS_AT_ONCE)):
+        yield from sorted(some, key=lambda base: sha256(pair.id + base.sha))
 
-    By 'source', by 'base' or by both, where some of the pairs share such a text; else by 'pair'.
+
+def by_text(prompt: Prompt) -> str:
+    """A prompt's identity where no model is known: the hash of its text."""
+    return prompt.sha
+
+
+def clusters_of(
+    pairs: Sequence[Pair], identity: Callable[[Prompt], str] = by_text
+) -> dict[str, dict[str, str]]:
+    """By what pairs are clustered, and the cluster of each: pair id to a prompt's identity.
+
+    By 'source', by 'base' or by both, where some of the pairs share such a prompt; else by 'pair'.
+    identity: of a prompt; on a model, that of its tokens.
     """
     by = {
-        "source": {pair.id: pair.source.sha for pair in pairs},
-        "base": {pair.id: pair.base.sha for pair in pairs},
+        "source": {pair.id: identity(pair.source) for pair in pairs},
+        "base": {pair.id: identity(pair.base) for pair in pairs},
     }
     shared = {side: found for side, found in by.items() if len(set(found.values())) < len(found)}
     return shared or {"pair": {pair.id: pair.id for pair in pairs}}
+
+
+def seen(text: str) -> str:
+    """What a reader sees of a text: no character without a shape, NFC, one blank for several."""
+    return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
 
 
 def sha256(text: str) -> str:
@@ -153,24 +202,31 @@ def check_prompts(
         texts: dict[str, Prompt] = {}
         for prompt in prompts:
             here = f"{where}: {side} {prompt.id!r}"
-            if not prompt.text.strip():
+            words = seen(prompt.text)
+            if not words:
                 raise UsageError(f"{here}: the text is empty")
             if prompt.id in ids:
                 raise UsageError(f"{here}: the id is used twice, expected one text an id")
-            # Blanks do not make another text: what follows from both is no independent draw.
-            words = " ".join(prompt.text.split())
+            # What nobody sees makes no other text: what follows from both is no independent draw.
             if words in texts:
-                raise UsageError(f"{here}: the same text as {texts[words].id!r}")
+                raise UsageError(f"{here}: {_same(prompt, texts[words])} as {texts[words].id!r}")
             ids[prompt.id] = texts[words] = prompt
-    base_ids = {" ".join(base.text.split()): base.id for base in bases}
+    by_words = {seen(base.text): base for base in bases}
     for source in sources:
-        if (same := base_ids.get(" ".join(source.text.split()))) is not None:
+        if (base := by_words.get(seen(source.text))) is not None:
             raise UsageError(
-                f"{where}: source {source.id!r} and base {same!r} are the same text, expected a "
-                "difference to transfer"
+                f"{where}: source {source.id!r} and base {base.id!r} are {_same(source, base)}, "
+                "expected a difference to transfer"
             )
     if pairing == "one-to-one" and len(sources) != len(bases):
         raise UsageError(
             f"{where}: pairing 'one-to-one' with {len(sources)} sources and {len(bases)} bases, "
             "expected as many of each"
         )
+
+
+def _same(one: Prompt, other: Prompt) -> str:
+    """What two texts are that look the same."""
+    if one.text.split() == other.text.split():
+        return "the same text"
+    return "the same text (but for characters that do not show, or Unicode form)"

@@ -519,11 +519,15 @@ DEFECTS: dict[str, Defect] = {
     "clusters-ignored": Defect("clusters-ignored", "crossed", every_pair_for_itself),
     "clusters-not-in-the-table": Defect("clusters-ignored", "crossed", table_without_prompts),
     "clusters-by-half": Defect(
-        "clusters-ignored", "crossed", changed_trials(lambda t: replace(t, base=t.pair))
+        "clusters-ignored",
+        "crossed",
+        changed_trials(lambda t: replace(t, base=t.pair, base_tokens_sha=t.pair)),
     ),
     "clusters-of-other-pairs": Defect(
         "clusters-ignored",
         "crossed",
-        changed_trials(lambda t: replace(t, source=f"source {(t.pair_index + 3) // 2 % 11}")),
+        changed_trials(
+            lambda t: replace(t, source_tokens_sha=f"source {(t.pair_index + 3) // 2 % 11}")
+        ),
     ),
 }

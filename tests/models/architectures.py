@@ -200,7 +200,7 @@ def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
 class NumberTokenizer:
     """Words are token numbers: `5 17 3` is [5, 17, 3]."""
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:  # noqa: ARG002
         return {"input_ids": [int(word) % VOCAB for word in text.split()]}
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:  # noqa: ARG002

@@ -221,7 +221,9 @@ def test_pairs_are_clustered_as_they_are_judged(all_kinds: dict[str, Pinning]) -
     made = all_kinds["transfer"]
     (table,) = made.done.tables
     assert isinstance(table, pd.DataFrame)
-    shared = table.assign(source_sha=table["source_sha"].where(table["pair_index"] < 5, "one"))
+    shared = table.assign(
+        source_tokens_sha=table["source_tokens_sha"].where(table["pair_index"] < 5, "one")
+    )
     gap = made.done.evidence.means["source"] - made.done.evidence.means["base"]
     found = held(
         made, shifted(made.pin, "patched", lambda i: -0.5 * gap + 0.01 * i), tables=[shared]

@@ -403,7 +403,7 @@ def test_the_road_is_part_of_what_a_run_is_in_half_precision(
 def test_the_evidence_says_by_which_road(stored: LoadedModel) -> None:
     runner = Runner(stored, number_task(), Sampling(4), Ledger())
     runner.road = road_of(stored, "static")
-    assert provenance(runner)["decoding"] == {"kind": "static", "reason": "", "within": None}
+    assert provenance(runner, [])["decoding"] == {"kind": "static", "reason": "", "within": None}
 
 
 def test_a_planted_model_gives_the_same_trials(stored: LoadedModel, stored_task: object) -> None:

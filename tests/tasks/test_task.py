@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UsageError
+from harness.tasks import task as task_module
 from harness.tasks.scorers import Lexicon, Published
-from harness.tasks.task import Pair, Pairing, Prompt, Task, clusters_of
+from harness.tasks.task import DONORS_AT_ONCE, Pair, Pairing, Prompt, Task, clusters_of
 
 WORDS = frozenset({"rain"})
 
@@ -180,7 +181,7 @@ def test_more_pairs_than_there_are_are_refused_and_not_repeated() -> None:
 def test_unrelated_donors_are_all_other_bases() -> None:
     task = task_of(4, 4, "one-to-one")
     for pair in task.pairs:
-        donors = task.unrelated(pair)
+        donors = list(task.unrelated(pair))
         assert sorted(d.id for d in donors) == sorted({b.id for b in task.bases} - {pair.base.id})
 
 
@@ -194,7 +195,7 @@ def test_unrelated_donors_of_another_family_come_first() -> None:
 def test_unrelated_donors_do_not_follow_the_file() -> None:
     """Best donors come from a hash: spread over the bases, and not the next one each time."""
     task = task_of(40, 40, "one-to-one")
-    best = Counter(task.unrelated(pair)[0].id for pair in task.pairs)
+    best = Counter(next(task.unrelated(pair)).id for pair in task.pairs)
     assert len(best) > 15
     orders = {tuple(donor.id for donor in task.unrelated(pair)) for pair in task.pairs}
     assert len(orders) == 40
@@ -203,19 +204,62 @@ def test_unrelated_donors_do_not_follow_the_file() -> None:
 def test_unrelated_donors_stay_when_prompts_are_listed_in_another_order() -> None:
     task = task_of(6, 6, "one-to-one")
     turned = replace(task, sources=task.sources[::-1], bases=task.bases[::-1])
-    of = {pair.id: task.unrelated(pair) for pair in task.pairs}
-    assert {pair.id: turned.unrelated(pair) for pair in turned.pairs} == of
+    of = {pair.id: list(task.unrelated(pair)) for pair in task.pairs}
+    assert {pair.id: list(turned.unrelated(pair)) for pair in turned.pairs} == of
 
 
 def test_a_base_more_leaves_the_order_of_the_other_donors() -> None:
     fewer, more = task_of(5, 5), task_of(5, 6)
     pair = fewer.pairs[0]
-    assert [d for d in more.unrelated(pair) if d.id != "base5"] == fewer.unrelated(pair)
+    assert [d for d in more.unrelated(pair) if d.id != "base5"] == list(fewer.unrelated(pair))
 
 
 def test_a_single_base_has_no_unrelated_donor() -> None:
     task = task_of(3, 1)
-    assert task.unrelated(task.pairs[0]) == []
+    assert list(task.unrelated(task.pairs[0])) == []
+
+
+@pytest.mark.parametrize("families", [1, 3, 1000])
+def test_up_to_so_many_bases_donors_are_in_the_order_of_one_hash(families: int) -> None:
+    """What shipped tasks, pins and stored runs were made with: every other base, best first."""
+    task = task_of(DONORS_AT_ONCE, DONORS_AT_ONCE, "one-to-one", families=families)
+    for pair in task.pairs[:20]:
+        others = [base for base in task.bases if base.id != pair.base.id]
+        by_hash = sorted(
+            others,
+            key=lambda base: (
+                base.family == pair.base.family,
+                hashlib.sha256((pair.id + base.sha).encode()).hexdigest(),
+            ),
+        )
+        assert list(task.unrelated(pair)) == by_hash
+
+
+def test_of_many_bases_donors_are_all_others_and_another_familys_first() -> None:
+    task = task_of(1300, 1300, "one-to-one", families=3)
+    for pair in task.pairs[::300]:
+        donors = list(task.unrelated(pair))
+        assert sorted(d.id for d in donors) == sorted({b.id for b in task.bases} - {pair.base.id})
+        same = [donor.family == pair.base.family for donor in donors]
+        assert same == sorted(same)
+        assert 432 <= sum(same) <= 433
+    best = Counter(next(task.unrelated(pair)).id for pair in task.pairs[:200])
+    assert len(best) > 150
+
+
+@pytest.mark.parametrize("families", [1, 2, 5000])
+def test_a_donor_takes_no_longer_however_many_bases_there_are(
+    families: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash of every base with every pair was their square: 93 s for 5,000 pairs."""
+    task = task_of(3000, 3000, "one-to-one", families=families)
+    pairs, counted = task.pairs[:5], Counter[str]()
+    next(task.unrelated(pairs[0]))  # hashes of the texts, which are made once
+    real = task_module.sha256
+    monkeypatch.setattr(task_module, "sha256", lambda text: counted.update(["hash"]) or real(text))
+    for pair in pairs:
+        next(task.unrelated(pair))
+    assert 0 < counted["hash"] <= len(pairs) * (DONORS_AT_ONCE + 1)
 
 
 # --- prompts that no study should run on ---------------------------------------------------
@@ -258,6 +302,46 @@ def test_a_task_checks_its_prompts_when_it_is_made(change: dict[str, object], me
         replace(task_of(2, 2), where="here", **change)
 
 
+CAFE = "un caf\u00e9 noir"
+LOOKS = pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("un  caf\u00e9\tnoir ", id="blanks"),
+        pytest.param("un cafe\u0301 noir", id="decomposed"),
+        pytest.param("un ca\u200bf\u00e9 noir", id="zero-width-space"),
+        pytest.param("\ufeffun caf\u00e9 noir", id="byte-order-mark"),
+        pytest.param("un caf\u00e9 no\u00adir", id="soft-hyphen"),
+        pytest.param("un caf\u00e9\u200d noir\u2060", id="joiners"),
+        pytest.param("\u202aun caf\u00e9 noir\u202c", id="directions"),
+        pytest.param("un caf\u00e9 noir\ufe0f", id="variation-selector"),
+        pytest.param("un cafe\u200b\u0301 noir", id="accent-behind-a-zero-width-space"),
+    ],
+)
+
+
+@LOOKS
+def test_texts_that_look_the_same_are_one_text(text: str) -> None:
+    bases = (Prompt("one", "f", CAFE), Prompt("two", "f", text))
+    with pytest.raises(UsageError, match=r"bases 'two': the same text.* as 'one'"):
+        replace(task_of(2, 2), bases=bases)
+    bases = (Prompt("one", "f", CAFE), *prompts("base", 1))
+    sources = (Prompt("two", "f", text), *prompts("source", 1))
+    with pytest.raises(UsageError, match="source 'two' and base 'one' are the same text"):
+        replace(task_of(2, 2), sources=sources, bases=bases)
+
+
+@pytest.mark.parametrize("text", ["un cafe noir", "UN CAF\u00c9 NOIR", "un caf\u00e9 noir."])
+def test_texts_that_look_unlike_are_two(text: str) -> None:
+    bases = (Prompt("one", "f", CAFE), Prompt("two", "f", text))
+    assert replace(task_of(2, 2), bases=bases).bases == bases
+
+
+def test_a_text_of_what_does_not_show_is_empty() -> None:
+    bases = (Prompt("one", "f", "\u200b \ufeff"), *prompts("base", 1))
+    with pytest.raises(UsageError, match="bases 'one': the text is empty"):
+        replace(task_of(2, 2), bases=bases)
+
+
 def test_an_id_may_stand_on_both_sides() -> None:
     task = replace(task_of(1, 1), sources=(Prompt("a", "f", "x"),), bases=(Prompt("a", "f", "y"),))
     assert len(task.pairs) == 1
@@ -291,3 +375,14 @@ def test_pairs_are_clustered_by_the_texts_that_they_share(
                 if by != "pair" and getattr(pair, by).text == getattr(one, by).text
             }
             assert together == (texts or {one.id})
+
+
+def test_prompts_of_one_identity_are_one_cluster() -> None:
+    """On a model that is its tokens; here, the last digit of its number."""
+    pairs = task_of(30, 30, "one-to-one").pairs
+    found = clusters_of(pairs, lambda prompt: prompt.text.split()[1][-1])
+    assert {by: len(set(cluster.values())) for by, cluster in found.items()} == {
+        "source": 10,
+        "base": 10,
+    }
+    assert found["source"][pairs[3].id] == found["source"][pairs[23].id]

@@ -144,7 +144,7 @@ def _sides(planted: Planted, circuit: Circuit, task: Task, room: int) -> tuple[P
 @lru_cache(maxsize=16)
 def _candidates(task: Task) -> list[list[Prompt]]:
     """For each pair, the bases that may stand in as unrelated, best first."""
-    return [task.unrelated(pair) for pair in task.pairs]
+    return [list(task.unrelated(pair)) for pair in task.pairs]
 
 
 def _first_of(candidates: Sequence[Prompt], needed: int, task: Task) -> Prompt:
