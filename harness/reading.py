@@ -10,6 +10,7 @@ is one UsageError that says where; it never quotes more than a few escaped chara
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ MOST_BYTES = 512 * 2**20
 MOST_NESTED = 40
 """Levels of lists and objects. Evidence has 9."""
 _SHOWN = 60
+_STEP = re.compile(r"\.\w+|\[\d+\]|\[\.\.\.\]")
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 """How many, or which: what every reader of JSON holds exactly."""
@@ -98,7 +100,7 @@ def typed(content: Any, kind: type[Kind], where: str) -> Kind:
     try:
         return msgspec.convert(content, kind, strict=True)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise UsageError(f"{where}: {_told(error)}") from None
+        raise UsageError(f"{where}: {_told(content, kind, str(error))}") from None
 
 
 def checked(content: Any, kind: type[Kind], where: str) -> Kind:
@@ -158,11 +160,41 @@ def _check_nesting(content: Any, left: int) -> None:
             _check_nesting(one, left - 1)
 
 
-def _told(error: Exception) -> str:
+def _told(content: Any, kind: Any, error: str) -> str:
     """`$.evidence[3].pairs: expected int, got str`, from the validator's own sentence."""
-    told, _, place = str(error).partition(" - at ")
-    first = told[:1].lower() + told[1:]
-    return f"{place.strip('`') or '$'}: {unquoted(first.replace('`', ''), 120)}"
+    told, _, place = error.rpartition(" - at ") if " - at " in error else (error, "", "")
+    said = unquoted((told[:1].lower() + told[1:]).replace("`", ""), 120)
+    return f"{_place(content, kind, error, place)}: {said}"
+
+
+def _place(content: Any, kind: Any, error: str, place: str) -> str:
+    """A JSON path with the names of keys, where the validator says `[...]`."""
+    found, here = "$", content
+    for step in _STEP.findall(place):
+        if step == "[...]":
+            key = next((k for k in here if _only(content, kind, here, k) == error), None)
+            if key is None:
+                return f"{found}[...]"
+            found, here = f"{found}[{shown(key)}]", here[key]
+        else:
+            name = step.strip(".[]")
+            found, here = found + step, here[int(name) if step[0] == "[" else name]
+    return found
+
+
+def _only(content: Any, kind: Any, here: dict[str, Any], key: str) -> str:
+    """What is wrong where an object in the content has this key alone; '' if nothing is."""
+    whole = dict(here)
+    here.clear()
+    here[key] = whole[key]
+    try:
+        msgspec.convert(content, kind, strict=True)
+    except msgspec.ValidationError as error:
+        return str(error)
+    finally:
+        here.clear()
+        here.update(whole)
+    return ""
 
 
 def _unreadable(path: Path, error: Exception, expected: str) -> UsageError:

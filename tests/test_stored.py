@@ -115,15 +115,30 @@ def first(content: dict[str, Any]) -> dict[str, Any]:
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other schema": (lambda c: c.update(schema=2), "schema 2, expected 1"),
-    "no list": (lambda c: c.update(evidence={}), "no list under `evidence`"),
-    "no run": (lambda c: c.pop("run"), "no dict under `run`"),
-    "no object": (lambda c: c["evidence"].insert(0, 3), "evidence 0: int"),
-    "no pairs": (lambda c: c["evidence"][0].pop("pairs"), "`pairs` is None"),
-    "no arms": (lambda c: c["evidence"][0].update(arms=[]), "`arms` is "),
-    "no layers": (lambda c: c["evidence"][0]["provenance"].pop("n_layers"), "no `n_layers`"),
-    "no alpha": (lambda c: c["evidence"][0]["multiplicity"].pop("alpha"), "no `alpha`"),
-    "no parts": (lambda c: c["evidence"][0].update(parts=[]), "`parts` are not"),
-    "half a part": (lambda c: c["evidence"][0]["parts"][0].pop("region"), "`parts` are not"),
+    "no list": (lambda c: c.update(evidence={}), r"\$\.evidence: expected array, got object"),
+    "no run": (lambda c: c.pop("run"), "missing required field run"),
+    "no object": (
+        lambda c: c["evidence"].insert(0, 3),
+        r"\$\.evidence\[0\]: expected object, got int",
+    ),
+    "no pairs": (lambda c: c["evidence"][0].pop("pairs"), "missing required field pairs"),
+    "no arms": (
+        lambda c: c["evidence"][0].update(arms=[]),
+        r"\$\.evidence\[0\]\.arms: expected object, got array",
+    ),
+    "no layers": (
+        lambda c: c["evidence"][0]["provenance"].pop("n_layers"),
+        r"missing required field n_layers",
+    ),
+    "no alpha": (
+        lambda c: c["evidence"][0]["multiplicity"].pop("alpha"),
+        "missing required field alpha",
+    ),
+    "no parts": (lambda c: c["evidence"][0].update(parts=[]), "array of length >= 1"),
+    "half a part": (
+        lambda c: c["evidence"][0]["parts"][0].pop("region"),
+        "missing required field region",
+    ),
     "no region": (
         lambda c: c["evidence"][0]["parts"][0]["region"].update(low=0.9, high=0.7),
         "expected low < high",
@@ -162,7 +177,7 @@ def copy(a_run: Path, tmp_path: Path) -> Path:
 
 def test_a_run_without_its_trials_is_refused(copy: Path) -> None:
     (copy / "trials.parquet").unlink()
-    with pytest.raises(UsageError, match=r"trials\.parquet: not there"):
+    with pytest.raises(UsageError, match=r"trials\.parquet: cannot be read \(No such file"):
         load_run(copy)
 
 

@@ -11,11 +11,11 @@ from harness.report.terminal import asserted_text, interval_text, part_text
 from harness.report.view.claims import patch_text, side_text
 from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
-from harness.schema import EvidenceSaid, GeometrySaid
+from harness.schema import EvidenceSaid, GeometrySaid, RunSaid
 from harness.stored import Reported
 
 
-def render(state: Reported, view: ReportView) -> str:
+def render(run: RunSaid, state: Reported, view: ReportView) -> str:
     """The report of a run as Markdown. view: the same run as the page shows it."""
     environment = environment_of(escape=False)
     environment.filters.update(
@@ -36,7 +36,7 @@ def render(state: Reported, view: ReportView) -> str:
     models = [_model(state, name) for name in _models(state)]
     shown = {model.name: model for model in view.models}
     return template.render(
-        run=state.run,
+        run=run,
         models=models,
         protocol=state.protocol,
         view=view,

@@ -16,7 +16,7 @@ def render_reports(stored: StoredRun) -> dict[str, str]:
     """Text by file name; the same bytes for the same run."""
     view = report_view(stored)
     return {
-        "report.md": render(stored.reported, view),
+        "report.md": render(stored.run, stored.reported, view),
         "report.html": render_page(view, figures_of(view)),
     }
 

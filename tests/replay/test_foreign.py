@@ -275,7 +275,7 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
         {"columns": {"pair": "prompt", "arm": "condition"}},
         "columns has no score; expected one, or text and a task",
     ),
-    "no such table": ({"table": "gone.csv"}, "gone.csv: no such table"),
+    "no such table": ({"table": "gone.csv"}, r"gone\.csv: cannot be read \(No such file"),
     "a table of another kind": ({"table": "replay.yaml"}, r"\.yaml, expected \.csv"),
 }
 

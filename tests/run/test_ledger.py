@@ -213,7 +213,7 @@ def test_a_whole_last_line_without_its_end_counts(tmp_path: Path, shard: Path) -
         ("garbage", "checksum"),
         ("0123456789abcdef {}", "checksum"),
         ("44136fa355b3678a {}", "are missing or unknown"),
-        ("4f53cda18c2baa0c []", "not a JSON object"),
+        ("4f53cda18c2baa0c []", "Expected `object`, got `array`"),
     ],
     ids=["blank", "garbage", "wrong-sum", "no-fields", "list"],
 )
@@ -369,8 +369,8 @@ def test_the_line_of_a_trial_is_json_after_its_checksum(shard: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"tokens": "4 5"}, "`tokens` is not a list"),
-        ({"tokens": [1.5]}, "`tokens` is not a list"),
+        ({"tokens": "4 5"}, r"\$\.tokens: expected array, got str"),
+        ({"tokens": [1.5]}, r"\$\.tokens\[0\]: expected int, got float"),
         ({"extra": 1}, "'extra'. are missing or unknown"),
     ],
     ids=["text", "fractions", "unknown-field"],
