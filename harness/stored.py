@@ -71,7 +71,7 @@ class Key(NamedTuple):
     model: str
 
     def __str__(self) -> str:
-        return f"{self.claim}, cell {self.cell} on {self.model}"
+        return unquoted(f"{self.claim}, cell {self.cell} on {self.model}", 300)
 
 
 class Reported(NamedTuple):
@@ -147,8 +147,8 @@ class StoredRun:
             rows = self._by_arm.get((one["model"], one["study"], arm))
             if rows is None:
                 raise UsageError(
-                    f"{self.folder / TRIALS_FILE}: no trials of arm {arm!r}, which is {role} in "
-                    f"the evidence on {key}"
+                    f"{self.folder / TRIALS_FILE}: no trials of arm {shown(arm)}, which is "
+                    f"{unquoted(role)} in the evidence on {key}"
                 )
             # Cells that were decided early have fewer pairs than others that share an arm.
             found[role] = rows[(rows["pair_index"] < one["pairs"]) & (rows["seed"] < one["seeds"])]
@@ -402,6 +402,13 @@ def _check_columns(trials: pd.DataFrame, path: Path) -> None:
                     f"{path}: column {name!r} holds something else ({trials[name].dtype}), "
                     f"expected {expected}"
                 )
+    doubled = trials.duplicated(["model", "study", "arm", "pair", "seed"]).to_numpy()
+    if doubled.any():
+        row = trials[doubled].iloc[0]
+        raise UsageError(
+            f"{path}: {int(doubled.sum())} trials stand twice, such as arm {shown(row['arm'])}, "
+            f"pair {shown(row['pair'], 12)}, seed {row['seed']}; expected each once"
+        )
     geometry = msgspec.json.Decoder(Geometry)
     for number, text in enumerate(trials["geometry"], start=1):
         try:

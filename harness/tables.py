@@ -92,11 +92,11 @@ def check_texts(frame: pd.DataFrame, path: Path) -> None:
     """Raise UsageError for a text that is longer than any generation could be."""
     for name in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[name]):
-            longest = frame[name].astype(str).str.len()
-            if len(longest) and int(longest.max()) > MOST_TEXT:
-                row = int(longest.to_numpy().argmax()) + 1
+            lengths = frame[name].dropna().astype(str).str.len()
+            if len(lengths) and (longest := int(lengths.max())) > MOST_TEXT:
+                row = int(lengths.idxmax()) + 1
                 raise UsageError(
-                    f"{path}: {int(longest.max()):,} characters in {shown(str(name))} of row "
+                    f"{path}: {longest:,} characters in {shown(str(name))} of row "
                     f"{row}, expected at most {MOST_TEXT:,}"
                 )
 
@@ -106,7 +106,7 @@ def _opened(path: Path, expected: str) -> pq.ParquetFile:
     check_file(path, expected, most=MOST_BYTES)
     try:
         # Lists in the metadata: one entry a column, one a row group.
-        file = pq.ParquetFile(path, thrift_container_size_limit=10 * MOST_COLUMNS)
+        file = pq.ParquetFile(path, thrift_container_size_limit=2 * MOST_COLUMNS)
         found = file.metadata
         size = sum(found.row_group(n).total_byte_size for n in range(found.num_row_groups))
         # Repeated values take no room in the file: eight bytes each in memory.

@@ -106,6 +106,24 @@ def test_trials_of_another_version_are_named(a_run: Path) -> None:
         trials_of(load_run(a_run).trials.drop(columns="margin"))
 
 
+def test_what_a_run_writes_is_read_by_the_strict_reader(a_run: Path) -> None:
+    """Every field of it is one that the types have, and every object that may be empty is whole."""
+    run = load_run(a_run)
+    assert run.unknown == ()
+    assert run.note == ""
+
+
+def test_a_field_of_a_later_version_is_said_and_stays(a_run: Path, tmp_path: Path) -> None:
+    def later(content: dict[str, Any]) -> None:
+        content["evidence"][0]["mood"] = "good"
+        content["run"]["signed_by"] = "\x1b[2J"
+
+    run = load_run(edited_copy(a_run, tmp_path / "later", later))
+    assert run.unknown == ("$.run.signed_by", "$.evidence[...].mood")
+    assert "$.evidence[...].mood; written by 0.1.0" in run.note
+    assert next(iter(run.evidence.values()))["mood"] == "good"
+
+
 # --- what is no run -------------------------------------------------------------------------
 
 
@@ -142,6 +160,39 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no region": (
         lambda c: c["evidence"][0]["parts"][0]["region"].update(low=0.9, high=0.7),
         "expected low < high",
+    ),
+    "no command line": (lambda c: c["run"].update(command="a 'b"), r"\$\.run\.command: No closing"),
+    "a premise first": (
+        lambda c: c["evidence"][0]["parts"][0].update(given=True),
+        r"parts\[0\]\.given: true, expected",
+    ),
+    "no such outcome": (
+        lambda c: c["evidence"][0]["parts"][0]["outcome"].update(name="mood"),
+        r"\$\.evidence\[0\]: outcome 'mood'",
+    ),
+    "half a text": (
+        lambda c: c["evidence"][0]["texts"].pop("base"),
+        r"\$\.evidence\[0\]\.texts: \$: object missing required field base",
+    ),
+    "half of where it ran": (
+        lambda c: c["evidence"][0]["provenance"].pop("cores"),
+        "missing required field cores",
+    ),
+    "another geometry": (
+        lambda c: c["evidence"][0]["geometry"].pop(),
+        r"\$\.evidence\[\d\]\.geometry: not the outcomes",
+    ),
+    "many layers": (
+        lambda c: c["evidence"][0]["provenance"].update(n_layers=10**9),
+        "n_layers: expected int <= 10000",
+    ),
+    "an interval of one end": (
+        lambda c: c["evidence"][0]["parts"][0].update(interval=[0.5]),
+        r"parts\[0\]\.interval: expected array of length >= 2",
+    ),
+    "a huge number": (
+        lambda c: c["evidence"][0].update(estimate=1e200),
+        r"\$\.evidence\[0\]\.estimate: expected float <= 1e\+150",
     ),
     "twice": (lambda c: c["evidence"].append(first(c)), "stands twice"),
 }

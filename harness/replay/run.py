@@ -225,8 +225,12 @@ def _own_task(stored: StoredRun, model: str, task_of: Callable[[str, Path | None
 
 def _other_prompts(trials: Sequence[Trial], task: Task) -> str:
     """Which prompts of the trials a task does not pair; '' where it has all of them."""
-    known = {pair.id for pair in task.pairs}
-    missing = {trial.pair: trial for trial in trials if trial.pair not in known}
+    known = {(pair.id, pair.source.sha, pair.base.sha) for pair in task.pairs}
+    missing = {
+        trial.pair: trial
+        for trial in trials
+        if (trial.pair, trial.source_sha, trial.base_sha) not in known
+    }
     if not missing:
         return ""
     trial = next(iter(missing.values()))
@@ -235,29 +239,21 @@ def _other_prompts(trials: Sequence[Trial], task: Task) -> str:
         ("base", trial.base, trial.base_sha, task.bases),
     ):
         if sha not in {prompt.sha for prompt in prompts}:
-            differs = f"no {side} has the text of its {name!r} ({sha[:16]})"
+            differs = f"no {side} has the text of its {shown(name)} ({shown(sha, 16)})"
             break
     else:
-        differs = f"{trial.source!r} and {trial.base!r} are not paired"
+        differs = f"{shown(trial.source)} and {shown(trial.base)} are not paired"
     n = len({trial.pair for trial in trials})
     return f"{len(missing)} of {n} pairs are not among its pairs; {differs}"
 
 
 def _check_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Raise UsageError for a trial that stands twice, or a score that is no number."""
-    doubled = rows.duplicated(["study", "arm", "pair", "seed"])
-    if doubled.any():
-        row = rows[doubled].iloc[0]
-        raise UsageError(
-            f"{path}: {int(doubled.sum())} trials stand twice, such as arm {row['arm']!r}, pair "
-            f"{row['pair'][:12]}, seed {row['seed']}; expected each once"
-        )
-    scores = pd.to_numeric(rows["score"], errors="coerce").to_numpy(dtype=float)
-    if (bad := ~np.isfinite(scores)).any():
+    """Raise UsageError for a trial without a score."""
+    if (bad := rows["score"].isna().to_numpy()).any():
         row = rows[bad].iloc[0]
         raise UsageError(
-            f"{path}: {int(bad.sum())} scores are no numbers, such as {row['score']!r} of arm "
-            f"{row['arm']!r}, pair {row['pair'][:12]}, seed {row['seed']}"
+            f"{path}: {int(bad.sum())} trials have no score, such as that of arm "
+            f"{shown(row['arm'])}, pair {shown(row['pair'], 12)}, seed {row['seed']}"
         )
 
 

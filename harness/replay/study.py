@@ -238,13 +238,14 @@ class StoredStudy:
         return then if same else []
 
     def _lengths(self, what: _Asked) -> list[tuple[int, int]] | None:
-        """Tokens of (source, base) of every pair; None where no prompt was run."""
-        if not self._prompt_tokens:
-            return None
-        return [
-            (self._tokens(pair.source), self._tokens(pair.base))
+        """Tokens of (source, base) of every pair whose prompts were run; None where none was."""
+        known = self._prompt_tokens
+        lengths = [
+            (known[pair.source.sha], known[pair.base.sha])
             for pair in self._pairs(what, what.one["pairs"])
+            if pair.source.sha in known and pair.base.sha in known
         ]
+        return lengths or None
 
     def _tokens(self, prompt: Prompt) -> int:
         return self._prompt_tokens[prompt.sha]

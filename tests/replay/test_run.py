@@ -89,7 +89,7 @@ SPOILED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "no score": (
         lambda t: t.assign(score=[float("nan"), *t["score"].iloc[1:]]),
-        "1 scores are no numbers, such as",
+        "1 trials have no score, such as",
     ),
     "another score": (
         lambda t: t.assign(score=[t["score"].iloc[0] + 1, *t["score"].iloc[1:]]),

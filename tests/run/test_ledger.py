@@ -398,3 +398,53 @@ def test_lines_of_another_version_are_named_once_and_stay(tmp_path: Path) -> Non
     assert f"and {len(TRIALS) - 1} more such lines" in str(bad)
     assert not (tmp_path / "set-aside.txt").exists()
     assert path.read_text(encoding="utf-8") == "".join(lines)
+
+
+FORGED: dict[str, object] = {
+    "tokens": [1.0, 2.0],
+    "tokens ": [-1],
+    "tokens  ": [10**400],
+    "pair_index": -1,
+    "seed": "0",
+    "seed ": 2**60,
+    "arm": ["base"],
+    "pair": None,
+    "text": 3,
+    "stopped": "never",
+    "elements": 1.5,
+    "margin": "near",
+    "margin ": None,
+    "differs": {},
+    "reference_same_tokens": 1,
+    "oracle_error": -0.5,
+    "geometry": {"uncentred/prompt": ["x"]},
+    "geometry ": {"uncentred/prompt": [0.0]},
+    "geometry  ": [[1.5]],
+}
+
+
+@pytest.mark.parametrize("field", FORGED)
+def test_a_forged_line_is_set_aside_and_named(tmp_path: Path, shard: Path, field: str) -> None:
+    """Its checksum is right, its types are not: nothing behind the ledger ever meets it."""
+    content = {**replace(TRIAL, key="forged").to_dict(), field.strip(): FORGED[field]}
+    body = json.dumps(content)
+    line = f"{hashlib.sha256(body.encode()).hexdigest()[:16]} {body}"
+    with shard.open("a") as file:
+        file.write(line + "\n")
+    ledger = Ledger(tmp_path)
+    assert len(ledger) == 5
+    assert ledger.get("forged") is None
+    (bad,) = ledger.bad_lines
+    assert (bad.path, bad.number) == (shard, 6)
+    assert line in (tmp_path / SET_ASIDE).read_text()
+
+
+@pytest.mark.parametrize("change", [{"kl": "x"}, {"pair_index": -1}, {"of_base": None}])
+def test_a_forged_likelihood_is_set_aside(tmp_path: Path, change: dict[str, object]) -> None:
+    body = json.dumps({**LIKELIHOOD.to_dict(), **change})
+    (tmp_path / LIKELIHOODS).mkdir()
+    line = f"{hashlib.sha256(body.encode()).hexdigest()[:16]} {body}\n"
+    (tmp_path / LIKELIHOODS / "main.jsonl").write_text(line)
+    ledger = Ledger(tmp_path)
+    assert len(ledger.likelihoods) == 0
+    assert len(ledger.bad_lines) == 1

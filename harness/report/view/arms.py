@@ -113,6 +113,8 @@ def _measured(arm: str, patch: Patch, one: EvidenceSaid, scores: Scores) -> ArmV
         return None
     ids = [set(some["pair"]) for some in known.values()]
     pairs = set.intersection(*ids)
+    if not pairs:
+        return None
     table = pd.concat(
         [
             (some if len(own) == len(pairs) else some[some["pair"].isin(pairs)]).assign(arm=role)

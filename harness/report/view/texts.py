@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -95,7 +96,8 @@ def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[
         role: dict(zip(rows[role].index, scores.values(rows[role], behavior, 1), strict=True))
         for role in roles
     }
-    gains = {pair: score["patched"][pair] - score["base"][pair] for pair in rows["patched"].index}
+    both = [pair for pair in rows["patched"].index if all(pair in score[role] for role in roles)]
+    gains = {pair: score["patched"][pair] - score["base"][pair] for pair in both}
     found = []
     for which, pair in picked(gains):
         base = rows["base"].loc[pair]
@@ -108,7 +110,11 @@ def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[
 
 
 def picked(gains: Mapping[str, float]) -> list[tuple[str, str]]:
-    """(which, pair) by the rule; a pair that is two of them stands once, under both names."""
+    """(which, pair) by the rule; a pair that is two of them stands once, under both names.
+
+    A pair without a score in some arm is none of them.
+    """
+    gains = {pair: gain for pair, gain in gains.items() if math.isfinite(gain)}
     if not gains:
         return []
     values = list(gains.values())
