@@ -4,6 +4,7 @@
 # make test     set up, then run the tests, but for the slow ones
 # make test-slow   those
 # make calibrate   how often the suite itself is wrong: 10,000 studies a cell, tables and a figure
+# make fuzz     2,000 damaged inputs, each refused in one line or answered (table in reports/fuzz)
 # make check    lint, types, import rules
 # make bench    speed: the parts, the reference work, how time and memory grow
 # make bench-ratio   the engine against a bare decode loop, held against a stored ratio
@@ -18,7 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: verify verify-full drift test test-slow check compat bench bench-ratio bench-peers calibrate clean
+.PHONY: verify verify-full drift test test-slow fuzz check compat bench bench-ratio bench-peers calibrate clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -41,6 +42,10 @@ test: .venv/.test
 test-slow: .venv/.test
 	@echo "== test-slow: the tests that make test leaves out =="
 	$(RUN) pytest tests -n 2 -W error --benchmark-disable -m slow
+
+fuzz: .venv/.test
+	@echo "== fuzz: damaged tasks, tables, pins, evidence, trials, ledgers, model folders (reports/fuzz) =="
+	$(RUN) tests.reliability.fuzz --mutants 2000 --seed 15
 
 check: .venv/.check
 	@echo "== check: ruff, mypy, import-linter =="

@@ -174,6 +174,7 @@ class ClaimsSession:
             else (),
             settings.revision,
             settings.update,
+            lambda model: settings.task_of(model).name,
         )
 
     @property

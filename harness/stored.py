@@ -6,41 +6,61 @@ For whatever looks at a finished run again (`python -m harness compare`). Reads 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pandas as pd
+from pandas.api.types import (
+    is_bool_dtype,
+    is_integer_dtype,
+    is_numeric_dtype,
+    is_string_dtype,
+)
 
-from harness.claim import BEHAVIOR, ESTIMANDS, Part, Region
+from harness.claim import BEHAVIOR, Part, Region
 from harness.errors import UsageError
 from harness.evidence import SCHEMA
 from harness.judging.checks import CONTROLS, STATISTICAL_CHECKS, Check, control_check
 from harness.judging.estimand import direction_of, stands_in_table
+from harness.judging.frame import LARGEST
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict
 from harness.outcome import TEXT_NAMES, Outcome
+from harness.reading import checked, listed, read_json, shown, typed, unquoted
 from harness.run.scores import scored
-from harness.run.trial import Trial
+from harness.run.trial import Geometry, Trial
+from harness.schema import (
+    EvidenceFile,
+    EvidenceSaid,
+    FamilySaid,
+    InstrumentSaid,
+    OwnProvenance,
+    PartSaid,
+    ProtocolSaid,
+    RunSaid,
+    ScorerSaid,
+    Texts,
+    unknown_fields,
+)
+from harness.tables import read_parquet
 
 EVIDENCE_FILE, TRIALS_FILE = "evidence.json", "trials.parquet"
 _OF_A_VERDICT = {*STATISTICAL_CHECKS, "same-is-not-p>0.05", "best-of-k"}
-_COLUMNS = (
-    *("model", "study", "arm", "pair", "pair_index", "seed", "source", "base"),
-    *("source_sha", "base_sha", "tokens", "geometry", "score"),
-    *(name for name in TEXT_NAMES if name != BEHAVIOR),
+_TEXTS = (
+    *("model", "study", "arm", "pair", "source", "base", "source_sha", "base_sha"),
+    *("tokens", "geometry"),
 )
-_FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("claim", "cell", "model", "study", "verdict"), str),
-    **dict.fromkeys(("arms", "provenance", "multiplicity", "trials"), dict),
-    **dict.fromkeys(("parts", "checks"), list),
-    **dict.fromkeys(("pairs", "seeds"), int),
-}
-_PART_FIELDS = ("outcome", "estimand", "region", "given", "verdict", "estimate", "interval")
+_WHOLE = ("pair_index", "seed")
+_NUMBERS = ("score", *(name for name in TEXT_NAMES if name != BEHAVIOR))
+_COLUMNS = (*_TEXTS, *_WHOLE, *_NUMBERS)
+_TOKENS = r"(?:\d{1,10}(?: \d{1,10})*)?"
+_EXPECTED = "a folder that `pytest claims` wrote"
 
 
 class Key(NamedTuple):
@@ -51,17 +71,17 @@ class Key(NamedTuple):
     model: str
 
     def __str__(self) -> str:
-        return f"{self.claim}, cell {self.cell} on {self.model}"
+        return unquoted(f"{self.claim}, cell {self.cell} on {self.model}", 300)
 
 
 class Reported(NamedTuple):
     """What `evidence.json` holds, as plain JSON: facts on the run, and lists of what was found."""
 
-    run: dict[str, Any]
-    evidence: list[dict[str, Any]]
-    instrument: list[dict[str, Any]]
-    families: list[dict[str, Any]]
-    protocol: list[dict[str, Any]]
+    run: RunSaid
+    evidence: list[EvidenceSaid]
+    instrument: list[InstrumentSaid]
+    families: list[FamilySaid]
+    protocol: list[ProtocolSaid]
 
 
 class Again(NamedTuple):
@@ -77,22 +97,39 @@ class StoredRun:
 
     run: facts on the run as a whole. evidence: JSON objects, in the order of the file.
     trials: the rows of `trials.parquet`. instrument, families, protocol: the other lists of the
-    file.
+    file. unknown: fields of the file that this version does not know.
     """
 
     folder: Path
-    run: dict[str, Any]
-    evidence: dict[Key, dict[str, Any]]
+    run: RunSaid
+    evidence: dict[Key, EvidenceSaid]
     trials: pd.DataFrame
-    instrument: tuple[dict[str, Any], ...] = ()
-    families: tuple[dict[str, Any], ...] = ()
-    protocol: tuple[dict[str, Any], ...] = ()
+    instrument: tuple[InstrumentSaid, ...] = ()
+    families: tuple[FamilySaid, ...] = ()
+    protocol: tuple[ProtocolSaid, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def reported(self) -> Reported:
         """The file's content, as it was read."""
-        lists = (self.evidence.values(), self.instrument, self.families, self.protocol)
-        return Reported(self.run, *map(list, lists))
+        return Reported(
+            self.run,
+            list(self.evidence.values()),
+            list(self.instrument),
+            list(self.families),
+            list(self.protocol),
+        )
+
+    @property
+    def note(self) -> str:
+        """A line on fields that this version does not know; '' where it knows all of them."""
+        if not self.unknown:
+            return ""
+        by = unquoted(self.run.get("kv_claims", "another version"))
+        return (
+            f"{self.folder / EVIDENCE_FILE}: fields that this version does not know, and does not "
+            f"read: {listed(self.unknown)}; written by {by}"
+        )
 
     @cached_property
     def _by_arm(self) -> dict[Any, pd.DataFrame]:
@@ -110,8 +147,8 @@ class StoredRun:
             rows = self._by_arm.get((one["model"], one["study"], arm))
             if rows is None:
                 raise UsageError(
-                    f"{self.folder / TRIALS_FILE}: no trials of arm {arm!r}, which is {role} in "
-                    f"the evidence on {key}"
+                    f"{self.folder / TRIALS_FILE}: no trials of arm {shown(arm)}, which is "
+                    f"{unquoted(role)} in the evidence on {key}"
                 )
             # Cells that were decided early have fewer pairs than others that share an arm.
             found[role] = rows[(rows["pair_index"] < one["pairs"]) & (rows["seed"] < one["seeds"])]
@@ -190,25 +227,98 @@ class StoredRun:
 
 def load_run(folder: Path) -> StoredRun:
     """Read a run's folder. Raises UsageError, naming the file, for anything but a whole run."""
-    content = _content(folder / EVIDENCE_FILE)
-    evidence: dict[Key, dict[str, Any]] = {}
+    path = folder / EVIDENCE_FILE
+    content = read_evidence(path)
+    found: dict[Key, EvidenceSaid] = {}
     for number, one in enumerate(content["evidence"]):
-        where = f"{folder / EVIDENCE_FILE}: evidence {number}"
-        _check_evidence(one, where)
         key = Key(one["claim"], one["cell"], one["model"])
-        if key in evidence:
-            raise UsageError(f"{where}: {key} stands twice, expected once")
-        evidence[key] = one
-    others = {name: tuple(content.get(name, ())) for name in ("instrument", "families", "protocol")}
-    trials = read_trials(folder / TRIALS_FILE, evidence)
-    return StoredRun(folder, content["run"], evidence, trials, **others)
+        if key in found:
+            raise UsageError(f"{path}: $.evidence[{number}]: {key} stands twice, expected once")
+        found[key] = one
+    return StoredRun(
+        folder,
+        content["run"],
+        found,
+        read_trials(folder / TRIALS_FILE, found),
+        tuple(content.get("instrument", ())),
+        tuple(content.get("families", ())),
+        tuple(content.get("protocol", ())),
+        tuple(unknown_fields(content)),
+    )
 
 
-def part_of(stored: Mapping[str, Any]) -> Part:
-    """A part of a claim from its evidence. Raises UsageError for what is none."""
-    region = stored["region"]
-    ends = {name: region[name] for name in ("low", "high") if region[name] is not None}
-    return Part(stored["outcome"]["name"], stored["estimand"], Region(**ends))
+def read_evidence(path: Path) -> EvidenceFile:
+    """An `evidence.json`. Raises UsageError for a file that is none, naming the place in it."""
+    content = read_json(path, _EXPECTED)
+    schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+    if schema != SCHEMA:
+        raise UsageError(f"{path}: schema {unquoted(repr(schema))}, expected {SCHEMA}")
+    found = checked(content, EvidenceFile, str(path))
+    run = found["run"]
+    try:
+        shlex.split(run.get("command", ""))
+    except ValueError as error:
+        raise UsageError(f"{path}: $.run.command: {error}, expected a command line") from error
+    if "replay" in run and "not_replayed" not in run:
+        raise UsageError(f"{path}: $.run: replay without not_replayed, expected both")
+    first: dict[tuple[str, str], EvidenceSaid] = {}
+    geometries: dict[str, list[str]] = {}
+    for number, one in enumerate(found["evidence"]):
+        where = f"{path}: $.evidence[{number}]"
+        _check_evidence(one, where)
+        _check_alike(one, first.setdefault((one["model"], one["claim"]), one), where)
+        if "patched" in one["arms"]:
+            names = [said["outcome"] for said in one["geometry"]]
+            if names != geometries.setdefault(one["model"], names) or len(names) < 2:
+                raise UsageError(f"{where}.geometry: not the outcomes that others of the run have")
+    return found
+
+
+def _check_evidence(one: EvidenceSaid, where: str) -> None:
+    """Raise UsageError for what types do not say: fields that hang together, names that are none.
+
+    Where nothing was run, some objects are empty; else they are whole.
+    """
+    kinds: tuple[tuple[str, Mapping[str, Any], type], ...] = (
+        ("texts", one["texts"], Texts),
+        ("scorer", one["scorer"], ScorerSaid),
+        ("provenance", one["provenance"] if "sampling" in one["provenance"] else {}, OwnProvenance),
+    )
+    for name, content, kind in kinds:
+        if content:
+            checked(content, kind, f"{where}.{name}")
+    if "patched" in one["arms"] and one["patch"] is None:
+        raise UsageError(f"{where}: an arm is patched, but `patch` is null")
+    if one["parts"][0]["given"]:
+        raise UsageError(f"{where}.parts[0].given: true, expected a part that is claimed first")
+    try:
+        for part in one["parts"]:
+            outcome = Outcome.parse(part_of(part).outcome)
+            if outcome.is_geometry and one["arms"]:
+                outcome.layers(one["provenance"]["n_layers"])
+        for said in one["geometry"]:
+            Outcome.parse(said["outcome"])
+    except UsageError as error:
+        raise UsageError(f"{where}: {unquoted(str(error), 300)}") from error
+
+
+def _check_alike(one: EvidenceSaid, first: EvidenceSaid, where: str) -> None:
+    """Cells of one claim on one model assert the same."""
+    named, wanted = (
+        [(part["outcome"]["name"], part["estimand"], part["given"]) for part in some["parts"]]
+        for some in (one, first)
+    )
+    if named != wanted:
+        raise UsageError(
+            f"{where}.parts: not those of cell {shown(first['cell'])} of the same claim"
+        )
+
+
+def part_of(stored: PartSaid) -> Part:
+    """A part of a claim from its evidence. Raises UsageError for a region that is none."""
+    low, high = stored["region"]["low"], stored["region"]["high"]
+    region = Region(-math.inf if low is None else low, math.inf if high is None else high)
+    return Part(stored["outcome"]["name"], stored["estimand"], region)
 
 
 def trials_of(rows: pd.DataFrame) -> list[Trial]:
@@ -220,91 +330,90 @@ def trials_of(rows: pd.DataFrame) -> list[Trial]:
     if missing := [name for name in names if name not in rows.columns]:
         raise UsageError(f"{TRIALS_FILE}: missing columns {missing}, expected those of a trial")
     return [
-        _trial(dict(zip(names, values, strict=True)))
-        for values in rows[names].itertuples(index=False, name=None)
+        _trial(dict(zip(names, values, strict=True)), f"{TRIALS_FILE}: row {number}")
+        for number, values in enumerate(rows[names].itertuples(index=False, name=None), start=1)
     ]
 
 
-def _trial(row: dict[str, Any]) -> Trial:
+def _trial(row: dict[str, Any], where: str) -> Trial:
     """A column with holes holds floats, and NaN for None."""
-    plain = {name: _plain(value) for name, value in row.items()}
-    whole = {
-        name: int(plain[name]) for name in ("differs", "oracle_shift") if plain[name] is not None
-    }
-    tokens = [int(token) for token in str(row["tokens"]).split()]
-    return Trial.from_dict(
-        {**plain, **whole, "tokens": tokens, "geometry": json.loads(row["geometry"])}
+    whole = {name: _whole(_plain(row[name])) for name in ("differs", "oracle_shift")}
+    return typed(
+        {
+            **{name: _plain(value) for name, value in row.items()},
+            **whole,
+            "tokens": [int(token) for token in row["tokens"].split()],
+            "geometry": msgspec.json.decode(row["geometry"]),
+        },
+        Trial,
+        where,
     )
 
 
 def _plain(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return None
     return value.item() if hasattr(value, "item") else value
 
 
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); expected a folder that `pytest claims` "
-            "wrote"
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"{path}: no JSON ({error}), expected the evidence of a run") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        got = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise UsageError(f"{path}: schema {got!r}, expected {SCHEMA}")
-    for name, kind in (("run", dict), ("evidence", list)):
-        if not isinstance(content.get(name), kind):
-            raise UsageError(f"{path}: no {kind.__name__} under `{name}`, expected one")
-    for name in ("instrument", "families", "protocol"):
-        if not isinstance(content.get(name, []), list):
-            raise UsageError(f"{path}: no list under `{name}`, expected one")
-    return content
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _check_evidence(one: Any, where: str) -> None:
-    """Raise UsageError unless it is an object with the fields that are read here."""
-    if not isinstance(one, dict):
-        raise UsageError(f"{where}: {type(one).__name__}, expected an object")
-    for name, kind in _FIELDS.items():
-        if not isinstance(one.get(name), kind) or isinstance(one.get(name), bool):
-            raise UsageError(f"{where}: `{name}` is {one.get(name)!r:.40}, not what a run writes")
-    if not isinstance(one["provenance"].get("n_layers"), int):
-        raise UsageError(f"{where}: provenance has no `n_layers`")
-    for name in ("alpha", "family", "size", "looks"):
-        if name not in one["multiplicity"]:
-            raise UsageError(f"{where}: multiplicity has no `{name}`")
-    if not one["parts"] or not all(map(_is_part, one["parts"])):
-        raise UsageError(f"{where}: `parts` are not what a run writes")
-    for part in one["parts"]:
-        part_of(part)
-
-
-def _is_part(part: Any) -> bool:
-    return (
-        isinstance(part, dict)
-        and all(name in part for name in _PART_FIELDS)
-        and isinstance(part["outcome"], dict)
-        and "name" in part["outcome"]
-        and part["estimand"] in ESTIMANDS
-        and isinstance(part["region"], dict)
-        and {"low", "high", "margin", "about"} <= set(part["region"])
-    )
-
-
-def read_trials(path: Path, evidence: Mapping[Key, dict[str, Any]]) -> pd.DataFrame:
+def read_trials(path: Path, evidence: Mapping[Key, EvidenceSaid]) -> pd.DataFrame:
     """The trials that evidence rests on. Raises UsageError for a file that does not hold them."""
-    if not path.is_file():
-        raise UsageError(f"{path}: not there; expected the trials of the run")
-    try:
-        trials = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise UsageError(f"{path}: cannot be read as Parquet ({error!s:.80})") from error
+    trials = read_parquet(path, "the trials of the run")
     missing = [name for name in _COLUMNS if name not in trials.columns]
     # A run in which nothing was run has a table without columns.
     if missing and (len(trials) or any(one["arms"] for one in evidence.values())):
         raise UsageError(f"{path}: missing columns {missing}, expected the trials of a run")
+    if len(trials):
+        _check_columns(trials, path)
     return trials
+
+
+def _check_columns(trials: pd.DataFrame, path: Path) -> None:
+    """Raise UsageError for a column that holds something else than such a column does."""
+
+    def is_whole(column: pd.Series) -> bool:
+        return is_integer_dtype(column) and bool(column.between(0, 2**53).all())
+
+    def is_number(column: pd.Series) -> bool:
+        if not (is_numeric_dtype(column) or is_bool_dtype(column)):
+            return False
+        return bool((column.isna() | (column.astype(float).abs() <= LARGEST)).all())
+
+    def is_text(column: pd.Series) -> bool:
+        return is_string_dtype(column) and not bool(column.isna().any())
+
+    def is_tokens(column: pd.Series) -> bool:
+        return is_text(column) and bool(column.str.fullmatch(_TOKENS).all())
+
+    kinds: tuple[tuple[Sequence[str], Callable[[pd.Series], bool], str], ...] = (
+        ((*_TEXTS, "text"), is_text, "text in every row"),
+        ((*_WHOLE, "prompt_tokens"), is_whole, "a whole number from 0 on in every row"),
+        (_NUMBERS, is_number, f"numbers up to {LARGEST:g}"),
+        (("tokens",), is_tokens, "token ids in every row"),
+    )
+    for names, holds, expected in kinds:
+        for name in names:
+            if name in trials.columns and not holds(trials[name]):
+                raise UsageError(
+                    f"{path}: column {name!r} holds something else ({trials[name].dtype}), "
+                    f"expected {expected}"
+                )
+    doubled = trials.duplicated(["model", "study", "arm", "pair", "seed"]).to_numpy()
+    if doubled.any():
+        row = trials[doubled].iloc[0]
+        raise UsageError(
+            f"{path}: {int(doubled.sum())} trials stand twice, such as arm {shown(row['arm'])}, "
+            f"pair {shown(row['pair'], 12)}, seed {row['seed']}; expected each once"
+        )
+    geometry = msgspec.json.Decoder(Geometry)
+    for number, text in enumerate(trials["geometry"], start=1):
+        try:
+            geometry.decode(text)
+        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+            raise UsageError(
+                f"{path}: geometry of row {number}: {unquoted(str(error), 120)}"
+            ) from error

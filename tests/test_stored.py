@@ -106,6 +106,24 @@ def test_trials_of_another_version_are_named(a_run: Path) -> None:
         trials_of(load_run(a_run).trials.drop(columns="margin"))
 
 
+def test_what_a_run_writes_is_read_by_the_strict_reader(a_run: Path) -> None:
+    """Every field of it is one that the types have, and every object that may be empty is whole."""
+    run = load_run(a_run)
+    assert run.unknown == ()
+    assert run.note == ""
+
+
+def test_a_field_of_a_later_version_is_said_and_stays(a_run: Path, tmp_path: Path) -> None:
+    def later(content: dict[str, Any]) -> None:
+        content["evidence"][0]["mood"] = "good"
+        content["run"]["signed_by"] = "\x1b[2J"
+
+    run = load_run(edited_copy(a_run, tmp_path / "later", later))
+    assert run.unknown == ("$.run.signed_by", "$.evidence[...].mood")
+    assert "$.evidence[...].mood; written by 0.1.0" in run.note
+    assert next(iter(run.evidence.values()))["mood"] == "good"
+
+
 # --- what is no run -------------------------------------------------------------------------
 
 
@@ -115,18 +133,66 @@ def first(content: dict[str, Any]) -> dict[str, Any]:
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other schema": (lambda c: c.update(schema=2), "schema 2, expected 1"),
-    "no list": (lambda c: c.update(evidence={}), "no list under `evidence`"),
-    "no run": (lambda c: c.pop("run"), "no dict under `run`"),
-    "no object": (lambda c: c["evidence"].insert(0, 3), "evidence 0: int"),
-    "no pairs": (lambda c: c["evidence"][0].pop("pairs"), "`pairs` is None"),
-    "no arms": (lambda c: c["evidence"][0].update(arms=[]), "`arms` is "),
-    "no layers": (lambda c: c["evidence"][0]["provenance"].pop("n_layers"), "no `n_layers`"),
-    "no alpha": (lambda c: c["evidence"][0]["multiplicity"].pop("alpha"), "no `alpha`"),
-    "no parts": (lambda c: c["evidence"][0].update(parts=[]), "`parts` are not"),
-    "half a part": (lambda c: c["evidence"][0]["parts"][0].pop("region"), "`parts` are not"),
+    "no list": (lambda c: c.update(evidence={}), r"\$\.evidence: expected array, got object"),
+    "no run": (lambda c: c.pop("run"), "missing required field run"),
+    "no object": (
+        lambda c: c["evidence"].insert(0, 3),
+        r"\$\.evidence\[0\]: expected object, got int",
+    ),
+    "no pairs": (lambda c: c["evidence"][0].pop("pairs"), "missing required field pairs"),
+    "no arms": (
+        lambda c: c["evidence"][0].update(arms=[]),
+        r"\$\.evidence\[0\]\.arms: expected object, got array",
+    ),
+    "no layers": (
+        lambda c: c["evidence"][0]["provenance"].pop("n_layers"),
+        r"missing required field n_layers",
+    ),
+    "no alpha": (
+        lambda c: c["evidence"][0]["multiplicity"].pop("alpha"),
+        "missing required field alpha",
+    ),
+    "no parts": (lambda c: c["evidence"][0].update(parts=[]), "array of length >= 1"),
+    "half a part": (
+        lambda c: c["evidence"][0]["parts"][0].pop("region"),
+        "missing required field region",
+    ),
     "no region": (
         lambda c: c["evidence"][0]["parts"][0]["region"].update(low=0.9, high=0.7),
         "expected low < high",
+    ),
+    "no command line": (lambda c: c["run"].update(command="a 'b"), r"\$\.run\.command: No closing"),
+    "a premise first": (
+        lambda c: c["evidence"][0]["parts"][0].update(given=True),
+        r"parts\[0\]\.given: true, expected",
+    ),
+    "no such outcome": (
+        lambda c: c["evidence"][0]["parts"][0]["outcome"].update(name="mood"),
+        r"\$\.evidence\[0\]: outcome 'mood'",
+    ),
+    "half a text": (
+        lambda c: c["evidence"][0]["texts"].pop("base"),
+        r"\$\.evidence\[0\]\.texts: \$: object missing required field base",
+    ),
+    "half of where it ran": (
+        lambda c: c["evidence"][0]["provenance"].pop("cores"),
+        "missing required field cores",
+    ),
+    "another geometry": (
+        lambda c: c["evidence"][0]["geometry"].pop(),
+        r"\$\.evidence\[\d\]\.geometry: not the outcomes",
+    ),
+    "many layers": (
+        lambda c: c["evidence"][0]["provenance"].update(n_layers=10**9),
+        "n_layers: expected int <= 10000",
+    ),
+    "an interval of one end": (
+        lambda c: c["evidence"][0]["parts"][0].update(interval=[0.5]),
+        r"parts\[0\]\.interval: expected array of length >= 2",
+    ),
+    "a huge number": (
+        lambda c: c["evidence"][0].update(estimate=1e200),
+        r"\$\.evidence\[0\]\.estimate: expected float <= 1e\+150",
     ),
     "twice": (lambda c: c["evidence"].append(first(c)), "stands twice"),
 }
@@ -162,7 +228,7 @@ def copy(a_run: Path, tmp_path: Path) -> Path:
 
 def test_a_run_without_its_trials_is_refused(copy: Path) -> None:
     (copy / "trials.parquet").unlink()
-    with pytest.raises(UsageError, match=r"trials\.parquet: not there"):
+    with pytest.raises(UsageError, match=r"trials\.parquet: cannot be read \(No such file"):
         load_run(copy)
 
 

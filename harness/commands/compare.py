@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from harness.claim import SAME_WITHIN
@@ -39,6 +40,8 @@ def run(given: argparse.Namespace) -> int:
 
     _check_paths(given)
     first, second = load_run(given.first), load_run(given.second)
+    for note in filter(None, (first.note, second.note)):
+        print(note, file=sys.stderr)
     found = compare(first, second, given.margin)
     text = render_comparison(found, first, second)
     if given.out is not None:

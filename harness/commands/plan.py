@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.claim import FEWEST_PAIRS
 from harness.errors import UsageError
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from harness.judging.frame import Spread
     from harness.judging.planning import Outlook
     from harness.judging.rule import Rule
+    from harness.schema import EvidenceSaid, SpreadSaid
 
 NAME = "plan"
 HELP = "pairs that a claim needs for a verdict, and the width that some pairs give"
@@ -148,19 +148,18 @@ def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
         from harness.commands.collect import run_pilot
 
         run_pilot(given.claims, given.claim, given.model, given.pilot_pairs, given.pilot)
+    from harness.stored import EVIDENCE_FILE, read_evidence
+
     try:
-        yield from _of_pilot(given)
-    except (KeyError, TypeError) as error:
+        found = read_evidence(given.pilot / EVIDENCE_FILE)["evidence"]
+    except UsageError as error:
         raise UsageError(
-            f"{given.pilot / 'evidence.json'}: not evidence as this version writes it ({error!r}); "
-            "run the claim again, or give --pilot-pairs 20"
+            f"{error}; give --pilot-pairs 20 to have a pilot run, or --spread and --transfer for "
+            "none"
         ) from error
-
-
-def _of_pilot(given: argparse.Namespace) -> Iterator[_Asked]:
     cells = [
         one
-        for one in _evidence(given.pilot)
+        for one in found
         if (one["claim"], one["model"]) == (given.claim, given.model)
         and given.cell in (None, one["cell"])
     ]
@@ -174,10 +173,26 @@ def _of_pilot(given: argparse.Namespace) -> Iterator[_Asked]:
         yield from _of_cell(one)
 
 
-def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
+def _spread(stored: SpreadSaid) -> Spread:
+    """Raises UsageError for a covariance that is not one of its arms."""
+    from harness.judging.frame import Spread
+
+    arms = len(stored["arms"])
+    if {len(stored["means"]), len(stored["covariance"]), *map(len, stored["covariance"])} != {arms}:
+        raise UsageError(f"pilot: spreads of {arms} arms without means and covariances of each")
+    return Spread(
+        stored["by"],
+        stored["clusters"],
+        stored["pairs"],
+        tuple(stored["arms"]),
+        stored["means"],
+        stored["covariance"],
+    )
+
+
+def _of_cell(one: EvidenceSaid) -> Iterator[_Asked]:
     from harness.claim import Family
     from harness.judging.estimand import direction_of
-    from harness.judging.frame import Spread
     from harness.judging.multiplicity import Share
     from harness.judging.rule import Rule
     from harness.stored import part_of
@@ -185,7 +200,7 @@ def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
     alpha, parts = one["multiplicity"]["alpha"], one["parts"]
     claimed = sum(not part["given"] for part in parts)
     for part in parts:
-        spreads = [Spread(**spread) for spread in part["spreads"]]
+        spreads = [_spread(spread) for spread in part.get("spreads", [])]
         title = (
             f"{one['claim']}, cell {one['cell']} on {one['model']}: {part['outcome']['name']} "
             f"(pilot of {one['pairs']} pairs x {one['seeds']} seeds: {part['verdict']})"
@@ -207,19 +222,3 @@ def _of_cell(one: dict[str, Any]) -> Iterator[_Asked]:
             f"judged at {alpha:.4g}, as {Share(Family(how['family'], how['size']), max(1, looks))}"
         )
         yield _Asked(title, share, rule, spreads)
-
-
-def _evidence(folder: Path) -> Sequence[dict[str, Any]]:
-    path = folder / "evidence.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); expected the evidence of a run: give "
-            "--pilot-pairs 20 to have one run, or --spread and --transfer for none"
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"{path}: no JSON ({error}), expected the evidence of a run") from error
-    if not isinstance(content, dict) or not isinstance(content.get("evidence"), list):
-        raise UsageError(f"{path}: no list under `evidence`, expected the evidence of a run")
-    return list(content["evidence"])

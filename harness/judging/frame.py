@@ -20,7 +20,7 @@ ARMS = ("base", "source", "patched", "versus")
 CLUSTERS = ("cluster", "source", "base")
 TOKENS = {"source": "source_tokens_sha", "base": "base_tokens_sha"}
 """Columns of our own trials that say which prompts are the same, whatever they are called."""
-_LARGEST = 1e50
+LARGEST = 1e50
 """Of a score: the fourth powers in Fieller's formula then stay within what a float can hold."""
 
 
@@ -88,11 +88,11 @@ def check_frame(frame: pd.DataFrame) -> None:
 def check_sizes(frame: pd.DataFrame) -> None:
     """Raise UsageError for scores of which some are too large, or all too small, to be judged."""
     sizes = np.abs(_numbers(frame["score"]))
-    if (bad := sizes > _LARGEST).any():
-        raise UsageError(f"trials: scores above {_LARGEST:g} in {_rows(frame, bad)}")
-    if 0 < (largest := sizes.max()) < 1 / _LARGEST:
+    if (bad := sizes > LARGEST).any():
+        raise UsageError(f"trials: scores above {LARGEST:g} in {_rows(frame, bad)}")
+    if 0 < (largest := sizes.max()) < 1 / LARGEST:
         raise UsageError(
-            f"trials: the largest score is {largest:.3g}, expected at least {1 / _LARGEST:g}: "
+            f"trials: the largest score is {largest:.3g}, expected at least {1 / LARGEST:g}: "
             "give them in a larger unit"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ class PinBook:
     """Pins of the models of one run (planted models have none).
 
     root: the project, which pins name test files from. folder: of the pin files.
+    task_of: the name of the task that a model runs; pins of its other tasks are let alone.
     updating: whether what was found is to be written down. unused: by model, pins of claims or
     cells that are not there any more. lines: what was done, for a reader.
     """
@@ -28,6 +29,7 @@ class PinBook:
     models: tuple[str, ...]
     revision: str | None
     updating: bool
+    task_of: Callable[[str], str | None] = lambda _model: None
     unused: dict[str, list[Place]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     _files: dict[str, PinFile] = field(default_factory=dict)
@@ -35,11 +37,14 @@ class PinBook:
     _differs: dict[str, dict[Place, str]] = field(default_factory=lambda: defaultdict(dict))
 
     def of(self, model: str) -> PinFile | None:
-        """The pins of a model; None of a planted one. Raises UsageError for a file that is none."""
+        """The pins of a model on its task; None of a planted one.
+
+        Raises UsageError for a file that is none.
+        """
         if model not in self.models:
             return None
         if model not in self._files:
-            self._files[model] = load_pins(self.folder, model, self.revision)
+            self._files[model] = load_pins(self.folder, model, self.revision, self.task_of(model))
         return self._files[model]
 
     def check(self) -> None:
@@ -96,9 +101,10 @@ class PinBook:
         if file in collected:
             return True
         place = self.root / file
-        if Path(file).is_absolute() or place.is_file():
+        if not place.resolve().is_relative_to(self.root.resolve()) or place.is_file():
             return False
-        beside = {path.relative_to(self.root).as_posix() for path in place.parent.glob("test_*.py")}
+        folder = Path(file).parent
+        beside = {(folder / path.name).as_posix() for path in place.parent.glob("test_*.py")}
         return bool(beside) and beside <= set(collected)
 
     def add(self, made: Mapping[str, Any], *, failed: bool = False) -> None:

@@ -16,9 +16,12 @@ from harness.errors import UsageError
 from harness.judging.checks import CONTROLS
 from harness.judging.frame import ARMS
 from harness.outcome import Outcome
+from harness.reading import check_file, inside, shown, unquoted
 from harness.tasks.load import read_yaml
 
 SCHEMA = 1
+MOST_BYTES = 2**20
+"""Of a description."""
 ROLES = (*ARMS, *CONTROLS)
 _NEEDED = ("schema", "table", "model", "n_layers", "columns", "claims")
 _KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "n_kv_heads", "tokens")
@@ -67,10 +70,11 @@ class Described:
 def read_description(path: Path) -> Described:
     """Read the YAML. Raises UsageError, naming the key, for anything that is not as described."""
     where = str(path)
+    check_file(path, "a description of a published table", most=MOST_BYTES)
     content = _mapping(read_yaml(path, "description of a published table"), where)
     _check_keys(content, _NEEDED, _KNOWN, where)
     if content["schema"] != SCHEMA:
-        raise UsageError(f"{where}: schema {content['schema']!r}, expected {SCHEMA}")
+        raise UsageError(f"{where}: schema {unquoted(repr(content['schema']))}, expected {SCHEMA}")
     columns = _names(content["columns"], f"{where}: columns")
     _check_keys(columns, _COLUMNS_NEEDED, _COLUMNS, f"{where}: columns")
     task = content.get("task")
@@ -80,17 +84,19 @@ def read_description(path: Path) -> Described:
     return Described(
         where=path,
         about=str(content.get("about", "")),
-        table=path.parent / _name(content["table"], f"{where}: table"),
+        table=inside(path.parent, _name(content["table"], f"{where}: table"), f"{where}: table"),
         model=_name(content["model"], f"{where}: model"),
-        n_layers=_count(content["n_layers"], f"{where}: n_layers"),
-        n_kv_heads=_count(content["n_kv_heads"], f"{where}: n_kv_heads")
+        n_layers=_count(content["n_layers"], f"{where}: n_layers", 10_000),
+        n_kv_heads=_count(content["n_kv_heads"], f"{where}: n_kv_heads", 10_000)
         if "n_kv_heads" in content
         else 0,
         columns=columns,
         scores={str(Outcome.parse(name)): column for name, column in scores.items()},
         claims=_claims(content, where),
         tokens=_tokens(content["tokens"], f"{where}: tokens") if "tokens" in content else None,
-        task=None if task is None else path.parent / _name(task, f"{where}: task"),
+        task=None
+        if task is None
+        else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
     )
 
 
@@ -156,13 +162,17 @@ def _names(content: Any, where: str) -> dict[str, str]:
 def _name(value: Any, where: str) -> str:
     """Text, or a number as it is written. YAML reads a bare `no` as false: that is refused."""
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise UsageError(f"{where}: {value!r}, expected text (in quotes, if YAML reads it as else)")
+        raise UsageError(
+            f"{where}: {unquoted(repr(value))}, expected text (in quotes, if YAML reads it as else)"
+        )
     return str(value)
 
 
-def _count(value: Any, where: str) -> int:
-    if type(value) is not int or value < 1:
-        raise UsageError(f"{where}: {value!r}, expected a whole number of at least 1")
+def _count(value: Any, where: str, most: int = 2**31) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise UsageError(
+            f"{where}: {unquoted(repr(value))}, expected a whole number from 1 to {most:,}"
+        )
     return value
 
 
@@ -173,7 +183,7 @@ def _check_keys(
     for key in content:
         if key not in known:
             raise UsageError(
-                f"{where}: unknown key {key!r}, expected {', '.join(known)}"
+                f"{where}: unknown key {shown(str(key))}, expected {', '.join(known)}"
                 f"{nearest(str(key), known)}"
             )
     if missing := [key for key in needed if key not in content]:

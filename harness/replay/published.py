@@ -8,7 +8,9 @@ import pandas as pd
 
 from harness.errors import UsageError
 from harness.judging.frame import CLUSTERS, check_frame, check_sizes
+from harness.reading import listed, shown, unquoted
 from harness.replay.described import Described, nearest
+from harness.tables import check_texts, parquet_columns, read_csv, read_parquet
 from harness.tasks.task import Task
 
 
@@ -19,13 +21,7 @@ def read_table(told: Described, task: Task | None) -> pd.DataFrame:
     task: by whose scorer texts are scored again; None keeps the published score.
     Raises UsageError, naming table and column, for whatever cannot be read so.
     """
-    raw = _read(told.table)
-    for name in (*told.columns.values(), *told.scores.values()):
-        if name not in raw.columns:
-            raise UsageError(
-                f"{told.table}: no column {name!r}, which {told.where.name} names; it has "
-                f"{', '.join(map(str, raw.columns))}{nearest(name, map(str, raw.columns))}"
-            )
+    raw = _read(told)
     if raw.empty:
         raise UsageError(f"{told.table}: no row, expected one a trial")
     keys = [key for key in ("pair", "arm", "seed", "text", *CLUSTERS) if key in told.columns]
@@ -54,23 +50,28 @@ def read_table(told: Described, task: Task | None) -> pd.DataFrame:
     return frame
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Everything as text from CSV, in its own types from Parquet."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such table; expected a CSV or Parquet file")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-            separator = "," if path.suffix.lower() == ".csv" else "\t"
-            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    except pd.errors.EmptyDataError as error:
-        raise UsageError(f"{path}: empty, expected a header and one row a trial") from error
-    except (OSError, ValueError) as error:  # pyarrow's and pandas' own errors are of these kinds
-        raise UsageError(f"{path}: cannot be read as a table ({error!s:.80})") from error
-    raise UsageError(f"{path}: {path.suffix or 'no suffix'}, expected .csv, .tsv or .parquet")
+def _read(told: Described) -> pd.DataFrame:
+    """The columns that are named: as text from CSV, in their own types from Parquet."""
+    path, expected = told.table, "a CSV or Parquet file"
+    suffix = path.suffix.lower()
+    wanted = list(dict.fromkeys((*told.columns.values(), *told.scores.values())))
+    if suffix in (".parquet", ".pq"):
+        has = parquet_columns(path, expected)
+        raw = read_parquet(path, expected, wanted)
+    elif suffix in (".csv", ".tsv", ".txt"):
+        raw = read_csv(path, "," if suffix == ".csv" else "\t", expected)
+        has = list(map(str, raw.columns))
+    else:
+        told_suffix = shown(path.suffix) if path.suffix else "no suffix"
+        raise UsageError(f"{path}: {told_suffix}, expected .csv, .tsv or .parquet")
+    for name in wanted:
+        if name not in has:
+            raise UsageError(
+                f"{path}: no column {shown(name)}, which {told.where.name} names; it has "
+                f"{listed(has)}{nearest(name, has)}"
+            )
+    check_texts(raw[wanted], path)
+    return raw
 
 
 def _numbers(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
@@ -78,8 +79,8 @@ def _numbers(raw: pd.DataFrame, column: str, path: Path) -> pd.Series:
     if (bad := numbers.isna()).any():
         value = raw[column][bad].iloc[0]
         raise UsageError(
-            f"{path}: {column!r} is no number in {_row(bad)}, such as {value!r}; expected a "
-            "number in each"
+            f"{path}: {shown(column)} is no number in {_row(bad)}, such as "
+            f"{unquoted(repr(value))}; expected a number in each"
         )
     return numbers
 
@@ -91,8 +92,8 @@ def _check_arms(frame: pd.DataFrame, told: Described) -> None:
             for role, arm in roles.items():
                 if arm not in known:
                     raise UsageError(
-                        f"{told.where}: claims: {claim}: {cell}: {role}: no arm {arm!r} in "
-                        f"{told.table.name}, which has {', '.join(known)}{nearest(arm, known)}"
+                        f"{told.where}: claims: {claim}: {cell}: {role}: no arm {shown(arm)} in "
+                        f"{told.table.name}, which has {listed(known)}{nearest(arm, known)}"
                     )
 
 

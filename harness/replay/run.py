@@ -13,14 +13,16 @@ import pandas as pd
 
 from harness.claim import Claim
 from harness.errors import UsageError
-from harness.models.planted.catalog import N_KV_HEADS, PLANTED_PREFIX
+from harness.models.planted.catalog import CATALOG, N_KV_HEADS, PLANTED_PREFIX
 from harness.outcome import Outcome
+from harness.reading import check_file, shown
 from harness.replay.source import chosen, sha_of
 from harness.replay.study import StoredModel, StoredStudy
 from harness.run.ledger import LIKELIHOODS, Records
 from harness.run.likelihood import Likelihood
 from harness.run.table import trials_frame
 from harness.run.trial import Trial
+from harness.schema import EvidenceSaid
 from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, StoredRun, load_run, trials_of
 from harness.tasks.scorers import counted_by
 from harness.tasks.task import Task
@@ -61,11 +63,7 @@ class ReplayedRun:
         if not stored.evidence:
             raise UsageError(f"{folder / EVIDENCE_FILE}: no verdict in it, nothing to judge again")
         names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)
-        file = stored.run.get("task_file")
-        try:
-            tasks = {name: task or task_of(name, Path(file) if file else None) for name in names}
-        except UsageError as error:
-            raise UsageError(f"{error}; give --task FILE with the task of {folder}") from error
+        tasks = {name: task or _own_task(stored, name, task_of) for name in names}
         found = cls(stored, names, tasks)
         for name in names:
             found._check(name, is_own=task is None)
@@ -161,11 +159,11 @@ class ReplayedRun:
             and trial.seed < one["seeds"]
         )
 
-    def _of_model(self, model: str) -> list[dict[str, Any]]:
+    def _of_model(self, model: str) -> list[EvidenceSaid]:
         return [one for key, one in self.stored.evidence.items() if key.model == model]
 
     def _own_sha(self, model: str) -> str:
-        return str(self._of_model(model)[0]["provenance"].get("task_sha"))
+        return self._of_model(model)[0]["provenance"]["task_sha"]
 
     def _size(self, model: str) -> tuple[int, int]:
         """Layers and KV heads of a model."""
@@ -179,8 +177,8 @@ class ReplayedRun:
         heads = [
             len(patch["resolved_heads"])
             for one in cells
-            for side in (one.get("patch"), one.get("versus"))
-            for patch in (side or {}).get("all", [])
+            for side in (one["patch"], one["versus"])
+            for patch in (side["all"] if side else [])
             if patch["heads"] == "all" and patch["resolved_heads"]
         ]
         return known["n_layers"], max(heads, default=1)
@@ -207,10 +205,32 @@ class ReplayedRun:
                 _check_scores(rows, self._trials[model], task, path)
 
 
+def _own_task(stored: StoredRun, model: str, task_of: Callable[[str, Path | None], Task]) -> Task:
+    """The task that a run gave a model. Its name is the run's word, so what it holds, should it be
+    no task, is not told."""
+    file = stored.run["task_file"]
+    try:
+        if model.startswith(PLANTED_PREFIX) and model.removeprefix(PLANTED_PREFIX) not in CATALOG:
+            raise UsageError("no such planted model")
+        if file:
+            check_file(Path(file), "a task")
+        return task_of(model, Path(file) if file else None)
+    except UsageError as error:
+        raise UsageError(
+            f"{stored.folder / EVIDENCE_FILE}: no task of {shown(model)} is found where the run "
+            f"had it ({shown(file) if file else 'its own'}); give --task FILE with the task of "
+            f"{stored.folder}"
+        ) from error
+
+
 def _other_prompts(trials: Sequence[Trial], task: Task) -> str:
     """Which prompts of the trials a task does not pair; '' where it has all of them."""
-    known = {pair.id for pair in task.pairs}
-    missing = {trial.pair: trial for trial in trials if trial.pair not in known}
+    known = {(pair.id, pair.source.sha, pair.base.sha) for pair in task.pairs}
+    missing = {
+        trial.pair: trial
+        for trial in trials
+        if (trial.pair, trial.source_sha, trial.base_sha) not in known
+    }
     if not missing:
         return ""
     trial = next(iter(missing.values()))
@@ -219,29 +239,21 @@ def _other_prompts(trials: Sequence[Trial], task: Task) -> str:
         ("base", trial.base, trial.base_sha, task.bases),
     ):
         if sha not in {prompt.sha for prompt in prompts}:
-            differs = f"no {side} has the text of its {name!r} ({sha[:16]})"
+            differs = f"no {side} has the text of its {shown(name)} ({shown(sha, 16)})"
             break
     else:
-        differs = f"{trial.source!r} and {trial.base!r} are not paired"
+        differs = f"{shown(trial.source)} and {shown(trial.base)} are not paired"
     n = len({trial.pair for trial in trials})
     return f"{len(missing)} of {n} pairs are not among its pairs; {differs}"
 
 
 def _check_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Raise UsageError for a trial that stands twice, or a score that is no number."""
-    doubled = rows.duplicated(["study", "arm", "pair", "seed"])
-    if doubled.any():
-        row = rows[doubled].iloc[0]
-        raise UsageError(
-            f"{path}: {int(doubled.sum())} trials stand twice, such as arm {row['arm']!r}, pair "
-            f"{row['pair'][:12]}, seed {row['seed']}; expected each once"
-        )
-    scores = pd.to_numeric(rows["score"], errors="coerce").to_numpy(dtype=float)
-    if (bad := ~np.isfinite(scores)).any():
+    """Raise UsageError for a trial without a score."""
+    if (bad := rows["score"].isna().to_numpy()).any():
         row = rows[bad].iloc[0]
         raise UsageError(
-            f"{path}: {int(bad.sum())} scores are no numbers, such as {row['score']!r} of arm "
-            f"{row['arm']!r}, pair {row['pair'][:12]}, seed {row['seed']}"
+            f"{path}: {int(bad.sum())} trials have no score, such as that of arm "
+            f"{shown(row['arm'])}, pair {shown(row['pair'], 12)}, seed {row['seed']}"
         )
 
 

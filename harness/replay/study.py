@@ -51,6 +51,7 @@ from harness.run.likelihood import Likelihood
 from harness.run.sampling_settings import Sampling
 from harness.run.scores import Likelihoods
 from harness.run.trial import Trial
+from harness.schema import EvidenceSaid
 from harness.stored import Key, StoredRun
 from harness.tasks.task import Pair, Prompt, Task, clusters_of
 from harness.verdicts import Judged, Tables, Trials, judge_cell, judge_too_few
@@ -77,7 +78,7 @@ class _Asked(NamedTuple):
 
     asked: Cell
     cell: Cell
-    one: dict[str, Any]
+    one: EvidenceSaid
     notes: list[Check]
     """Whether claim and scorer are those of the run."""
 
@@ -115,7 +116,7 @@ class StoredStudy:
         expected = self._expected(what, roles, failed, is_new=change_truth(edits))
         looks = self._looks(what)
         if (unrun := self._unrun(what, failed, looks)) is not None:
-            found = Found(asked, _noted(unrun, notes), one.get("plan") or {})
+            found = Found(asked, _noted(unrun, notes), dict(one.get("plan", {})))
             setting = self._setting(what, one["pairs"])
             return evidence_of(setting, found, expected, {}, {}, {}), expected
         if not one["arms"]:
@@ -132,8 +133,8 @@ class StoredStudy:
             if judged.is_final:
                 break
         # Pairs that the run was spared were spared whatever is claimed now.
-        spared = looks[-1] - n + one["multiplicity"]["looks"].get("pairs_spared", 0)
-        found = Found(asked, judged, one.get("plan") or {}, tuple(seen), spared)
+        spared = looks[-1] - n + one["multiplicity"]["looks"]["pairs_spared"]
+        found = Found(asked, judged, dict(one.get("plan", {})), tuple(seen), spared)
         setting = self._setting(what, n)
         return evidence_of(setting, found, expected, trials, roles, likelihoods), expected
 
@@ -251,13 +252,14 @@ class StoredStudy:
         return then if same else []
 
     def _lengths(self, what: _Asked) -> list[tuple[int, int]] | None:
-        """Tokens of (source, base) of every pair; None where no prompt was run."""
-        if not self._prompt_tokens:
-            return None
-        return [
-            (self._tokens(pair.source), self._tokens(pair.base))
+        """Tokens of (source, base) of every pair whose prompts were run; None where none was."""
+        known = self._prompt_tokens
+        lengths = [
+            (known[pair.source.sha], known[pair.base.sha])
             for pair in self._pairs(what, what.one["pairs"])
+            if pair.source.sha in known and pair.base.sha in known
         ]
+        return lengths or None
 
     def _tokens(self, prompt: Prompt) -> int:
         return self._prompt_tokens[prompt.sha]
@@ -368,7 +370,9 @@ class StoredStudy:
         if not own or not is_planted or any(o.is_geometry for o in what.cell.outcomes):
             return None
         planted = CATALOG[self.model.name.removeprefix(PLANTED_PREFIX)]
-        sampling = one["provenance"]["sampling"]
+        sampling = one["provenance"].get("sampling")
+        if sampling is None:
+            return None
         negative = {role: arm for role, arm in roles.items() if role in CONTROLS}
         budget = Sampling(sampling["max_new_tokens"], sampling["temperature"])
         return expectation(planted, what.cell, negative, self.task, budget, failed)
@@ -376,7 +380,7 @@ class StoredStudy:
 
 def _is_as_planned(what: _Asked) -> bool:
     """Whether the patches are spelled as they were when nothing was run on them."""
-    plan = what.one.get("plan") or {}
+    plan = what.one.get("plan", {})
     sides = (("patch", what.asked.patches), ("versus", what.asked.versus))
     return all(plan.get(name) == [str(patch) for patch in asked] for name, asked in sides)
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from harness.reach import SEED_OUTCOMES, seed_table
 from harness.report.environment import environment_of
 from harness.report.terminal import asserted_text, interval_text, part_text, unpassed_text
+from harness.report.view.claims import patch_text, side_text
 from harness.report.view.report import ReportView, truth_text
 from harness.report.view.texts import RULE
+from harness.schema import EvidenceSaid, GeometrySaid, RunSaid
+from harness.stored import Reported
 
 
-class Found(Protocol):
-    """What a run found, as lists of JSON objects: a session, or a stored run."""
-
-    @property
-    def evidence(self) -> list[dict[str, Any]]: ...
-    @property
-    def instrument(self) -> list[dict[str, Any]]: ...
-    @property
-    def families(self) -> list[dict[str, Any]]: ...
-    @property
-    def protocol(self) -> list[dict[str, Any]]: ...
-
-
-def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
+def render(run: RunSaid, state: Reported, view: ReportView) -> str:
     """The report of a run as Markdown. view: the same run as the page shows it."""
     environment = environment_of(escape=False)
     environment.filters.update(
@@ -56,11 +47,11 @@ def render(run: dict[str, Any], state: Found, view: ReportView) -> str:
     )
 
 
-def _flags(one: dict[str, Any]) -> str:
+def _flags(one: EvidenceSaid) -> str:
     """What stands beside a verdict's word: whether it is unverified, how it stands to its pin."""
-    pinned = one["pinned"] or {}
+    pinned = one.get("pinned")
     flags = ["unverified"] * (not one["verified"])
-    flags += [str(pinned["word"])] if "word" in pinned else []
+    flags += [pinned["word"]] if pinned else []
     return f" ({cell_text(', '.join(flags))})" if flags else ""
 
 
@@ -92,25 +83,17 @@ def cell_text(text: str) -> str:
     return flat
 
 
-def patch_text(one: dict[str, Any]) -> str:
-    """The patches of a cell, and those that they are compared with."""
-    if one["patch"] is None:
-        return "none: source against base"
-    sides = [one["patch"], *([one["versus"]] if one["versus"] else [])]
-    return " versus ".join(" & ".join(p["text"] for p in side["all"]) for side in sides)
-
-
-def geometry_text(found: dict[str, Any]) -> str:
+def geometry_text(found: GeometrySaid) -> str:
     """`base, patched, source` means of a geometry, and what they can say on the patch."""
     shown = _three(found["means"])
     return shown if found["reach"] in (None, "informative") else f"{shown} (*{found['reach']}*)"
 
 
-def _three(means: dict[str, float | None], digits: int = 2) -> str:
+def _three(means: Mapping[str, float | None], digits: int = 2) -> str:
     return ", ".join(number(means.get(role), digits) for role in ("base", "patched", "source"))
 
 
-def _like_the_seed(cells: list[dict[str, Any]]) -> bool:
+def _like_the_seed(cells: list[EvidenceSaid]) -> bool:
     """Whether a claim's cells fit the seed's own table: one cache patch each, on behavior."""
     return all(
         one["patch"] is not None
@@ -123,7 +106,7 @@ def _like_the_seed(cells: list[dict[str, Any]]) -> bool:
     )
 
 
-def _methods(evidence: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _methods(evidence: list[EvidenceSaid]) -> list[dict[str, Any]]:
     """One row an arm that was run, whichever claims it served."""
     rows: dict[str, dict[str, Any]] = {}
     for one in evidence:
@@ -132,7 +115,7 @@ def _methods(evidence: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row = rows.setdefault(
             one["arms"]["patched"],
             {
-                "patch": " & ".join(patch["text"] for patch in one["patch"]["all"]),
+                "patch": side_text(one["patch"]),
                 "geometry": one["geometry"],
                 "behavior": "-",
                 "repetition": _three(
@@ -146,7 +129,7 @@ def _methods(evidence: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _scorer(evidence: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _scorer(evidence: list[EvidenceSaid]) -> dict[str, Any] | None:
     """The scorer as every cell of a model has it; `repeated`: its share from repetition, by arm."""
     measured = [one["scorer"] for one in evidence if one["scorer"]]
     if not measured:
@@ -177,11 +160,11 @@ def _backtick_runs(text: str) -> list[str]:
     return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]
 
 
-def _models(state: Found) -> list[str]:
+def _models(state: Reported) -> list[str]:
     return list(dict.fromkeys(one["model"] for one in [*state.evidence, *state.instrument]))
 
 
-def _model(state: Found, name: str) -> dict[str, Any]:
+def _model(state: Reported, name: str) -> dict[str, Any]:
     """Everything about one model, in the order of the report."""
     evidence = [one for one in state.evidence if one["model"] == name]
     claims = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any
@@ -272,7 +272,7 @@ def _short(cell: str) -> str:
     return cell if len(cell) <= 17 else f"{cell[:14]}..."
 
 
-def interval_text(one: dict[str, Any]) -> str:
+def interval_text(one: Mapping[str, Any]) -> str:
     """`[low, high] 95%`, or a dash."""
     if one["interval"] is None:
         return "-"
@@ -281,7 +281,7 @@ def interval_text(one: dict[str, Any]) -> str:
     return f"[{low:.3f}, {high:.3f}] {100 * one['level']:.3g}%"
 
 
-def region_text(region: dict[str, Any]) -> str:
+def region_text(region: Mapping[str, Any]) -> str:
     """The claimed region, `[0.7, 0.9]` or `<= 0.12`."""
     low, high = region["low"], region["high"]
     if low is None:
@@ -289,14 +289,14 @@ def region_text(region: dict[str, Any]) -> str:
     return f">= {low:g}" if high is None else f"[{low:g}, {high:g}]"
 
 
-def part_text(part: dict[str, Any]) -> str:
+def part_text(part: Mapping[str, Any]) -> str:
     """What a part says: `rv transfer >= 0.5`, with `given` before what is only a premise."""
     given = "given " if part["given"] else ""
     said = f"{part['outcome']['name']} {part['estimand']} {region_text(part['region'])}"
     return given + said
 
 
-def asserted_text(one: dict[str, Any]) -> str:
+def asserted_text(one: Mapping[str, Any]) -> str:
     """What a claim says, in short: its region alone where it is the usual one."""
     parts = one["parts"]
     usual = (parts[0]["outcome"]["name"], parts[0]["estimand"]) == ("behavior", "transfer")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -20,8 +20,9 @@ from harness.report.render import render_reports
 from harness.report.shards import invalidate
 from harness.run.ledger import Ledger
 from harness.run.table import trials_frame
+from harness.schema import EvidenceFile
 from harness.session import LEDGER_FOLDER, ClaimsSession
-from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, Reported, StoredRun, read_trials
+from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, StoredRun, read_trials
 from harness.tasks.scorers import counted_by
 
 
@@ -63,11 +64,17 @@ def write_again(stored: StoredRun) -> None:
 
 def _stored(out: Path, content: dict[str, Any]) -> StoredRun:
     """A run that was just written; of evidence that stands twice (a test run twice) the last."""
-    del content["schema"]
-    found = Reported(**content)
-    evidence = {Key(one["claim"], one["cell"], one["model"]): one for one in found.evidence}
-    others = (tuple(some) for some in (found.instrument, found.families, found.protocol))
-    return StoredRun(out, found.run, evidence, read_trials(out / TRIALS_FILE, evidence), *others)
+    found = cast("EvidenceFile", content)
+    evidence = {Key(one["claim"], one["cell"], one["model"]): one for one in found["evidence"]}
+    return StoredRun(
+        out,
+        found["run"],
+        evidence,
+        read_trials(out / TRIALS_FILE, evidence),
+        tuple(found["instrument"]),
+        tuple(found["families"]),
+        tuple(found["protocol"]),
+    )
 
 
 def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
+import msgspec
+
 from harness.errors import UsageError
 from harness.run.likelihood import Likelihood
 from harness.run.trial import OtherFieldsError, Trial
@@ -151,7 +153,7 @@ class Records(Generic[RecordT]):
                 except OtherFieldsError as error:
                     of_others.append(BadLine(path, number, str(error)))
                     continue
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     if self._shared and not line.endswith("\n") and path.stem != self._shard:
                         continue
                     bad.append((BadLine(path, number, str(error)), line))
@@ -239,10 +241,7 @@ def _parse(line: str) -> dict[str, Any]:
     checksum, _, body = line.rstrip("\n").partition(" ")
     if checksum != _checksum(body):
         raise ValueError("its checksum does not match its content")
-    content = json.loads(body)
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    return content
+    return msgspec.json.decode(body, type=dict[str, Any])
 
 
 def _checksum(body: str) -> str:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from harness.reading import Count, Number, typed
 from harness.run.trial import check_fields
 
 
@@ -30,15 +31,15 @@ class Likelihood:
     key: str
     study: str
     pair: str
-    pair_index: int
+    pair_index: Count
     arm: str
-    seed: int
-    of_source: float
-    of_base: float
-    kl: float
-    source_tokens: int
-    base_tokens: int
-    oracle_error: float | None
+    seed: Count
+    of_source: Number
+    of_base: Number
+    kl: Number
+    source_tokens: Count
+    base_tokens: Count
+    oracle_error: Number | None
 
     @property
     def loglik(self) -> float:
@@ -60,6 +61,6 @@ class Likelihood:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Likelihood:
-        """Raises ValueError where a field is missing or unknown."""
+        """Raises ValueError where a field is missing, unknown or of the wrong type."""
         check_fields(cls, content)
-        return cls(**content)
+        return typed(content, cls, "a likelihood")

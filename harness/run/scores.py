@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from harness.errors import UsageError
 from harness.outcome import Outcome
 from harness.run.likelihood import Likelihood
-from harness.run.trial import Trial
+from harness.run.trial import Geometry, Trial
 
 Likelihoods = Mapping[tuple[str, str, int], Likelihood]
 """By arm id, pair and seed."""
@@ -37,9 +38,22 @@ def scored(
 
 def geometry_score(trial: Trial, outcome: Outcome, n_layers: int) -> float:
     """A participation ratio, or R_V, of a trial; NaN where its window does not fit."""
-    ratios = trial.geometry.get(f"{outcome.variant}/{outcome.where}")
+    return ratio_of(trial.geometry, outcome, n_layers)
+
+
+def ratio_of(geometry: Geometry, outcome: Outcome, n_layers: int) -> float:
+    """The same from what is kept of a trial's geometry.
+
+    Raises UsageError for one of a model with another number of layers.
+    """
+    ratios = geometry.get(f"{outcome.variant}/{outcome.where}")
     if ratios is None:
         return float("nan")
+    if len(ratios) != n_layers:
+        raise UsageError(
+            f"geometry of a stored trial: {len(ratios)} layers, expected {n_layers} as the model "
+            "has; the trial is of another model, or was edited"
+        )
     read = [ratios[layer] for layer in outcome.layers(n_layers)]
     known = [ratio for ratio in read if ratio is not None]
     if len(known) < len(read):

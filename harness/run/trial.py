@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from harness.reading import Count, Number, typed
+
+Ratio = Annotated[float, Meta(gt=0, le=1e150)]
+"""A participation ratio."""
+Geometry = dict[str, list[Ratio | None] | None]
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+Error = Annotated[float, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Trial:
     model: str
     task: str
     pair: str
-    pair_index: int
+    pair_index: Count
     source: str
     base: str
     source_sha: str
@@ -45,34 +55,34 @@ class Trial:
     source_tokens_sha: str
     base_tokens_sha: str
     arm: str
-    seed: int
-    prompt_tokens: int
-    cached_slots: int
-    tokens: tuple[int, ...]
+    seed: Count
+    prompt_tokens: Count
+    cached_slots: Count
+    tokens: tuple[TokenId, ...]
     text: str
     stopped: Literal["length", "stop-token"]
-    planned: int
-    fired: int
-    planned_elements: int
-    elements: int
-    changed: int
-    beyond_rounding: int
-    least_changed: int | None
-    differs: int | None
+    planned: Count
+    fired: Count
+    planned_elements: Count
+    elements: Count
+    changed: Count
+    beyond_rounding: Count
+    least_changed: Count | None
+    differs: Count | None
     known_equal: bool
-    planned_steps: int
-    fired_steps: int
-    changed_steps: int
-    beyond_rounding_steps: int
-    margin: float
+    planned_steps: Count
+    fired_steps: Count
+    changed_steps: Count
+    beyond_rounding_steps: Count
+    margin: Number
     reference: str | None
     reference_same_tokens: bool | None
-    reference_difference: float | None
-    reference_scale: float | None
-    oracle_error: float | None
-    oracle_keys_error: float | None
+    reference_difference: Error | None
+    reference_scale: Error | None
+    oracle_error: Error | None
+    oracle_keys_error: Error | None
     oracle_shift: int | None
-    geometry: dict[str, list[float | None] | None]
+    geometry: Geometry
 
     def says_the_same(self, other: Trial) -> bool:
         """Whether another record of the same trial has the same tokens."""
@@ -83,12 +93,9 @@ class Trial:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Trial:
-        """Raises ValueError where a field is missing, unknown or plainly of the wrong kind."""
+        """Raises ValueError where a field is missing, unknown or of the wrong type."""
         check_fields(cls, content)
-        tokens = content["tokens"]
-        if not isinstance(tokens, list) or not all(isinstance(t, int) for t in tokens):
-            raise ValueError("`tokens` is not a list of whole numbers")
-        return cls(**{**content, "tokens": tuple(tokens)})
+        return typed(content, cls, "a trial")
 
 
 class OtherFieldsError(ValueError):

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import yaml
 
 from harness.errors import UsageError
+from harness.reading import listed
 from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
 from harness.tasks.task import Pairing, Prompt, Task
 
@@ -127,7 +128,7 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
         _check_keys(entry, set(_PROMPT_KEYS), set(_PROMPT_KEYS), here)
         for key in _PROMPT_KEYS:
             if not isinstance(entry[key], str) or not entry[key].strip():
-                raise UsageError(f"{here}: `{key}` is {entry[key]!r}, expected text, not empty")
+                raise UsageError(f"{here}: `{key}` is {entry[key]!r:.60}, expected text, not empty")
             if not entry[key].isprintable() and any("\ud800" <= c <= "\udfff" for c in entry[key]):
                 raise UsageError(f"{here}: `{key}` holds half a character, which is no text")
         prompts.append(Prompt(**entry))
@@ -137,7 +138,7 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
 def _check_keys(found: dict[Any, Any], required: set[str], known: set[str], where: str) -> None:
     if unknown := sorted(map(str, set(found) - known)):
         raise UsageError(
-            f"{where}: unknown key {', '.join(unknown)}; expected {', '.join(sorted(known))}"
+            f"{where}: unknown key {listed(unknown)}; expected {', '.join(sorted(known))}"
         )
     if missing := sorted(required - set(found)):
         raise UsageError(f"{where}: missing key {', '.join(missing)}")

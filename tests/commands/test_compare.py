@@ -180,7 +180,7 @@ def bad(name: str, run: Path, tmp_path: Path) -> Path:
         ("no evidence", "evidence.json: cannot be read"),
         ("no json", "no JSON"),
         ("schema", "schema 7, expected 1"),
-        ("no trials", "trials.parquet: not there"),
+        ("no trials", "trials.parquet: cannot be read (No such file"),
         ("fewer trials", "no trials of arm 'base'"),
     ],
 )

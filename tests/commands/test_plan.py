@@ -245,35 +245,12 @@ def test_what_the_pilot_is_not_about_is_2(
     assert reason in plan.refused(claim, *options)
 
 
-def with_part(change: dict[str, Any]) -> str:
-    """Evidence of the right claim whose only part has other content."""
-    part = {"given": False, "spreads": [], "outcome": {"name": "behavior"}, "verdict": "refuted"}
-    one = {"claim": "simple", "model": STORED, "cell": "L9", "pairs": 12, "seeds": 1}
-    one |= {"multiplicity": {"alpha": 0.05, "size": 1, "family": "simple"}, "reason": "r"}
-    return json.dumps({"evidence": [{**one, "parts": [{**part, **change}]}]})
-
-
 SHAPES = {
     "none": (None, "cannot be read (No such file or directory)"),
-    "text": ("no JSON at all", "no JSON (Expecting value"),
-    "cut": ('{"evidence": [', "no JSON (Expecting value"),
-    "list": ("[1, 2]", "no list under `evidence`"),
-    "no-list": ('{"evidence": {"claim": "simple"}}', "no list under `evidence`"),
-    "numbers": ('{"evidence": [1, 2]}', "not evidence as this version writes it (TypeError"),
-    "empty": ('{"evidence": [{}]}', "not evidence as this version writes it (KeyError('claim')"),
-    "older": (
-        json.dumps({"evidence": [{"claim": "simple", "model": STORED, "cell": "L9"}]}),
-        "not evidence as this version writes it (KeyError('multiplicity')",
-    ),
-    "no-spreads": (
-        with_part({"spreads": None}),
-        "not evidence as this version writes it (TypeError",
-    ),
-    "other-spreads": (
-        with_part({"spreads": [{"by": "pair", "n": 3}]}),
-        "not evidence as this version writes it (TypeError",
-    ),
-    "nothing-measured": (with_part({}), "nothing was measured (r), so nothing to plan"),
+    "text": ("no JSON at all", "no JSON (JSON is malformed"),
+    "cut": ('{"evidence": [', "no JSON (Input data was truncated"),
+    "list": ("[1, 2]", "schema 'list', expected 1"),
+    "no-list": ('{"schema": 1, "run": {}, "evidence": {}}', "$.run: object missing"),
 }
 
 
@@ -286,8 +263,31 @@ def test_a_folder_without_evidence_as_it_should_be_is_2(
         (tmp_path / "evidence.json").write_text(content)
     said = plan.refused("simple", "--model", STORED, pilot=tmp_path)
     assert reason in said
-    if shape != "nothing-measured":
-        assert said.startswith(f"{tmp_path / 'evidence.json'}: ")
+    assert said.startswith(f"{tmp_path / 'evidence.json'}: ")
+
+
+EDITS: dict[str, tuple[str, object, str]] = {
+    "no-spreads": ("spreads", None, "parts[0].spreads: expected array, got null"),
+    "other-spreads": ("spreads", [{"by": "pair", "n": 3}], "spreads[0]: object missing"),
+    "half-a-spread": (
+        "spreads",
+        [{"by": "pair", "clusters": 9, "pairs": 9, "arms": ["a"], "means": [], "covariance": []}],
+        "spreads of 1 arms without means and covariances of each",
+    ),
+    "nothing-measured": ("spreads", [], "so nothing to plan"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_pilot_whose_parts_are_not_as_a_run_writes_them_is_2(
+    plan: Plan, folder: Path, tmp_path: Path, edit: str
+) -> None:
+    name, value, reason = EDITS[edit]
+    content = json.loads((folder / "pilot/evidence.json").read_text())
+    for one in content["evidence"]:
+        one["parts"][0][name] = value
+    (tmp_path / "evidence.json").write_text(json.dumps(content))
+    assert reason in plan.refused("simple", "--model", STORED, pilot=tmp_path)
 
 
 def test_a_pilot_that_cannot_be_run_leaves_earlier_evidence_alone(

@@ -91,5 +91,7 @@ def test_evidence_of_another_version_is_one_line_and_2(
     assert main(["report", str(copy)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"{copy / 'evidence.json'}: cannot be shown (KeyError: '{field}'), expected what" in said
+    assert (
+        f"{copy / 'evidence.json'}: $.evidence[0]: object missing required field {field}\n" in said
+    )
     assert {name: (copy / name).read_bytes() for name in REPORTS} == before

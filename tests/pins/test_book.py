@@ -174,3 +174,35 @@ def test_without_updating_nothing_is_written(root: Path) -> None:
     book.write()
     assert (root / "pins/m.json").read_bytes() == before
     assert book.lines == []
+
+
+def test_another_task_neither_uses_nor_removes_the_pins_of_the_first(
+    root: Path, all_kinds: dict[str, Pinning]
+) -> None:
+    def book(task: str, *, updating: bool) -> PinBook:
+        return PinBook(root, root / "pins", ("m",), None, updating, lambda _model: task)
+
+    first = all_kinds["gap"].pin.setup["task"]
+    other = book("another", updating=True)
+    # No claim of these cells is collected: for the first task that would be an error.
+    other.look_for_unused("m", {"order": {"a"}}, {FILE})
+    assert other.of("m").pins == {}
+    pin = all_kinds["gap"].pin
+    pin = replace(pin, verdict="invalid", setup={**pin.setup, "task": "another"})
+    other.add({"model": "m", "pin": pin.to_dict(), "changes": [], "notes": []})
+    other.write()
+    assert [line.split(":")[0] for line in other.lines[1:]] == ["  gap, cell a"]
+    again = book(first, updating=False).of("m")
+    assert again.pins.keys() == {Place("transfer", "a"), Place("gap", "a")}
+    assert again.pins[Place("gap", "a")].to_dict() == all_kinds["gap"].pin.to_dict()
+    with pytest.raises(UsageError, match="pins that no claim uses: gap, cell a"):
+        book("another", updating=False).look_for_unused("m", {"gap": {"b"}}, {FILE})
+
+
+@pytest.mark.parametrize("file", ["../../../etc/test_mine.py", "/etc/test_mine.py"])
+def test_a_test_file_that_leads_out_of_the_project_is_not_looked_for(
+    root: Path, all_kinds: dict[str, Pinning], file: str
+) -> None:
+    pin = replace(all_kinds["gap"].pin, test=f"{file}::test_mine")
+    save(PinFile(root / "pins/m.json", "m", None, {Place("gap", "a"): pin}))
+    a_book(root).look_for_unused("m", {}, {"claims/test_a.py"})

@@ -134,27 +134,36 @@ CELL = ("claims", "transfer", "cells", "a")
         (edit("schema"), "schema None, expected 1"),
         (edit("model", to="other"), "pins of model 'other'"),
         (edit("revision", to="main"), "revision 'main'; expected 'owner/a-model', None"),
-        (edit("claims"), "no 'claims'"),
+        (edit("claims"), "missing required field claims"),
         (edit("claims", to=[1]), "not what --claims-update writes"),
         (edit("claims", "transfer", to="x"), "not what --claims-update writes"),
-        (edit("runs"), ", cell a: not what --claims-update writes (no 'runs')"),
+        (edit("runs"), "not what --claims-update writes: $: object missing required field runs"),
         (edit("runs", "*"), ", cell a: not what --claims-update writes"),
-        (edit("runs", "*", "seeds"), "its run has no seeds"),
+        (edit("runs", "*", "seeds"), "missing required field seeds"),
         (edit("runs", "*", "arms", "base", "tokens", to="ab"), "one number for each of"),
         (edit("runs", "*", "arms", "base", "behavior", to="1 2 x"), "could not convert"),
         (edit("runs", "*", "pair_ids", to="ab cd"), "pairs"),
         (
             edit(*CELL, "verdict"),
-            "transfer, cell a: not what --claims-update writes (no 'verdict')",
+            "$.claims['transfer'].cells['a']: object missing required field verdict",
         ),
-        (edit(*CELL, "verdict", to="maybe"), "verdict 'maybe'"),
-        (edit(*CELL, "arms", to=3), "transfer, cell a"),
-        (edit(*CELL, "pairs", to="many"), "transfer, cell a"),
-        (edit(*CELL, "parts", to=[]), "no parts"),
-        (edit(*CELL, "parts", to=[{"outcome": "behavior"}]), "a part has no estimand, given, verd"),
-        (edit("runs", "*", "task_sha"), "its run has no task_sha"),
-        (edit("claims", "transfer", "stated", "alpha"), "what it states has no alpha"),
-        (edit(*CELL, "stated", "patch"), "what it states has no patch"),
+        (
+            edit(*CELL, "verdict", to="maybe"),
+            "['transfer'].cells['a'].verdict: invalid enum value 'maybe'",
+        ),
+        (edit(*CELL, "arms", to=3), "['transfer'].cells['a'].arms: expected object, got int"),
+        (edit(*CELL, "pairs", to="many"), "['a'].pairs: expected int, got str"),
+        (edit(*CELL, "parts", to=[]), "parts: expected array of length >= 1"),
+        (
+            edit(*CELL, "parts", to=[{"outcome": "behavior"}]),
+            "parts[0]: object missing required field estimand",
+        ),
+        (edit("runs", "*", "task_sha"), "missing required field task_sha"),
+        (
+            edit("claims", "transfer", "stated", "alpha"),
+            "stated: $: object missing required field alpha",
+        ),
+        (edit(*CELL, "stated", "patch"), "stated: $: object missing required field patch"),
     ],
     ids=map(str, range(22)),
 )
@@ -175,7 +184,7 @@ def test_another_content_is_an_error_that_says_where(
     [
         (b"not json", "no JSON"),
         (b"", "no JSON"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "no JSON"),
         (b"[1]", "schema 'list'"),
         (b"<<<<<<< HEAD\n{}", "no JSON"),
     ],
@@ -214,3 +223,57 @@ def test_a_pin_without_numbers_survives(saved: PinFile) -> None:
     other: Pin = replace(one, arms=arms)
     save(replace(saved, pins={place: other}))
     assert load_pins(saved.path.parent, MODEL, None).pins[place].to_dict() == other.to_dict()
+
+
+def of_task(pin: Pin, task: str) -> Pin:
+    return replace(pin, setup={**pin.setup, "task": task})
+
+
+def test_pins_of_two_tasks_stand_in_one_file_and_are_read_apart(saved: PinFile) -> None:
+    folder, before = saved.path.parent, json.loads(saved.path.read_text())
+    own = load_pins(folder, MODEL, None)
+    other = load_pins(folder, MODEL, None, "a-second")
+    assert other.pins == {}
+    place = Place("transfer", "a")
+    second = of_task(replace(own.pins[place], verdict="invalid"), "a-second")
+    save(replace(other, pins={place: second}))
+    # Those of the first stay as they stand, and so does their place in the file.
+    after = json.loads(saved.path.read_text())
+    assert after["claims"] == before["claims"]
+    assert list(after["tasks"]) == ["a-second"]
+    assert load_pins(folder, MODEL, None, own.task).pins.keys() == own.pins.keys()
+    assert load_pins(folder, MODEL, None, "a-second").pins[place].verdict == "invalid"
+    # Written from either side, the bytes are the same.
+    bytes_before = saved.path.read_bytes()
+    for task in (own.task, "a-second"):
+        save(load_pins(folder, MODEL, None, task))
+        assert saved.path.read_bytes() == bytes_before
+    # Without pins of the first, the second's are all there are.
+    save(replace(load_pins(folder, MODEL, None, own.task), pins={}))
+    assert json.loads(saved.path.read_text())["claims"].keys() == {"transfer"}
+    assert load_pins(folder, MODEL, None, own.task).pins == {}
+
+
+def test_a_pin_under_another_task_than_its_run_is_of_is_an_error(saved: PinFile) -> None:
+    content = json.loads(saved.path.read_text())
+    content["tasks"] = {"another": content["claims"]}
+    content["claims"] = {}
+    saved.path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="its run is of task"):
+        load_pins(saved.path.parent, MODEL, None)
+
+
+def test_a_file_of_before_there_were_tasks_is_written_as_it_was() -> None:
+    path = Path(__file__).parents[2] / "claims/pins/mini.json"
+    found = load_pins(path.parent, "mini", None)
+    assert len(found.pins) > 20
+    assert found.text() == path.read_text(encoding="utf-8")
+    assert load_pins(path.parent, "mini", None, "another task").text() == found.text()
+
+
+def test_a_field_that_is_not_known_is_refused_as_it_would_be_lost(saved: PinFile) -> None:
+    content = json.loads(saved.path.read_text())
+    content["claims"]["transfer"]["cells"]["a"]["later"] = 1
+    saved.path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="unknown field later"):
+        load_pins(saved.path.parent, MODEL, None)

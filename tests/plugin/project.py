@@ -18,6 +18,8 @@ from harness.models.planted.build import save_planted
 from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.words import MARKERS
+from harness.schema import unknown_fields
+from harness.stored import read_evidence
 
 ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "projects"
@@ -44,7 +46,10 @@ class Run:
 
     @property
     def content(self) -> dict[str, Any]:
-        return dict(json.loads((self.out / "evidence.json").read_text(encoding="utf-8")))
+        """The evidence, which the strict reader takes, and of which it knows every field."""
+        found = read_evidence(self.out / "evidence.json")
+        assert not unknown_fields(found)
+        return dict(found)
 
     @property
     def evidence(self) -> list[dict[str, Any]]:

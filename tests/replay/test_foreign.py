@@ -275,7 +275,14 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
         {"columns": {"pair": "prompt", "arm": "condition"}},
         "columns has no score; expected one, or text and a task",
     ),
-    "no such table": ({"table": "gone.csv"}, "gone.csv: no such table"),
+    "no such table": ({"table": "gone.csv"}, r"gone\.csv: cannot be read \(No such file"),
+    "a table outside": ({"table": "../published.csv"}, "table: '../published.csv' is not in"),
+    "an absolute table": ({"table": "/etc/passwd"}, "table: '/etc/passwd' is not in"),
+    "a task outside": ({"task": "../task.yaml"}, "task: '../task.yaml' is not in"),
+    "an absolute task": ({"task": "/etc/passwd"}, "task: '/etc/passwd' is not in"),
+    "too many layers": ({"n_layers": 10**7}, "n_layers: 10000000, expected a whole number from 1"),
+    "a long key": ({"x" * 5000: 1}, r"unknown key 'x{60}'\.\.\., expected"),
+    "a key for a terminal": ({"\x1b[2J": 1}, r"unknown key '\\x1b\[2J', expected"),
     "a table of another kind": ({"table": "replay.yaml"}, r"\.yaml, expected \.csv"),
 }
 
@@ -335,6 +342,27 @@ def test_a_file_that_is_no_table_is_one_error(
     path = write()
     (tmp_path / "published.csv").write_bytes(content)
     with pytest.raises(UsageError, match=message):
+        opened(path)
+
+
+@pytest.mark.parametrize("key", ["table", "task"])
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(
+    write: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, key: str
+) -> None:
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.yaml"
+    secret.write_text("password: hunter2\n")
+    path = write({key: "link.yaml"})
+    (path.parent / "link.yaml").symlink_to(secret)
+    with pytest.raises(UsageError, match=f"{key}: 'link.yaml' is not in") as raised:
+        opened(path)
+    assert "password" not in str(raised.value)
+
+
+def test_lists_in_place_of_numbers_are_one_error(write: Callable[..., Path]) -> None:
+    path = write({"table": "t.parquet"})
+    rows = table(none=1.0, champion=11.0, kv=9.0)
+    rows.assign(points=[[1.0]] * len(rows)).to_parquet(path.parent / "t.parquet")
+    with pytest.raises(UsageError, match="column 'points' holds list"):
         opened(path)
 
 

@@ -87,5 +87,7 @@ def test_a_task_file_that_is_gone_is_named_with_what_helps(a_run: Path, tmp_path
     def gone(_model: str, _file: Path | None) -> Task:
         raise UsageError("task file mine.yaml: cannot be read (No such file)")
 
-    with pytest.raises(UsageError, match=r"mine\.yaml: cannot be read .*; give --task FILE with"):
+    with pytest.raises(
+        UsageError, match=r"no task of .* where the run had it .*; give --task FILE with"
+    ):
         open_source(a_run, models=(), task=None, out=tmp_path, task_of=gone)

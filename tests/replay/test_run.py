@@ -85,11 +85,11 @@ SPOILED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "a trial twice": (doubled, r"rests on|stand twice"),
     "text for a score": (
         lambda t: t.assign(score=["many", *map(str, t["score"].iloc[1:])]),
-        "1 scores are no numbers, such as 'many' of arm",
+        "column 'score' holds something else",
     ),
     "no score": (
         lambda t: t.assign(score=[float("nan"), *t["score"].iloc[1:]]),
-        "1 scores are no numbers, such as",
+        "1 trials have no score, such as",
     ),
     "another score": (
         lambda t: t.assign(score=[t["score"].iloc[0] + 1, *t["score"].iloc[1:]]),

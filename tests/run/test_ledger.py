@@ -219,7 +219,7 @@ def test_a_whole_last_line_without_its_end_counts(tmp_path: Path, shard: Path) -
         ("garbage", "checksum"),
         ("0123456789abcdef {}", "checksum"),
         ("44136fa355b3678a {}", "are missing or unknown"),
-        ("4f53cda18c2baa0c []", "not a JSON object"),
+        ("4f53cda18c2baa0c []", "Expected `object`, got `array`"),
     ],
     ids=["blank", "garbage", "wrong-sum", "no-fields", "list"],
 )
@@ -375,8 +375,8 @@ def test_the_line_of_a_trial_is_json_after_its_checksum(shard: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"tokens": "4 5"}, "`tokens` is not a list"),
-        ({"tokens": [1.5]}, "`tokens` is not a list"),
+        ({"tokens": "4 5"}, r"\$\.tokens: expected array, got str"),
+        ({"tokens": [1.5]}, r"\$\.tokens\[0\]: expected int, got float"),
         ({"extra": 1}, "'extra'. are missing or unknown"),
     ],
     ids=["text", "fractions", "unknown-field"],
@@ -404,3 +404,53 @@ def test_lines_of_another_version_are_named_once_and_stay(tmp_path: Path) -> Non
     assert f"and {len(TRIALS) - 1} more such lines" in str(bad)
     assert not (tmp_path / "set-aside.txt").exists()
     assert path.read_text(encoding="utf-8") == "".join(lines)
+
+
+FORGED: dict[str, object] = {
+    "tokens": [1.0, 2.0],
+    "tokens ": [-1],
+    "tokens  ": [10**400],
+    "pair_index": -1,
+    "seed": "0",
+    "seed ": 2**60,
+    "arm": ["base"],
+    "pair": None,
+    "text": 3,
+    "stopped": "never",
+    "elements": 1.5,
+    "margin": "near",
+    "margin ": None,
+    "differs": {},
+    "reference_same_tokens": 1,
+    "oracle_error": -0.5,
+    "geometry": {"uncentred/prompt": ["x"]},
+    "geometry ": {"uncentred/prompt": [0.0]},
+    "geometry  ": [[1.5]],
+}
+
+
+@pytest.mark.parametrize("field", FORGED)
+def test_a_forged_line_is_set_aside_and_named(tmp_path: Path, shard: Path, field: str) -> None:
+    """Its checksum is right, its types are not: nothing behind the ledger ever meets it."""
+    content = {**replace(TRIAL, key="forged").to_dict(), field.strip(): FORGED[field]}
+    body = json.dumps(content)
+    line = f"{hashlib.sha256(body.encode()).hexdigest()[:16]} {body}"
+    with shard.open("a") as file:
+        file.write(line + "\n")
+    ledger = Ledger(tmp_path)
+    assert len(ledger) == 5
+    assert ledger.get("forged") is None
+    (bad,) = ledger.bad_lines
+    assert (bad.path, bad.number) == (shard, 6)
+    assert line in (tmp_path / SET_ASIDE).read_text()
+
+
+@pytest.mark.parametrize("change", [{"kl": "x"}, {"pair_index": -1}, {"of_base": None}])
+def test_a_forged_likelihood_is_set_aside(tmp_path: Path, change: dict[str, object]) -> None:
+    body = json.dumps({**LIKELIHOOD.to_dict(), **change})
+    (tmp_path / LIKELIHOODS).mkdir()
+    line = f"{hashlib.sha256(body.encode()).hexdigest()[:16]} {body}\n"
+    (tmp_path / LIKELIHOODS / "main.jsonl").write_text(line)
+    ledger = Ledger(tmp_path)
+    assert len(ledger.likelihoods) == 0
+    assert len(ledger.bad_lines) == 1

@@ -8,7 +8,7 @@ clustered as verdicts have it, and where two ways are possible the wider interva
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from harness.judging.estimand import contrast
 from harness.judging.fieller import Interval
 from harness.judging.frame import Grouping, groupings
 from harness.report.view.scores import Scores
+from harness.schema import EvidenceSaid
 from harness.spec import Active, Patch, Site, resolve_layers, resolve_window
 
 LEVEL = 0.95
@@ -61,7 +62,7 @@ class ArmView(NamedTuple):
         return self.patch.site == "kv" and whole
 
 
-def arms_of(evidence: Sequence[dict[str, Any]], scores: Scores) -> list[ArmView]:
+def arms_of(evidence: Sequence[EvidenceSaid], scores: Scores) -> list[ArmView]:
     """The arms of one model with a single patch from the source, in the order of the evidence."""
     truths = _truths(evidence)
     found: dict[str, ArmView] = {}
@@ -101,7 +102,7 @@ def parse_arm(arm: str) -> Patch | None:
         return None
 
 
-def _measured(arm: str, patch: Patch, one: dict[str, Any], scores: Scores) -> ArmView | None:
+def _measured(arm: str, patch: Patch, one: EvidenceSaid, scores: Scores) -> ArmView | None:
     """An arm against base and source, on the pairs that all three have."""
     where = (one["model"], one["study"])
     rows = {
@@ -113,6 +114,8 @@ def _measured(arm: str, patch: Patch, one: dict[str, Any], scores: Scores) -> Ar
         return None
     ids = [set(some["pair"]) for some in known.values()]
     pairs = set.intersection(*ids)
+    if not pairs:
+        return None
     table = pd.concat(
         [
             (some if len(own) == len(pairs) else some[some["pair"].isin(pairs)]).assign(arm=role)
@@ -173,7 +176,7 @@ def _share(patch: Patch, source: Sequence[int], base: Sequence[int]) -> float:
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def _truths(evidence: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _truths(evidence: Sequence[EvidenceSaid]) -> dict[str, float]:
     """Transfer of behavior by arm, as it follows from the weights of a planted model."""
     found: dict[str, float] = {}
     for one in evidence:
@@ -183,7 +186,7 @@ def _truths(evidence: Sequence[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _truths_of(one: dict[str, Any]) -> Iterator[tuple[str, float | None]]:
+def _truths_of(one: EvidenceSaid) -> Iterator[tuple[str, float | None]]:
     for part in one["parts"]:
         truth = part.get("truth")
         if (part["outcome"]["name"], part["estimand"]) != ("behavior", "transfer") or not truth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.expectation import Expectation
 from harness.judging.checks import CONTROLS
@@ -14,6 +14,7 @@ from harness.passing import outcome
 from harness.report.terminal import asserted_text, interval_text, part_text
 from harness.report.view.scale import Mark, Scale, Tick
 from harness.report.view.scores import Scores
+from harness.schema import EvidenceSaid, Multiplicity, PartSaid, Patches, TrialCounts
 
 HEIGHT = 20
 """Of a strip of points, in pixels."""
@@ -71,7 +72,7 @@ class CellView(NamedTuple):
     pairs: int
     seeds: int
     clusters: int
-    trials: dict[str, int]
+    trials: TrialCounts
     near_ties: int
     pairs_needed: int | None
     family: str
@@ -102,10 +103,10 @@ class ClaimView(NamedTuple):
     checks: list[CheckView]
 
 
-def claim_view(anchor: str, cells: Sequence[dict[str, Any]], scores: Scores) -> ClaimView:
+def claim_view(anchor: str, cells: Sequence[EvidenceSaid], scores: Scores) -> ClaimView:
     """The cells of one claim on one model, drawn to one scale."""
     first = cells[0]
-    found = [one["verdict"] for one in cells]
+    found: list[str] = [one["verdict"] for one in cells]
     words = {word: found.count(word) for word in (*WORDS, *found) if word in found}
     scales = [_scale(cells, number) for number in range(len(first["parts"]))]
     strips = [_strip_scale(cells, number, scores) for number in range(len(first["parts"]))]
@@ -128,15 +129,18 @@ def claim_view(anchor: str, cells: Sequence[dict[str, Any]], scores: Scores) -> 
     )
 
 
-def patch_text(one: dict[str, Any]) -> str:
+def patch_text(one: EvidenceSaid) -> str:
     """The patches of a cell, and those that they are compared with."""
-    if one["patch"] is None:
-        return "none: source against base"
-    sides = [one["patch"], *([one["versus"]] if one["versus"] else [])]
-    return " versus ".join(" & ".join(p["text"] for p in side["all"]) for side in sides)
+    sides = [side_text(side) for side in (one["patch"], one["versus"]) if side is not None]
+    return " versus ".join(sides) or "none: source against base"
 
 
-def _resolved(one: dict[str, Any]) -> str:
+def side_text(side: Patches | None) -> str:
+    """The patches of one side."""
+    return " & ".join(patch["text"] for patch in side["all"]) if side else ""
+
+
+def _resolved(one: EvidenceSaid) -> str:
     if one["patch"] is None:
         return ""
     said = [
@@ -160,13 +164,12 @@ def _layers(layers: Sequence[int]) -> str:
 
 def _cell(
     anchor: str,
-    one: dict[str, Any],
+    one: EvidenceSaid,
     scales: Sequence[Scale],
     strips: Sequence[Scale],
     scores: Scores,
 ) -> CellView:
-    truth = one["truth"] or {}
-    pinned = one["pinned"] if isinstance(one["pinned"], dict) else {}
+    truth, pinned = one["truth"], one.get("pinned")
     return CellView(
         anchor=anchor,
         cell=one["cell"],
@@ -176,10 +179,10 @@ def _cell(
         verified=one["verified"],
         reason=one["reason"],
         expected=one["expected"],
-        because=truth.get("because"),
+        because=truth["because"] if truth else None,
         agrees=_agrees(one),
-        pinned=pinned.get("word"),
-        changes=[str(change) for change in pinned.get("changes") or ()],
+        pinned=pinned["word"] if pinned else None,
+        changes=pinned.get("changes", []) if pinned else [],
         parts=[
             _part(one, part, scales[number], strips[number], scores)
             for number, part in enumerate(one["parts"])
@@ -196,24 +199,25 @@ def _cell(
     )
 
 
-def _agrees(one: dict[str, Any]) -> bool | None:
+def _agrees(one: EvidenceSaid) -> bool | None:
     """As a test of it counts, in `harness.passing`."""
     if one["expected"] is None or one["verdict"] == "inconclusive":
         return None
-    expected = Expectation(one["expected"], str((one["truth"] or {}).get("because")))
-    expected = replace(expected, unless=(one["truth"] or {}).get("unless"))
+    truth = one["truth"]
+    expected = Expectation(one["expected"], truth["because"] if truth else "")
+    expected = replace(expected, unless=truth["unless"] if truth else None)
     return outcome(one["verdict"], one["reason"], expected, strict=False)[0] == "pass"
 
 
 def _part(
-    one: dict[str, Any],
-    part: dict[str, Any],
+    one: EvidenceSaid,
+    part: PartSaid,
     scale: Scale,
     strip_scale: Scale,
     scores: Scores,
 ) -> PartView:
     region = (part["region"]["low"], part["region"]["high"])
-    truth = (part["truth"] or {}).get("value")
+    truth = _true_value(part)
     return PartView(
         says=part_text(part),
         verdict=part["verdict"],
@@ -221,43 +225,46 @@ def _part(
         interval=interval_text(part),
         mark=scale.mark(part["estimate"], part["interval"], region, truth),
         truth=truth,
-        unit=part["outcome"].get("unit") or "",
+        unit=part["outcome"]["unit"],
         strips=list(_strips(one, part, strip_scale, scores)),
         lines=list(_beside(part)),
     )
 
 
-def _strips(
-    one: dict[str, Any], part: dict[str, Any], scale: Scale, scores: Scores
-) -> Iterator[Strip]:
+def _true_value(part: PartSaid) -> float | None:
+    truth = part.get("truth")
+    return truth["value"] if truth else None
+
+
+def _strips(one: EvidenceSaid, part: PartSaid, scale: Scale, scores: Scores) -> Iterator[Strip]:
     measured = Outcome.parse(part["outcome"]["name"])
     for role in _SHOWN:
         mean = part["means"].get(role)
         found = scores.of(one, role, measured)
         if mean is None and found is None:
             continue
-        control = part["controls"].get(role) or {}
+        control = part["controls"].get(role)
         yield Strip(
             role=role,
             mean=mean,
             mean_at=None if mean is None else scale.at(mean),
             dots="" if found is None else scale.dots(found.scores, HEIGHT),
             is_control=role in CONTROLS,
-            transfer=control.get("transfer"),
-            state=control.get("state"),
+            transfer=control["transfer"] if control else None,
+            state=control["state"] if control else None,
         )
 
 
-def _scale(cells: Sequence[dict[str, Any]], number: int) -> Scale:
+def _scale(cells: Sequence[EvidenceSaid], number: int) -> Scale:
     values: list[float | None] = []
     for one in cells:
         part = one["parts"][number]
-        values += [part["estimate"], *(part["interval"] or ()), (part["truth"] or {}).get("value")]
+        values += [part["estimate"], *(part["interval"] or ()), _true_value(part)]
         values += [part["region"]["low"], part["region"]["high"]]
     return Scale.of(values, share=cells[0]["parts"][number]["estimand"] != "gap")
 
 
-def _strip_scale(cells: Sequence[dict[str, Any]], number: int, scores: Scores) -> Scale:
+def _strip_scale(cells: Sequence[EvidenceSaid], number: int, scores: Scores) -> Scale:
     values: list[float | None] = []
     for one in cells:
         part = one["parts"][number]
@@ -272,24 +279,25 @@ def _strip_scale(cells: Sequence[dict[str, Any]], number: int, scores: Scores) -
     return Scale(low - pad, high + pad)
 
 
-def _family(multiplicity: dict[str, Any]) -> str:
+def _family(multiplicity: Multiplicity) -> str:
     """At what share of 0.05 a cell was judged, where it is one of several."""
     if multiplicity["size"] == 1 and not multiplicity["looks"]["planned"]:
         return ""
     said = f"one of {multiplicity['size']} in {multiplicity['family']}, judged at "
     said += f"{multiplicity['alpha']:.3g}; alone it would be {multiplicity['raw']}"
-    if holm := multiplicity.get("holm"):
+    if holm := multiplicity["holm"]:
         said += f", by Holm {holm['verdict']}"
     return said
 
 
-def _beside(part: dict[str, Any]) -> Iterator[str]:
+def _beside(part: PartSaid) -> Iterator[str]:
     """Bootstrap, leave-one-out, and the other scorer, each in a line."""
-    for line in (part.get("sensitivity") or {}).get("lines", ()):
+    beside = part.get("sensitivity")
+    for line in beside["lines"] if beside else ():
         boot, out = line["bootstrap"], line["without_cluster"]
-        if boot and boot["interval"]:
+        if beside and boot and boot["interval"]:
             low, high = boot["interval"]
-            level = 100 * part["sensitivity"]["level"]
+            level = 100 * beside["level"]
             yield f"bootstrap over {line['by']}s: [{low:.3f}, {high:.3f}] {level:g}%"
         if out and out["low"] is not None:
             yield f"without any one {line['by']}: {out['low']:.3f} to {out['high']:.3f}"
@@ -298,7 +306,7 @@ def _beside(part: dict[str, Any]) -> Iterator[str]:
         yield f"under the {other['scorer']} scorer: {other['verdict']}{value}"
 
 
-def _checks(cells: Sequence[dict[str, Any]]) -> Iterator[CheckView]:
+def _checks(cells: Sequence[EvidenceSaid]) -> Iterator[CheckView]:
     """Checks of all cells: what did not pass first, and what went alike told once."""
     found: dict[tuple[str, bool | None, str], list[str]] = {}
     for one in cells:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.outcome import Outcome
 from harness.reach import seed_methods
 from harness.report.view.arms import parse_arm
+from harness.report.view.claims import side_text
 from harness.report.view.scores import Scores
+from harness.schema import EvidenceSaid
 from harness.spec import Patch, canonical
 
 Points = list[tuple[float, float]]
@@ -37,12 +39,12 @@ class GeometryView(NamedTuple):
     others: int
 
 
-def geometry_of(evidence: Sequence[dict[str, Any]], scores: Scores) -> list[GeometryView]:
+def geometry_of(evidence: Sequence[EvidenceSaid], scores: Scores) -> list[GeometryView]:
     """For each geometry that stands beside the verdicts of a model, a panel a patch.
 
     Shown are the seed's methods where they were run, else the first patches.
     """
-    arms: dict[str, dict[str, Any]] = {}
+    arms: dict[str, EvidenceSaid] = {}
     for one in evidence:
         if one["geometry"] and "patched" in one["arms"]:
             arms.setdefault(one["arms"]["patched"], one)
@@ -60,7 +62,7 @@ def geometry_of(evidence: Sequence[dict[str, Any]], scores: Scores) -> list[Geom
     return found
 
 
-def _chosen(arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _chosen(arms: dict[str, EvidenceSaid]) -> list[EvidenceSaid]:
     n_layers = next(iter(arms.values()))["provenance"]["n_layers"]
     wanted = [_plain(patch, n_layers) for _, patch in seed_methods(n_layers)]
     by_patch = {
@@ -74,7 +76,7 @@ def _plain(patch: Patch, n_layers: int) -> str:
     return str(canonical(patch, n_layers, 1) if patch.heads == "all" else patch)
 
 
-def _panel(one: dict[str, Any], number: int, outcome: Outcome, scores: Scores) -> Panel:
+def _panel(one: EvidenceSaid, number: int, outcome: Outcome, scores: Scores) -> Panel:
     said = one["geometry"][number]
     points: dict[str, Points] = {}
     n_layers = one["provenance"]["n_layers"]
@@ -89,5 +91,5 @@ def _panel(one: dict[str, Any], number: int, outcome: Outcome, scores: Scores) -
         both = zip(geometry.tolist(), rows["score"].tolist(), strict=True)
         if known := [(x, y) for x, y in both if math.isfinite(x)]:
             points[role] = known
-    title = " & ".join(patch["text"] for patch in one["patch"]["all"])
+    title = side_text(one["patch"])
     return Panel(title, said["reach"], said["why"], points)

@@ -12,6 +12,16 @@ from harness.report.view.claims import ClaimView, claim_view
 from harness.report.view.geometry import GeometryView, geometry_of
 from harness.report.view.scores import Scores
 from harness.report.view.texts import TextsView, scorer_from, texts_of
+from harness.schema import (
+    CheckSaid,
+    EvidenceSaid,
+    ProtocolSaid,
+    Provenance,
+    RunSaid,
+    SpentOnModel,
+    SpentSaid,
+    TrialCounts,
+)
 from harness.spent import span
 from harness.stored import StoredRun
 
@@ -22,8 +32,8 @@ class InstrumentView(NamedTuple):
     name: str
     passed: bool
     pairs: int
-    trials: dict[str, int]
-    checks: list[dict[str, Any]]
+    trials: TrialCounts
+    checks: list[CheckSaid]
 
 
 class ModelView(NamedTuple):
@@ -43,7 +53,7 @@ class ModelView(NamedTuple):
     has_scorer: bool
     instrument: list[InstrumentView]
     scorer: dict[str, Any] | None
-    provenance: dict[str, Any]
+    provenance: Provenance
     task: str
     spent: str | None
 
@@ -63,7 +73,7 @@ class ReportView(NamedTuple):
     the rest of them is inconclusive.
     """
 
-    run: dict[str, Any]
+    run: RunSaid
     words: dict[str, int]
     verdicts: int
     expected: int
@@ -74,7 +84,7 @@ class ReportView(NamedTuple):
     pinned: int
     overview: list[OverviewRow]
     models: list[ModelView]
-    protocol: list[dict[str, Any]]
+    protocol: list[ProtocolSaid]
     again: str
     spent: str | None
 
@@ -100,7 +110,7 @@ def report_view(stored: StoredRun) -> ReportView:
         overview=_overview(models),
         models=models,
         protocol=reported.protocol,
-        again=again(str(reported.run.get("command", ""))),
+        again=again(reported.run.get("command", "")),
         spent=_spent(reported.run.get("spent")),
     )
 
@@ -130,7 +140,7 @@ def _model(number: int, name: str, stored: StoredRun, scores: Scores) -> ModelVi
     ]
     scorer = scorer_from(stored.run, name)
     first = (evidence or instrument)[0]
-    spent = stored.run.get("spent") or {}
+    spent = stored.run.get("spent")
     return ModelView(
         anchor=f"m{number}",
         name=name,
@@ -150,11 +160,11 @@ def _model(number: int, name: str, stored: StoredRun, scores: Scores) -> ModelVi
         scorer=next((one["scorer"] for one in evidence if one["scorer"]), None),
         provenance=first["provenance"],
         task=first["task"],
-        spent=_spent_on(spent.get("models", {}).get(name)),
+        spent=_spent_on(spent.get("models", {}).get(name) if spent else None),
     )
 
 
-def _words(evidence: Sequence[dict[str, Any]]) -> dict[str, int]:
+def _words(evidence: Sequence[EvidenceSaid]) -> dict[str, int]:
     found = [one["verdict"] for one in evidence]
     return {word: found.count(word) for word in WORDS if word in found}
 
@@ -169,7 +179,7 @@ def _overview(models: Sequence[ModelView]) -> list[OverviewRow]:
     ]
 
 
-def _spent(spent: dict[str, Any] | None) -> str | None:
+def _spent(spent: SpentSaid | None) -> str | None:
     """Wall time and rate of a run, in words."""
     if not spent:
         return None
@@ -179,7 +189,7 @@ def _spent(spent: dict[str, Any] | None) -> str | None:
     return f"{span(seconds)} from start to end{run}{rate}"
 
 
-def _spent_on(spent: dict[str, Any] | None) -> str | None:
+def _spent_on(spent: SpentOnModel | None) -> str | None:
     if not spent:
         return None
     read = f", {spent['read']:,} were in the ledger" if spent["read"] else ""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from harness.claim import BEHAVIOR
 from harness.outcome import TEXT_NAMES, Outcome
+from harness.run.scores import ratio_of
+from harness.schema import EvidenceSaid
 from harness.stored import StoredRun
 
 Floats = NDArray[np.float64]
@@ -71,7 +72,7 @@ class Scores:
         both = [pair for pair in of_source if pair in of_base]
         return [int(of_source[pair]) for pair in both], [int(of_base[pair]) for pair in both]
 
-    def of(self, evidence: dict[str, Any], role: str, outcome: Outcome) -> PairScores | None:
+    def of(self, evidence: EvidenceSaid, role: str, outcome: Outcome) -> PairScores | None:
         """Scores of a cell's arm; None where there are none, as of a likelihood."""
         arm = evidence["arms"].get(role)
         if arm is None or outcome.is_likelihood:
@@ -103,15 +104,5 @@ class Scores:
         if outcome.is_text:
             column = "score" if outcome.name == "behavior" else outcome.name
             return rows[column].to_numpy(dtype=np.float64)
-        return np.array([_ratio(text, outcome, n_layers) for text in rows["geometry"]])
-
-
-def _ratio(text: str, outcome: Outcome, n_layers: int) -> float:
-    """A participation ratio, or R_V, from a trial's geometry as it is stored."""
-    ratios = json.loads(text).get(f"{outcome.variant}/{outcome.where}")
-    if ratios is None:
-        return math.nan
-    read = [ratios[layer] for layer in outcome.layers(n_layers)]
-    if any(ratio is None for ratio in read):
-        return math.nan
-    return float(read[0] if outcome.name == "pr" else read[1] / read[0])
+        read = msgspec.json.decode
+        return np.array([ratio_of(read(t), outcome, n_layers) for t in rows["geometry"]])

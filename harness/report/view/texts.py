@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.measure.behavior import NGRAM
 from harness.outcome import Outcome
+from harness.report.view.claims import side_text
 from harness.report.view.scores import Scores
+from harness.schema import EvidenceSaid, RunSaid
 from harness.tasks.scorers import Lexicon, Published, Scorer, placed_words
 
 RULE = (
@@ -53,19 +56,18 @@ class TextsView(NamedTuple):
     examples: list[Example]
 
 
-def scorer_from(facts: Mapping[str, Any], model: str) -> Scorer | None:
+def scorer_from(facts: RunSaid, model: str) -> Scorer | None:
     """The scorer of a model's task, from the facts of the run; None where they do not have it."""
-    said = facts.get("scorers")
-    found = said.get(model) if isinstance(said, dict) else None
-    if not isinstance(found, dict):
+    found = facts.get("scorers", {}).get(model)
+    if found is None:
         return None
-    if found.get("name") == "lexicon" and isinstance(found.get("words"), list):
-        return Lexicon(frozenset(map(str, found["words"])))
-    return Published() if found.get("name") == "published" else None
+    if found["name"] == "lexicon" and found["words"] is not None:
+        return Lexicon(frozenset(found["words"]))
+    return Published() if found["name"] == "published" else None
 
 
 def texts_of(
-    cells: Sequence[dict[str, Any]], scores: Scores, scorer: Scorer | None
+    cells: Sequence[EvidenceSaid], scores: Scores, scorer: Scorer | None
 ) -> TextsView | None:
     """The examples of a claim on a model; None where no cell has a patched arm that was run."""
     ran = [one for one in cells if "patched" in one["arms"]]
@@ -76,11 +78,11 @@ def texts_of(
     examples = _examples(chosen, scores, scorer)
     if not examples:
         return None
-    patch = " & ".join(one["text"] for one in chosen["patch"]["all"])
+    patch = side_text(chosen["patch"])
     return TextsView(chosen["claim"], chosen["cell"], patch, examples)
 
 
-def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> list[Example]:
+def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[Example]:
     roles = [role for role in ("base", "source", "patched", "versus") if role in one["arms"]]
     rows = {}
     for role in roles:
@@ -94,7 +96,8 @@ def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> lis
         role: dict(zip(rows[role].index, scores.values(rows[role], behavior, 1), strict=True))
         for role in roles
     }
-    gains = {pair: score["patched"][pair] - score["base"][pair] for pair in rows["patched"].index}
+    both = [pair for pair in rows["patched"].index if all(pair in score[role] for role in roles)]
+    gains = {pair: score["patched"][pair] - score["base"][pair] for pair in both}
     found = []
     for which, pair in picked(gains):
         base = rows["base"].loc[pair]
@@ -107,7 +110,11 @@ def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> lis
 
 
 def picked(gains: Mapping[str, float]) -> list[tuple[str, str]]:
-    """(which, pair) by the rule; a pair that is two of them stands once, under both names."""
+    """(which, pair) by the rule; a pair that is two of them stands once, under both names.
+
+    A pair without a score in some arm is none of them.
+    """
+    gains = {pair: gain for pair, gain in gains.items() if math.isfinite(gain)}
     if not gains:
         return []
     values = list(gains.values())
