@@ -34,7 +34,10 @@ def provenance(runner: Runner) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {
             name: metadata.version(name)
-            for name in ("torch", "transformers", "numpy", "scipy", "pandas", "pytest")
+            for name in (
+                *("torch", "transformers", "numpy", "scipy", "pandas", "pytest"),
+                *("regex", "icu4py"),  # by which words are told apart
+            )
         },
         "device": str(model.device),
         "hardware": device,

@@ -6,6 +6,7 @@ Unknown keys are errors: a threshold that nothing reads must not look as if it w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,7 @@ from typing import Any, get_args
 import yaml
 
 from harness.errors import UsageError
-from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
+from harness.tasks.scorers import Lexicon, Published, Scorer
 from harness.tasks.task import Pairing, Prompt, Task
 
 SCHEMA = 1
@@ -90,32 +91,34 @@ def _task_of(content: Any, where: str) -> Task:
         bases=_prompts_of(content["bases"], f"{where}: bases"),
         pairing=content["pairing"],
         scorer=_scorer_of(content["scorer"], lexicon, where),
-        lexicon=lexicon,
+        lexicon=lexicon.words,
         max_degenerate_share=float(share),
         where=where,
     )
 
 
-def _scorer_of(name: str, lexicon: frozenset[str], where: str) -> Scorer:
-    scorers: dict[str, Scorer] = {"lexicon": Lexicon(lexicon), "published": Published()}
+def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:
+    scorers: dict[str, Scorer] = {"lexicon": lexicon, "published": Published()}
     if name not in scorers:
         raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(scorers)}")
     return scorers[name]
 
 
-def _lexicon_of(words: list[Any], where: str) -> frozenset[str]:
+def _lexicon_of(words: list[Any], where: str) -> Lexicon:
     if not words:
         raise UsageError(f"{where}: `lexicon` is empty, expected at least one word")
     for word in words:
-        if not isinstance(word, str) or words_of(word) != [word]:
+        if not isinstance(word, str) or word != word.lower():
             raise UsageError(
                 f"{where}: lexicon entry {word!r}, expected one whole word in lower case "
                 "(quote words that YAML reads as something else, such as 'no')"
             )
-    if len(set(words)) != len(words):
-        twice = sorted({word for word in words if words.count(word) > 1})
+    if twice := sorted(word for word, n in Counter(words).items() if n > 1):
         raise UsageError(f"{where}: lexicon words given twice: {', '.join(twice)}")
-    return frozenset(words)
+    try:
+        return Lexicon(frozenset(words))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:

@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from harness.errors import UsageError
 from harness.measure.behavior import NGRAM
 from harness.outcome import Outcome
 from harness.report.view.scores import Scores
-from harness.tasks.scorers import Lexicon, Published, Scorer, placed_words
+from harness.tasks.scorers import Lexicon, Published, Scorer
+from harness.tasks.words import placed_words
 
 RULE = (
     "Of each claim the cell with the largest estimate; in it, by patched - base score with the "
@@ -60,7 +62,10 @@ def scorer_from(facts: Mapping[str, Any], model: str) -> Scorer | None:
     if not isinstance(found, dict):
         return None
     if found.get("name") == "lexicon" and isinstance(found.get("words"), list):
-        return Lexicon(frozenset(map(str, found["words"])))
+        try:
+            return Lexicon(frozenset(map(str, found["words"])))
+        except UsageError:  # of another version, or edited
+            return None
     return Published() if found.get("name") == "published" else None
 
 
