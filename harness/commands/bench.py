@@ -5,11 +5,11 @@ step of decoding on a GPU comes to the bytes that it reads."""
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.given import read_json
 
 NAME = "bench"
 HELP = "trials per second of a model here, and what a study will cost"
@@ -67,7 +67,7 @@ def run(given: argparse.Namespace) -> int:
         print(f"written: {', '.join(map(str, written))}")
     if given.held_against is None:
         return 0
-    stored = json.loads(given.held_against.read_text(encoding="utf-8"))
+    stored = read_json(given.held_against, "stored ratio")
     found, wanted = result["ratio"]["median"], stored["ratio"] * (1 - stored["tolerance"])
     print(
         f"ratio to the bare decode loop {found:.2f}; stored {stored['ratio']:.2f}, "

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.given import read_yaml
 from harness.judging.checks import CONTROLS
 from harness.judging.frame import ARMS
 from harness.outcome import Outcome
-from harness.tasks.load import read_yaml
 
 SCHEMA = 1
 ROLES = (*ARMS, *CONTROLS)

@@ -7,13 +7,11 @@ Unknown keys are errors: a threshold that nothing reads must not look as if it w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from harness.errors import UsageError
+from harness.given import read_yaml
 from harness.tasks.scorers import Lexicon, Published, Scorer
 from harness.tasks.task import Pairing, Prompt, Task
 
@@ -48,20 +46,6 @@ def own_task(folder: Path | None) -> Path | None:
     """The task file in a model's folder; None where the model is none (None), or brings none."""
     path = folder / OWN_TASK if folder else None
     return path if path and path.is_file() else None
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file, of plain types only. what: what it is, for errors.
-
-    Raises UsageError for a file that cannot be read, is not YAML, has tags, or has a key twice.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except OSError as error:
-        raise UsageError(f"{what} {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # PyYAML lets a date that is none, or a number that is none, out as a plain ValueError.
-        raise UsageError(f"{what} {path}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def _task_of(content: Any, where: str) -> Task:
@@ -131,8 +115,6 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
         for key in _PROMPT_KEYS:
             if not isinstance(entry[key], str) or not entry[key].strip():
                 raise UsageError(f"{here}: `{key}` is {entry[key]!r}, expected text, not empty")
-            if not entry[key].isprintable() and any("\ud800" <= c <= "\udfff" for c in entry[key]):
-                raise UsageError(f"{here}: `{key}` holds half a character, which is no text")
         prompts.append(Prompt(**entry))
     return tuple(prompts)
 
@@ -150,22 +132,3 @@ def _name_of(kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     words = {int: "a whole number", float: "a number", str: "text", list: "a list"}
     return words[kinds[-1]]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML forbids and PyYAML lets pass."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} cannot be a key", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
