@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report.plain import visible
+from harness.plain import visible
 from harness.report.published import counted, scored_by, signed
 
 
