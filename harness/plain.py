@@ -15,6 +15,8 @@ from typing import TextIO
 
 LONGEST_LINE = 2000
 """Characters of a line; of a longer one the middle is left out."""
+LONGEST_SHOWN = 4000
+"""Characters of one value or text that a report shows; what is left out is in the run's files."""
 
 _ORDER = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSEEN = "\u00ad\u180e\u200b\u2028\u2029\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb"

@@ -93,8 +93,8 @@ def _claim(claim: str, model: str, cells: Sequence[ComparedCell]) -> Iterator[st
     yield from _table(_HEAD, rows)
     if notes:
         yield ""
-        for note, where in notes.items():
-            yield f"- {_plain('; '.join(where))}: {_plain(note)}"
+        for note, places in notes.items():
+            yield f"- {_plain('; '.join(places))}: {_plain(note)}"
 
 
 def _cell_rows(cell: ComparedCell) -> list[Row]:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.plain import cut, visible
-from harness.report.markup import LONGEST, as_text
+from harness.plain import LONGEST_SHOWN, cut, visible
+from harness.report.markup import as_text
 from harness.report.published import counted, scored_by, signed
 
 
@@ -34,4 +34,4 @@ def environment_of(kind: Literal["html", "markdown"]) -> Environment:
 
 def _in_html(value: Any) -> Any:
     """Markup of ours as it is; all else bounded, with nothing hidden, for Jinja to escape."""
-    return value if isinstance(value, Markup) else visible(cut(str(value), LONGEST))
+    return value if isinstance(value, Markup) else visible(cut(str(value), LONGEST_SHOWN))

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from harness.plain import cut, visible
+from harness.plain import LONGEST_SHOWN, cut, visible
 
-LONGEST = 4000
-"""Characters of one value or text that a report shows; what is left out is in the run's files."""
 _MARKS = re.compile(r"([\\|`*_<>\[\]~$]|&(?=#?\w+;))")
 _BLOCK = re.compile(r"^( ?)(#(?=[# ]|$)|[-+](?= )|\d+(?=[.)] ))")
 """What would begin a heading or a list, where a value is the first of its line or list item."""
@@ -50,7 +48,7 @@ def code(text: str) -> Markdown:
 
 def fence(text: str) -> Markdown:
     """Text as a code block that its own backticks cannot close; its begin, where it is long."""
-    shown, left_out = text[:LONGEST], len(text) - LONGEST
+    shown, left_out = text[:LONGEST_SHOWN], len(text) - LONGEST_SHOWN
     if left_out > 0:
         shown += f"\n[... {left_out:,} more characters: trials.parquet has them]"
     shown = visible(shown).strip()
@@ -59,7 +57,7 @@ def fence(text: str) -> Markdown:
 
 
 def _one_line(text: str) -> str:
-    return _BLANKS.sub(" ", visible(cut(text, LONGEST)))
+    return _BLANKS.sub(" ", visible(cut(text, LONGEST_SHOWN)))
 
 
 def _longest_run(text: str) -> int:

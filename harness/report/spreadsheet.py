@@ -23,7 +23,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     for place, kind in enumerate(shown.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
             column = shown.iloc[:, place].astype(object).map(_no_formula)
-            shown.isetitem(place, column)
+            shown.isetitem(place, column.to_numpy(dtype=object))
     shown.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from harness.plain import visible
+from harness.plain import LONGEST_SHOWN, visible
 from harness.report.markdown import number, render
-from harness.report.markup import LONGEST, Markdown, as_text, code, fence
+from harness.report.markup import Markdown, as_text, code, fence
 from harness.report.view.report import report_view
 from harness.report.write import run_facts
 from harness.run.ledger import Ledger
@@ -117,7 +117,7 @@ def test_code_is_code(text: str) -> None:
 def test_what_is_long_is_cut_and_says_so() -> None:
     for show in (as_text, code, fence):
         shown = show("a" * 1_000_000)
-        assert len(shown) < LONGEST + 100
+        assert len(shown) < LONGEST_SHOWN + 100
         assert "more characters" in shown
     assert as_text(Markdown("*ours*")) == "*ours*"
     assert as_text(-0.5) == "-0.5"

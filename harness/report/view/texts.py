@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from harness.errors import UsageError
 from harness.measure.behavior import NGRAM
 from harness.outcome import Outcome
-from harness.report.view.scores import Scores
+from harness.plain import LONGEST_SHOWN
+from harness.report.view.scores import PLACE, Scores
 from harness.tasks.scorers import Lexicon, Published, Scorer
 from harness.tasks.words import placed_words
 
@@ -28,12 +29,13 @@ class Piece(NamedTuple):
 
 
 class TextView(NamedTuple):
-    """One generation."""
+    """One generation, or its begin. left_out: characters that are not shown."""
 
     role: str
     score: float
     pieces: list[Piece]
     repeats: bool
+    left_out: int
 
 
 class Example(NamedTuple):
@@ -90,7 +92,7 @@ def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> lis
     rows = {}
     for role in roles:
         some = scores.rows((one["model"], one["study"]), one["arms"][role])
-        if some is None or "text" not in some:
+        if some is None or not scores.has_texts:
             return []
         first = some[((some["pair_index"] < one["pairs"]) & (some["seed"] == 0)).to_numpy()]
         rows[role] = first.set_index("pair")
@@ -104,7 +106,12 @@ def _examples(one: dict[str, Any], scores: Scores, scorer: Scorer | None) -> lis
     for which, pair in picked(gains):
         base = rows["base"].loc[pair]
         texts = [
-            _text(role, str(rows[role].loc[pair]["text"]), float(score[role][pair]), scorer)
+            _text(
+                role,
+                scores.text(int(rows[role].loc[pair][PLACE])),
+                float(score[role][pair]),
+                scorer,
+            )
             for role in roles
         ]
         found.append(Example(which, pair, str(base["source"]), str(base["base"]), texts))
@@ -129,9 +136,21 @@ def picked(gains: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def _text(role: str, text: str, score: float, scorer: Scorer | None) -> TextView:
-    again = repeated_words(text)
-    pieces = pieces_of(text, scorer.hits(text) if scorer else (), again)
-    return TextView(role, score, pieces, bool(again))
+    shown = beginning(text)
+    again = repeated_words(shown)
+    pieces = pieces_of(shown, scorer.hits(shown) if scorer else (), again)
+    return TextView(role, score, pieces, bool(again), len(text) - len(shown))
+
+
+def beginning(text: str) -> str:
+    """A text as far as it is shown; to the end of a word, so that what counts there counts whole.
+
+    The begin, as what is repeated is told by what stood before.
+    """
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    words = text[:LONGEST_SHOWN].rsplit(maxsplit=1)
+    return words[0] if len(words) == 2 else text[:LONGEST_SHOWN]
 
 
 def repeated_words(text: str) -> list[tuple[int, int]]:
