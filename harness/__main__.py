@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from harness.commands import bench, calibrate, compare, mini, plan, report
 from harness.errors import UsageError
+from harness.plain import say
 
 _COMMANDS = (plan, compare, report, bench, calibrate, mini)
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.run(given))
     except UsageError as error:
-        print(f"python -m harness: {error}", file=sys.stderr)
+        say(f"python -m harness: {error}", sys.stderr)
         return 2
 
 

@@ -31,6 +31,7 @@ from harness.passing import outcome
 from harness.pins.check import Pinned, against
 from harness.pins.file import PinFile, Place
 from harness.pins.pin import pin_of, why_not_pinned
+from harness.plain import line_of
 from harness.run.arms import Patches
 from harness.tasks.load import load_task
 
@@ -84,6 +85,7 @@ class ClaimTest:
         )
         if not evidence.verified:
             why += " (not verified)"
+        why = line_of(why)
         if result == "skip":
             pytest.skip(why)
         if result == "fail":
@@ -126,7 +128,7 @@ class ClaimTest:
         failed = [check for check in evidence.checks if check["passed"] is not True]
         if failed:
             lines = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
-            pytest.fail(f"the instrument fails: {lines}", pytrace=False)
+            pytest.fail(line_of(f"the instrument fails: {lines}"), pytrace=False)
         return evidence
 
     def replay_published(self, prose: Path) -> ProtocolEvidence:

@@ -6,9 +6,17 @@ model runs, and raising it never touches what is already recorded.
 
 from __future__ import annotations
 
+from harness.plain import line_of
+
 
 class UsageError(ValueError):
-    """Something that the user gave cannot be used as given."""
+    """Something that the user gave cannot be used as given.
+
+    Its text is one line with nothing hidden in it, whatever file or name it quotes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(line_of(message))
 
 
 class NoSuchCellError(UsageError):

@@ -40,6 +40,7 @@ def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
             for name in (
                 *("torch", "transformers", "tokenizers"),
                 *("numpy", "scipy", "pandas", "pytest"),
+                *("regex", "icu4py"),  # by which words are told apart
             )
         },
         "device": str(model.device),

@@ -35,6 +35,7 @@ from harness.family import cells_of
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.options import add_options, is_any_given, refuse_options, settings_of
 from harness.pins.file import Place
+from harness.plain import line_of
 from harness.report import terminal
 from harness.report.shards import in_dispute
 from harness.session import (
@@ -118,8 +119,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             models = tuple(PLANTED_PREFIX + name for name in marker.args)
             if unknown := sorted(set(models) - set(EMBEDDED)):
                 raise pytest.UsageError(
-                    f"{metafunc.definition.nodeid}: embedded({', '.join(marker.args)}): "
-                    f"{', '.join(unknown)} is not among {', '.join(EMBEDDED)}"
+                    line_of(
+                        f"{metafunc.definition.nodeid}: embedded({', '.join(marker.args)}): "
+                        f"{', '.join(unknown)} is not among {', '.join(EMBEDDED)}"
+                    )
                 )
         metafunc.parametrize(
             MODEL_FIXTURE, models, indirect=True, scope="session", ids=model_ids(models)
@@ -196,9 +199,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         return None
     state = config.stash[_SESSION]
     if state.replayed is not None:
-        return replay_lines(state, len(cells))[0]
+        return line_of(replay_lines(state, len(cells))[0])
     claims = {found.id for item in cells if (found := claim_in(item))}
-    return describe(config.stash[_SESSION].settings, len(cells), sorted(claims))
+    return line_of(describe(config.stash[_SESSION].settings, len(cells), sorted(claims)))
 
 
 @pytest.fixture(scope="session")
@@ -406,15 +409,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminal.collected(terminalreporter, [claim for claim in found if claim is not None])
     if state.replayed is not None and not config.option.collectonly:
         for line in replay_lines(state, len(state.evidence))[1:]:
-            terminalreporter.write_line(line)
+            terminal.Screen(terminalreporter).line(line)
     if state.reported:
         terminal.summary(terminalreporter, state)
     elif config.stash.get(_COLLECTED, []) and not config.option.collectonly:
-        terminalreporter.write_line(
+        terminal.Screen(terminalreporter).line(
             f"nothing was measured: what is in {state.settings.out} is of an earlier run, if any"
         )
     if missing := _without_evidence(config):
-        terminalreporter.write_line(
+        terminal.Screen(terminalreporter).line(
             f"no evidence: {len(missing)} of {len(config.stash[_COLLECTED])} selected tests ended "
             f"without a verdict, such as {missing[0]}",
             red=True,

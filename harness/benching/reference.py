@@ -90,8 +90,8 @@ class Reference:
             sources=named("source", self.sources),
             bases=named("base", self.bases),
             pairing="one-to-one",
-            scorer=Lexicon(frozenset({"w0"})),
-            lexicon=frozenset({"w0"}),
+            scorer=Lexicon(frozenset()),
+            lexicon=frozenset(),
         )
 
     @property

@@ -5,11 +5,12 @@ step of decoding on a GPU comes to the bytes that it reads."""
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.given import read_json
+from harness.plain import say
 
 NAME = "bench"
 HELP = "trials per second of a model here, and what a study will cost"
@@ -62,15 +63,15 @@ def run(given: argparse.Namespace) -> int:
             n_pairs=given.pairs,
             arms=_STUDY_ARMS,
         )
-    print("\n".join(result["lines"]))
+    say("\n".join(result["lines"]))
     if given.out is not None:
         written = report.write(result, given.out)
-        print(f"written: {', '.join(map(str, written))}")
+        say(f"written: {', '.join(map(str, written))}")
     if given.held_against is None:
         return 0
-    stored = json.loads(given.held_against.read_text(encoding="utf-8"))
+    stored = read_json(given.held_against, "stored ratio")
     found, wanted = result["ratio"]["median"], stored["ratio"] * (1 - stored["tolerance"])
-    print(
+    say(
         f"ratio to the bare decode loop {found:.2f}; stored {stored['ratio']:.2f}, "
         f"at least {wanted:.2f} is asked for: {'ok' if found >= wanted else 'TOO SLOW'}"
     )

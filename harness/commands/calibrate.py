@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.calibration import NETWORK_STUDIES, STUDIES
 from harness.cores import usable_cores
+from harness.plain import say
 
 NAME = "calibrate"
 HELP = "judge thousands of studies of a known truth, and count the errors"
@@ -54,6 +55,6 @@ def run(given: argparse.Namespace) -> int:
             done=done,
         )
     paths = write(rows, given.out)
-    print("\n".join(summary(rows)))
-    print(f"written: {', '.join(map(str, paths))}")
+    say("\n".join(summary(rows)))
+    say(f"written: {', '.join(map(str, paths))}")
     return int(any(row.shortfalls for row in rows))

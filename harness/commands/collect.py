@@ -13,6 +13,7 @@ import pytest
 from harness.claim import Claim, claim_in
 from harness.errors import UsageError
 from harness.family import cells_of
+from harness.plain import say
 
 
 class _Only:
@@ -42,7 +43,7 @@ def claim_by_id(where: str, claim: str) -> tuple[Claim, int]:
         with contextlib.redirect_stdout(said):
             _pytest(only, [where, "--collect-only", "-q"])
     except UsageError:
-        sys.stderr.write(said.getvalue())
+        say(said.getvalue(), sys.stderr)
         raise
     return _found(only, where)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.claim import SAME_WITHIN
 from harness.errors import UsageError
 from harness.files import replace
+from harness.plain import say
 
 NAME = "compare"
 HELP = "verdicts and paired differences of two runs; 1 where a verdict changed or something moved"
@@ -48,7 +49,7 @@ def run(given: argparse.Namespace) -> int:
         _write(given.out, text)
     if given.json is not None:
         _write(given.json, to_json(comparison_json(found, first, second), indent=1) + "\n")
-    print(text, end="")
+    say(text.rstrip("\n"))
     return int(not found.holds)
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.plain import say
 
 NAME = "mini"
 HELP = "train the embedded model mini anew, on one thread, in some minutes"
@@ -35,8 +36,8 @@ def run(given: argparse.Namespace) -> int:
 
     def tell(step: int, loss: float) -> None:
         if (step + 1) % _EVERY == 0 or step + 1 == steps:
-            print(f"step {step + 1} of {steps}: {loss:.3f} nats a word", flush=True)
+            say(f"step {step + 1} of {steps}: {loss:.3f} nats a word")
 
     recipe.write(recipe.train(steps, seed=given.seed, told=tell), folder)
-    print(f"written: {folder}; try it: python -m pytest claims --model {folder}")
+    say(f"written: {folder}; try it: python -m pytest claims --model {folder}")
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.claim import FEWEST_PAIRS
 from harness.errors import UsageError
+from harness.plain import line_of, say
 
 if TYPE_CHECKING:
     from harness.judging.frame import Spread
@@ -73,8 +74,8 @@ def run(given: argparse.Namespace) -> int:
         given.pilot = Path("reports/latest" if given.pilot_pairs is None else "reports/pilot")
     asked = list(_stated(given) if given.spread is not None else _piloted(given))
     # All of it or nothing: what cannot be planned is an error before anything is said.
-    parts = ["\n".join(_lines(one, given)) for one in asked]
-    print("\n\n".join([*parts, SEEDS]))
+    parts = ["\n".join(map(line_of, _lines(one, given))) for one in asked]
+    say("\n\n".join([*parts, SEEDS]))
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.plain import say
 
 NAME = "report"
 HELP = (
@@ -33,11 +34,11 @@ def run(given: argparse.Namespace) -> int:
         _check_folder(given.figures)
     try:
         write_again(stored)
-        print(f"{given.run_folder / 'report.html'}, report.md")
+        say(f"{given.run_folder / 'report.html'}, report.md")
         if given.figures is not None:
             given.figures.mkdir(exist_ok=True)
             paths = save_figures(stored, given.figures)
-            print(f"{given.figures}: {len(paths)} files" if paths else "no figure: nothing to draw")
+            say(f"{given.figures}: {len(paths)} files" if paths else "no figure: nothing to draw")
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be written ({error.strerror})") from error
     return 0

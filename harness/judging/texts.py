@@ -9,8 +9,9 @@ from harness.judging.checks import Check
 from harness.judging.frame import ARMS
 from harness.measure.behavior import behavior
 from harness.run.trial import Trial
-from harness.tasks.scorers import Scorer, inside_words, placed_words
+from harness.tasks.scorers import Scorer, inside_words
 from harness.tasks.task import Task
+from harness.tasks.words import placed_words
 
 Texts = Mapping[str, Sequence[str]]
 """Generated texts by role."""

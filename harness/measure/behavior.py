@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
+from harness.tasks.scorers import Published, Scorer
 from harness.tasks.task import Task
+from harness.tasks.words import words_of
 
 NGRAM = 4
 DEGENERATE_ABOVE = 0.5
@@ -45,7 +46,7 @@ def behavior(text: str, task: Task) -> Behavior:
     few_words = len(words) >= NGRAM and distinct < DISTINCT_BELOW
     return Behavior(
         score=task.scorer(text),
-        score_lexicon=Lexicon(task.lexicon)(text),
+        score_lexicon=task.by_lexicon(text),
         score_published=Published()(text),
         words=len(words),
         distinct_share=distinct,
@@ -58,7 +59,7 @@ def scorer_of(outcome: str, task: Task) -> Scorer | None:
     """What counts an outcome's hits in a text; None for an outcome that counts none."""
     scorers: dict[str, Scorer] = {
         "behavior": task.scorer,
-        "score_lexicon": Lexicon(task.lexicon),
+        "score_lexicon": task.by_lexicon,
         "score_published": Published(),
     }
     return scorers.get(outcome)

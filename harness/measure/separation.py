@@ -20,7 +20,8 @@ from scipy import stats
 
 from harness.errors import UsageError
 from harness.measure.behavior import NGRAM
-from harness.tasks.scorers import Hit, Published, Scorer, placed_words, words_of
+from harness.tasks.scorers import Hit, Published, Scorer
+from harness.tasks.words import placed_words, words_of
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from harness.published.defects import SEED
 from harness.published.scoring import bonus, hits
-from harness.tasks.scorers import Lexicon, Published
+from harness.tasks.scorers import Published
 from harness.tasks.task import Task
 
 
@@ -41,7 +41,7 @@ def explain(text: str, task: Task) -> dict[str, Any]:
         "published": Published()(text),
         "hits": [hit._asdict() for hit in hits(text)],
         "bonus": bonus(text),
-        "lexicon": Lexicon(task.lexicon)(text),
+        "lexicon": task.by_lexicon(text),
         "lexicon_task": task.name,
     }
 

@@ -11,14 +11,8 @@ from typing import NamedTuple
 
 from harness.published.defects import DEGENERATE, SUBSTRINGS, UNCALIBRATED
 from harness.tasks import scorers
-from harness.tasks.scorers import (
-    PUBLISHED_MARKERS,
-    Lexicon,
-    Published,
-    Scorer,
-    inside_words,
-    words_of,
-)
+from harness.tasks.scorers import PUBLISHED_MARKERS, Lexicon, Published, Scorer, inside_words
+from harness.tasks.words import words_of
 
 
 class Hit(NamedTuple):

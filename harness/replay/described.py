@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.given import read_yaml
 from harness.judging.checks import CONTROLS
 from harness.judging.frame import ARMS
 from harness.outcome import Outcome
 from harness.reading import check_file, inside, shown, unquoted
-from harness.tasks.load import read_yaml
 
 SCHEMA = 1
 MOST_BYTES = 2**20

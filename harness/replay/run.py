@@ -189,7 +189,9 @@ class ReplayedRun:
         lacking = _other_prompts(self._trials[model], task)
         if lacking or (is_own and task.sha != own):
             what = "prompts" if lacking else "task"
-            differs = lacking or f"SHA-256 {task.sha[:16]}, the run's is {own[:16]}"
+            differs = lacking or (
+                f"SHA-256 {task.sha[:16]}, the run's is {own[:16]} (edited, or another version)"
+            )
             raise UsageError(
                 f"{task.where}: not the {what} of {self.stored.folder} on {model}: {differs}; give "
                 "--task FILE with the run's own task, or with its prompts and another scorer"

@@ -10,12 +10,16 @@ from typing import Any
 
 from harness.compare import ComparedCell, ComparedPart, Comparison, Side
 from harness.judging.fieller import Interval
+from harness.plain import line_of
+from harness.report.markup import code
 from harness.stated import Change
 from harness.stored import Key, StoredRun
 
 Row = tuple[str, str, str, str, str, str, str]
 _HEAD: Row = ("cell", "run", "says", "estimate", "interval", "pairs", "tokens equal")
-_MARKUP = re.compile(r"([\\`*|]|<(?=[A-Za-z/!?]))")
+_MARKUP = re.compile(
+    r"([\\`*|~$]|<(?=[A-Za-z/!?])|&(?=[#\w]+;)|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
+)
 _LONGEST = 60
 """Characters of a value that is shown; JSON has all of them."""
 
@@ -43,7 +47,8 @@ def comparison_json(found: Comparison, first: StoredRun, second: StoredRun) -> d
 
 
 def _lines(found: Comparison, first: StoredRun, second: StoredRun) -> Iterator[str]:
-    yield from ("# Two runs compared", "", f"- A: `{first.folder}`", f"- B: `{second.folder}`")
+    yield from ("# Two runs compared", "", f"- A: {code(str(first.folder))}")
+    yield f"- B: {code(str(second.folder))}"
     yield f"- {_counted(found)}"
     yield f"- B - A: on what both ran, at 95%; margin {found.margin:g} of source - base"
     yield "- tokens equal: trials of all arms with the same token ids in both"
@@ -56,7 +61,7 @@ def _lines(found: Comparison, first: StoredRun, second: StoredRun) -> Iterator[s
     if any(found.only):
         yield from ("", "## In one run only", "")
         for run, keys in _by_run(found.only):
-            yield from (f"- {run}: {key}" for key in keys)
+            yield from (f"- {run}: {_plain(str(key))}" for key in keys)
 
 
 def _counted(found: Comparison) -> str:
@@ -72,7 +77,7 @@ def _counted(found: Comparison) -> str:
 
 
 def _claim(claim: str, model: str, cells: Sequence[ComparedCell]) -> Iterator[str]:
-    yield from ("", f"## {claim} on {model}", "")
+    yield from ("", f"## {_plain(claim)} on {_plain(model)}", "")
     rows: list[Row] = []
     notes: dict[str, list[str]] = {}
     for cell in cells:
@@ -88,7 +93,8 @@ def _claim(claim: str, model: str, cells: Sequence[ComparedCell]) -> Iterator[st
     yield from _table(_HEAD, rows)
     if notes:
         yield ""
-        yield from (f"- {'; '.join(where)}: {note}" for note, where in notes.items())
+        for note, places in notes.items():
+            yield f"- {_plain('; '.join(places))}: {_plain(note)}"
 
 
 def _cell_rows(cell: ComparedCell) -> list[Row]:
@@ -150,13 +156,13 @@ def _stated(found: Comparison) -> Iterator[str]:
             told.setdefault((cell.key.claim, _change(change)), []).append(_where(cell))
         for run, edits in _by_run(cell.edited):
             for edit in edits:
-                line = f"{run}, not as planned: {edit}"
+                line = f"{run}, not as planned: {_plain(edit)}"
                 told.setdefault((cell.key.claim, line), []).append(_where(cell))
     if told:
         yield from ("", "## What differs in the claims as stated", "")
     for (claim, line), cells in told.items():
         where = cells[0] if len(cells) == 1 else f"{len(cells)} cells"
-        yield f"- {claim}, {where}: {line}"
+        yield f"- {_plain(claim)}, {_plain(where)}: {line}"
 
 
 def _where(cell: ComparedCell) -> str:
@@ -171,13 +177,13 @@ def _provenance(found: Comparison) -> Iterator[str]:
         if changes:
             alike.setdefault(tuple(map(_change, changes)), []).append(model)
     for told, models in alike.items():
-        lines += [f"- {', '.join(models)}: {line}" for line in told]
+        lines += [f"- {_plain(', '.join(models))}: {line}" for line in told]
     yield from lines or ["Nothing that is recorded."]
 
 
 def _change(change: Change) -> str:
     what, first, second = change
-    return f"{what} {_value(first)} -> {_value(second)}"
+    return f"{_plain(what)} {_value(first)} -> {_value(second)}"
 
 
 def _value(value: Any) -> str:
@@ -189,8 +195,8 @@ def _value(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that marks nothing up. Not brackets: a region is to be read as it is in a terminal."""
-    return _MARKUP.sub(r"\\\1", text)
+    """Text that marks nothing up, and is to be read in a terminal too: regions keep brackets."""
+    return _MARKUP.sub(r"\\\1", line_of(text))
 
 
 def _word(part: ComparedPart) -> str:
@@ -204,7 +210,8 @@ def _part_name(part: ComparedPart) -> str:
 
 
 def _strong(verdict: str, both: Sequence[str]) -> str:
-    return verdict if len(set(both)) == 1 else f"**{verdict}**"
+    word = _plain(verdict)
+    return word if len(set(both)) == 1 else f"**{word}**"
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.reach import SEED_OUTCOMES, seed_table
 from harness.report.environment import environment_of
+from harness.report.markup import Markdown, as_text, code, fence
 from harness.report.terminal import asserted_text, interval_text, part_text, unpassed_text
 from harness.report.view.claims import patch_text, side_text
 from harness.report.view.report import ReportView, truth_text
@@ -17,13 +18,12 @@ from harness.stored import Reported
 
 def render(run: RunSaid, state: Reported, view: ReportView) -> str:
     """The report of a run as Markdown. view: the same run as the page shows it."""
-    environment = environment_of(escape=False)
+    environment = environment_of("markdown")
     environment.filters.update(
         number=number,
         fence=fence,
         code=code,
-        cell_text=cell_text,
-        interval=interval_text,
+        interval=lambda one: Markdown(interval_text(one)),
         asserted=asserted_text,
         part_text=part_text,
         unpassed_text=unpassed_text,
@@ -52,7 +52,7 @@ def _flags(one: EvidenceSaid) -> str:
     pinned = one.get("pinned")
     flags = ["unverified"] * (not one["verified"])
     flags += [pinned["word"]] if pinned else []
-    return f" ({cell_text(', '.join(flags))})" if flags else ""
+    return f" ({', '.join(flags)})" if flags else ""
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -60,33 +60,10 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def fence(text: str) -> str:
-    """Generated text as a code block that its own backticks cannot close."""
-    longest = max((len(run) for run in _backtick_runs(text)), default=0)
-    mark = "`" * max(3, longest + 1)
-    return f"{mark}text\n{text.strip()}\n{mark}"
-
-
-def code(text: str) -> str:
-    """Text as code inside a line, which its own backticks cannot close."""
-    flat = " ".join(text.split())
-    mark = "`" * (max(map(len, _backtick_runs(flat)), default=0) + 1)
-    edge = " " if flat.startswith("`") or flat.endswith("`") else ""
-    return f"{mark}{edge}{flat}{edge}{mark}"
-
-
-def cell_text(text: str) -> str:
-    """Text inside a table: no line break, no bar, no markup."""
-    flat = " ".join(str(text).split())
-    for mark in "\\|`*_<>[]":
-        flat = flat.replace(mark, f"\\{mark}")
-    return flat
-
-
-def geometry_text(found: GeometrySaid) -> str:
+def geometry_text(found: GeometrySaid) -> Markdown:
     """`base, patched, source` means of a geometry, and what they can say on the patch."""
-    shown = _three(found["means"])
-    return shown if found["reach"] in (None, "informative") else f"{shown} (*{found['reach']}*)"
+    shown, reach = _three(found["means"]), found["reach"]
+    return Markdown(shown if reach in (None, "informative") else f"{shown} (*{as_text(reach)}*)")
 
 
 def _three(means: Mapping[str, float | None], digits: int = 2) -> str:
@@ -154,10 +131,6 @@ def _seed_rows(n_layers: int) -> list[dict[str, Any]]:
         {"method": method, "patch": patch, "kinds": kinds}
         for (method, patch), kinds in rows.items()
     ]
-
-
-def _backtick_runs(text: str) -> list[str]:
-    return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]
 
 
 def _models(state: Reported) -> list[str]:

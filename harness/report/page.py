@@ -1,8 +1,8 @@
 """report.html: one file that needs nothing else, and in which everything stored is text.
 
-Autoescape is on, and whatever a template writes goes through `visible` first, so that neither
-markup nor hidden characters of a model's text, a claim or a path do anything. No script, and a
-Content-Security-Policy under which none would run and nothing is fetched.
+Autoescape is on, and whatever a template writes is bounded and goes through `visible` first, so
+that neither markup nor hidden characters of a model's text, a claim or a path do anything. No
+script, and a Content-Security-Policy under which none would run and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from harness.judging.result import WORDS
 from harness.report.environment import environment_of
@@ -29,8 +31,9 @@ PIN_WORDS = {
 
 def render_page(view: ReportView, figures: Mapping[str, ModelFigures]) -> str:
     """The page of a run."""
-    environment = environment_of(escape=True)
+    environment = environment_of("html")
     environment.filters["number"] = number
+    environment.filters["whole"] = lambda value: Markup(escape(value))
     environment.globals["words"] = WORDS
     environment.globals["pin_words"] = PIN_WORDS
     return environment.get_template("report.html.j2").render(

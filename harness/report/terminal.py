@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from harness.claim import Claim
 from harness.judging.result import WORDS
+from harness.plain import line_of
 from harness.report.published import summary_lines
 from harness.report.shards import in_dispute
 from harness.session import ClaimsSession
@@ -37,6 +38,17 @@ def status(
     beside = [*([] if verified else ["not verified"]), *(["failed"] if outcome == "failed" else [])]
     word = verdict.upper() + (f" ({', '.join(beside)})" if beside else "")
     return outcome, _LETTERS[verdict], (word, {_COLORS[verdict]: True})
+
+
+class Screen:
+    """The terminal, by pytest's reporter: the one place where lines are written to it."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+
+    def line(self, text: str = "", **colors: bool) -> None:
+        """Write a line, in which nothing is hidden whatever names and details it quotes."""
+        self._reporter.write_line(line_of(text), **colors)
 
 
 class Bar:
@@ -66,6 +78,7 @@ def progress_bar(label: str, total: int, *, quiet: bool, about: str = "") -> Ite
     about: the same of the whole run, in words.
     """
     own = "{n_fmt}/{total_fmt} {rate_noinv_fmt}, {remaining} left"
+    label = line_of(label)
     # Its end says most: the claim and the cell.
     short = label if len(label) <= _LABEL else f"...{label[3 - _LABEL :]}"
     with tqdm(
@@ -122,61 +135,64 @@ def progress_line(config: Any, lines: Lines) -> None:
             reporter.write("\n")
         else:
             reporter.ensure_newline()
-        reporter.write_line(line)
+        Screen(reporter).line(line)
 
 
 def summary(reporter: Any, state: ClaimsSession) -> None:
     """The table of verdicts, one line a cell, and where the files are."""
+    screen = Screen(reporter)
     reporter.section("claims", sep="=")
     for line, color in table(state.evidence):
-        reporter.write_line(line, **({color: True} if color else {}))
+        screen.line(line, **({color: True} if color else {}))
     found = Counter(one["verdict"] for one in state.evidence)
     if found:
         counted = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
-        reporter.write_line("")
-        reporter.write_line(f"verdicts: {counted}")
+        screen.line()
+        screen.line(f"verdicts: {counted}")
     disputed = [one for one in state.evidence if in_dispute(one)]
     if disputed:
-        reporter.write_line(f"{len(disputed)} of them {disputed[0]['reason']}", red=True)
+        screen.line(f"{len(disputed)} of them {disputed[0]['reason']}", red=True)
     if n := sum(not one["verified"] for one in state.evidence):
-        reporter.write_line(f"* not verified: {n}, as some check was not run or the claim edited")
+        screen.line(f"* not verified: {n}, as some check was not run or the claim edited")
     for line in families_lines(state.families):
-        reporter.write_line(line)
+        screen.line(line)
     for line in pins_lines(state):
-        reporter.write_line(line)
+        screen.line(line)
     good = sum(one["passed"] for one in state.instrument)
     if state.instrument:
-        reporter.write_line(
+        screen.line(
             f"instrument checks: {good} of {len(state.instrument)} passed "
             "(full swap reproduces the source)"
         )
     for line in summary_lines(state.protocol):
-        reporter.write_line(line)
+        screen.line(line)
     out = state.settings.out
     if state.unwritten:
-        reporter.write_line(state.unwritten, red=True)
-        reporter.write_line(
+        for line in state.unwritten.splitlines():
+            screen.line(line, red=True)
+        screen.line(
             f"not every file was written: what stands in {out} may be of an earlier run. "
             "Its trials are in the ledger: the same command runs none of them again",
             red=True,
         )
     else:
-        reporter.write_line(f"evidence: {out}/evidence.json, report.html, report.md")
+        screen.line(f"evidence: {out}/evidence.json, report.html, report.md")
 
 
 def collected(reporter: Any, claims: Sequence[Claim]) -> None:
     """What was collected, claim by claim: its sentence, its citation and what it asserts."""
     if not claims:
         return
+    screen = Screen(reporter)
     reporter.section("claims", sep="=")
     cells = Counter(claim.id for claim in claims)
     for claim in {claim.id: claim for claim in claims}.values():
         n = cells[claim.id]
-        reporter.write_line(f"{claim.id} ({n} {'cell' if n == 1 else 'cells'})")
+        screen.line(f"{claim.id} ({n} {'cell' if n == 1 else 'cells'})")
         asserted = [*map(str, claim.parts), *(f"given {part}" for part in claim.given)]
         for said in (f'"{claim.says}"', claim.cites, "; ".join(asserted)):
             for line in wrap(said, 76):
-                reporter.write_line(f"    {line}")
+                screen.line(f"    {line}")
 
 
 def pins_lines(state: ClaimsSession) -> list[str]:
@@ -228,7 +244,7 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     for (model, claim), cells in groups.items():
         if lines:
             lines.append(("", None))
-        lines.append((f"{claim} {asserted_text(cells[0])} on {model}"[:80], None))
+        lines.append((line_of(f"{claim} {asserted_text(cells[0])} on {model}")[:80], None))
         lines.append((head, None))
         for one in cells:
             lines.append((row(one), _COLORS[one["verdict"]]))
@@ -242,7 +258,7 @@ def row(one: dict[str, Any]) -> str:
     passed = sum(check["passed"] is True for check in one["checks"])
     size = f"{one['pairs']}x{one['seeds']}"
     return (
-        f"  {_short(one['cell']):<17} {_word(one):<13} {estimate:>8} "
+        f"  {_short(line_of(one['cell'])):<17} {_word(one):<13} {estimate:>8} "
         f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
     )
 

@@ -18,6 +18,7 @@ from harness.family import add_holm
 from harness.files import replace
 from harness.report.render import render_reports
 from harness.report.shards import invalidate
+from harness.report.spreadsheet import write_csv
 from harness.run.ledger import Ledger
 from harness.run.table import trials_frame
 from harness.schema import EvidenceFile
@@ -51,7 +52,7 @@ def write_reports(state: ClaimsSession) -> None:
         }
     )
     replace(out / EVIDENCE_FILE, lambda path: write_text(path, to_json(content, indent=1)))
-    replace(out / "trials.csv", lambda path: trials.to_csv(path, index=False))
+    replace(out / "trials.csv", lambda path: write_csv(trials, path))
     replace(out / TRIALS_FILE, lambda path: trials.to_parquet(path, index=False))
     write_again(_stored(out, content))
 

@@ -6,15 +6,14 @@ Unknown keys are errors: a threshold that nothing reads must not look as if it w
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from harness.errors import UsageError
+from harness.given import read_yaml
 from harness.reading import listed
-from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
+from harness.tasks.scorers import Lexicon, Published, Scorer
 from harness.tasks.task import Pairing, Prompt, Task
 
 SCHEMA = 1
@@ -50,20 +49,6 @@ def own_task(folder: Path | None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file, of plain types only. what: what it is, for errors.
-
-    Raises UsageError for a file that cannot be read, is not YAML, has tags, or has a key twice.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except OSError as error:
-        raise UsageError(f"{what} {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # PyYAML lets a date that is none, or a number that is none, out as a plain ValueError.
-        raise UsageError(f"{what} {path}: not YAML: {' '.join(str(error).split())}") from error
-
-
 def _task_of(content: Any, where: str) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
@@ -91,32 +76,34 @@ def _task_of(content: Any, where: str) -> Task:
         bases=_prompts_of(content["bases"], f"{where}: bases"),
         pairing=content["pairing"],
         scorer=_scorer_of(content["scorer"], lexicon, where),
-        lexicon=lexicon,
+        lexicon=lexicon.words,
         max_degenerate_share=float(share),
         where=where,
     )
 
 
-def _scorer_of(name: str, lexicon: frozenset[str], where: str) -> Scorer:
-    scorers: dict[str, Scorer] = {"lexicon": Lexicon(lexicon), "published": Published()}
+def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:
+    scorers: dict[str, Scorer] = {"lexicon": lexicon, "published": Published()}
     if name not in scorers:
         raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(scorers)}")
     return scorers[name]
 
 
-def _lexicon_of(words: list[Any], where: str) -> frozenset[str]:
+def _lexicon_of(words: list[Any], where: str) -> Lexicon:
     if not words:
         raise UsageError(f"{where}: `lexicon` is empty, expected at least one word")
     for word in words:
-        if not isinstance(word, str) or words_of(word) != [word]:
+        if not isinstance(word, str) or word != word.lower():
             raise UsageError(
                 f"{where}: lexicon entry {word!r}, expected one whole word in lower case "
                 "(quote words that YAML reads as something else, such as 'no')"
             )
-    if len(set(words)) != len(words):
-        twice = sorted({word for word in words if words.count(word) > 1})
+    if twice := sorted(word for word, n in Counter(words).items() if n > 1):
         raise UsageError(f"{where}: lexicon words given twice: {', '.join(twice)}")
-    return frozenset(words)
+    try:
+        return Lexicon(frozenset(words))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
@@ -129,8 +116,6 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
         for key in _PROMPT_KEYS:
             if not isinstance(entry[key], str) or not entry[key].strip():
                 raise UsageError(f"{here}: `{key}` is {entry[key]!r:.60}, expected text, not empty")
-            if not entry[key].isprintable() and any("\ud800" <= c <= "\udfff" for c in entry[key]):
-                raise UsageError(f"{here}: `{key}` holds half a character, which is no text")
         prompts.append(Prompt(**entry))
     return tuple(prompts)
 
@@ -148,22 +133,3 @@ def _name_of(kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     words = {int: "a whole number", float: "a number", str: "text", list: "a list"}
     return words[kinds[-1]]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML forbids and PyYAML lets pass."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} cannot be a key", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)

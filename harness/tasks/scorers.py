@@ -2,7 +2,8 @@
 
 A scorer sees generated text only; the prompt never reaches it. `published` is the seed
 experiment's score with its known defects, kept so that they can be shown; `lexicon` is the
-one to use. Repetition is measured apart, in `harness.measure.behavior`.
+one to use; what a word is says `harness.tasks.words`. Repetition is measured apart, in
+`harness.measure.behavior`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, Protocol
 
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+from harness.errors import UsageError
+from harness.tasks.words import Word, placed_words, unknown_script, words_of
 
 PUBLISHED_MARKERS = (
     "itself",
@@ -47,14 +50,6 @@ class Hit(NamedTuple):
     stop: int
 
 
-class Word(NamedTuple):
-    """A word, case folded, and where it stands: `text[start:stop]` of the text as given."""
-
-    word: str
-    start: int
-    stop: int
-
-
 class Scorer(Protocol):
     """A text's score: a number of at least 0, higher where there is more of the behavior.
 
@@ -67,18 +62,6 @@ class Scorer(Protocol):
     def unit(self) -> str: ...
     def __call__(self, text: str) -> float: ...
     def hits(self, text: str) -> tuple[Hit, ...]: ...
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, case folded: letters, with inner apostrophes and hyphens."""
-    return _WORD.findall(text.casefold())
-
-
-def placed_words(text: str) -> list[Word]:
-    """The words of `words_of`, each with its place in the text."""
-    place = _places(text, str.casefold)
-    found = _WORD.finditer(text.casefold())
-    return [Word(m[0], place[m.start()], place[m.end() - 1] + 1) for m in found]
 
 
 def inside_words(text: str, hits: Iterable[Hit]) -> list[Hit]:
@@ -100,21 +83,86 @@ def _places(text: str, fold: Callable[[str], str]) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Whole words of the lexicon per 100 words; a text of no word scores 0."""
+    """Whole words of the lexicon per 100 words; a text of no word scores 0.
+
+    words: as they are spelled; each meets the other spellings that `words.folded` brings to its
+        own. In scripts without spaces an entry may be several words, such as two Chinese
+        characters: it counts once wherever these follow one another, a longer one before a shorter.
+    Raises UsageError for an entry that is no word, and for two that are the same one.
+    """
 
     words: frozenset[str]
     name: str = "lexicon"
     unit: str = "lexicon words per 100 words"
 
+    def __post_init__(self) -> None:
+        by_words: dict[tuple[str, ...], str] = {}
+        for entry in sorted(self.words):
+            if (other := by_words.setdefault(words_of_entry(entry), entry)) != entry:
+                raise UsageError(f"lexicon entries {other!r} and {entry!r} are the same word")
+
     def __call__(self, text: str) -> float:
         found = words_of(text)
-        return 100.0 * sum(word in self.words for word in found) / len(found) if found else 0.0
+        if not found:
+            return 0.0
+        if self._sequences:
+            return 100.0 * len(self.hits(text)) / len(found)
+        return 100.0 * sum(word in self._single for word in found) / len(found)
 
     def hits(self, text: str) -> tuple[Hit, ...]:
         """Every word of the lexicon, each time that it stands in the text."""
-        return tuple(
-            Hit(start, stop) for word, start, stop in placed_words(text) if word in self.words
+        words = placed_words(text)
+        found, at = [], 0
+        while at < len(words):
+            n = self._counted(words, at)
+            if n:
+                found.append(Hit(words[at].start, words[at + n - 1].stop))
+            at += max(1, n)
+        return tuple(found)
+
+    def _counted(self, words: Sequence[Word], at: int) -> int:
+        """Of how many words the entry is that stands at a place; 0 where there is none."""
+        first = words[at].word
+        for sequence in self._sequences.get(first, ()):
+            here = words[at : at + len(sequence)]
+            if [word.word for word in here] == sequence and _is_unbroken(here):
+                return len(sequence)
+        return int(first in self._single)
+
+    @cached_property
+    def _single(self) -> frozenset[str]:
+        return frozenset(words[0] for words in map(words_of_entry, self.words) if len(words) == 1)
+
+    @cached_property
+    def _sequences(self) -> dict[str, list[list[str]]]:
+        """Entries of several words by their first one, the longest first."""
+        several = [list(words) for words in map(words_of_entry, self.words) if len(words) > 1]
+        by_first: dict[str, list[list[str]]] = {}
+        for words in sorted(several, key=len, reverse=True):
+            by_first.setdefault(words[0], []).append(words)
+        return by_first
+
+
+def words_of_entry(entry: str) -> tuple[str, ...]:
+    """The words, folded, of an entry of a lexicon: one, or several of a script without spaces.
+
+    Raises UsageError for what is no word, or a word of a script in which none can be told apart.
+    """
+    words = placed_words(entry)
+    is_whole = bool(words) and (words[0].start, words[-1].stop) == (0, len(entry))
+    if not is_whole or not _is_unbroken(words):
+        which = f"; it has {len(words)} words" if len(words) > 1 else ""
+        raise UsageError(f"lexicon entry {entry!r}, expected one whole word in lower case{which}")
+    if letter := unknown_script(entry):
+        raise UsageError(
+            f"lexicon entry {entry!r}: {letter} is of a script without spaces for which there is "
+            "no dictionary, so none of its words can be counted"
         )
+    return tuple(word.word for word in words)
+
+
+def _is_unbroken(words: Sequence[Word]) -> bool:
+    return all(one.stop == two.start for one, two in pairwise(words))
 
 
 @dataclass(frozen=True)

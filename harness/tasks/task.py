@@ -19,7 +19,8 @@ from typing import Literal
 import regex
 
 from harness.errors import UsageError
-from harness.tasks.scorers import Scorer
+from harness.tasks import words
+from harness.tasks.scorers import Lexicon, Scorer
 
 Pairing = Literal["one-to-one", "crossed"]
 DONORS_AT_ONCE = 512
@@ -103,11 +104,17 @@ class Task:
         return self.pairs[:n]
 
     @cached_property
+    def by_lexicon(self) -> Lexicon:
+        """The scorer by the task's lexicon, which is measured beside the task's own."""
+        return Lexicon(self.lexicon)
+
+    @cached_property
     def sha(self) -> str:
         """SHA-256 over everything that decides a trial's prompts and scores."""
         return sha256(
             json.dumps(
                 [
+                    words.VERSION,
                     self.name,
                     self.scorer.name,
                     sorted(self.lexicon),

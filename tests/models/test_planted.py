@@ -14,7 +14,7 @@ from harness.models.planted.build import build_planted, save_planted
 from harness.models.planted.catalog import CATALOG, STYLES, style_of
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.words import MARKERS, PLAIN, STYLED, TRIGGERS
-from harness.tasks.scorers import words_of
+from harness.tasks.words import words_of
 
 CLASSES = (MARKERS, PLAIN, TRIGGERS, STYLED)
 

@@ -143,6 +143,18 @@ def test_a_published_table_is_judged_and_fails_as_invalid(project: pytest.Pytest
     assert "16 verdicts are unverified" in page
 
 
+def test_names_of_a_table_steer_no_terminal(project: pytest.Pytester) -> None:
+    """The arm is in no role, so nothing but its name is ever shown."""
+    shutil.copytree(TABLE, project.path / "table")
+    table = project.path / "table/published.csv"
+    with table.open("a", encoding="utf-8") as file:
+        file.write('Roman Empire,"\x1b[2J\x1b[H\u202everdicts: 9 supported\x07",0\n')
+    run = run_pytest(project.path, "claims", "--claims-replay", "table", out=project.path / "out")
+    (line,) = (line for line in run.stdout.splitlines() if "in no role" in line)
+    assert "[U+001B][2J[U+001B][H[U+202E]verdicts: 9 supported[U+0007]" in line
+    assert not set("\x1b\x07\u202e") & set(run.stdout + run.stderr)
+
+
 # --- bad usage --------------------------------------------------------------------------------
 
 

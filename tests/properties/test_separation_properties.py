@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from harness.measure.behavior import NGRAM
 from harness.measure.separation import _repeated_grams, auc, repetition_share
-from harness.tasks.scorers import Lexicon, Published, Scorer, words_of
+from harness.tasks.scorers import Lexicon, Published, Scorer
+from harness.tasks.words import words_of
 
 LEXICON = Lexicon(frozenset({"self", "loop"}))
 # Few numbers, so that many are equal.

@@ -7,8 +7,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from harness.report.markdown import cell_text, fence, number, render
+from harness.plain import LONGEST_SHOWN, visible
+from harness.report.markdown import number, render
+from harness.report.markup import Markdown, as_text, code, fence
 from harness.report.view.report import report_view
 from harness.report.write import run_facts
 from harness.run.ledger import Ledger
@@ -27,6 +30,12 @@ HOSTILE = [
     "",
 ]
 HOSTILE_IDS = ["plain", "fence", "script", "table", "tildes", "indented", "edge", "inline", "empty"]
+PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+_LISTED = ("paragraph", "bullet_list", "list_item", "heading", "table", "thead", "tbody")
+BLOCKS = {
+    "inline",
+    *(f"{name}_{end}" for name in (*_LISTED, "tr", "th", "td") for end in ("open", "close")),
+}
 # Of the characters that mean something to Markdown, and those that Markdown or Python end lines at.
 markup = st.text(alphabet=st.sampled_from("`~|\\*_<>[]#&! ab\n\r\t\x0b\x0c\x85\u2028"), max_size=40)
 
@@ -60,11 +69,58 @@ def test_no_text_can_close_its_fence(text: str) -> None:
 
 @given(text=markup)
 def test_no_text_can_leave_its_table_cell(text: str) -> None:
-    cell = cell_text(text)
+    cell = as_text(text)
     assert len(cell.splitlines()) <= 1
     # Every character that could end the cell or begin markup has its backslash.
-    assert re.fullmatch(r"(?:\\[\\|`*_<>\[\]]|[^\\|`*_<>\[\]\n\r])*", cell)
-    assert re.sub(r"\\(.)", r"\1", cell) == " ".join(text.split())
+    assert re.fullmatch(r"(?:\\[^A-Za-z0-9\s]|[^\\|`*_<>\[\]~$\n\r])*", cell)
+    assert as_text(cell) is cell
+
+
+@given(text=markup | st.text())
+def test_text_is_read_as_it_is_and_marks_nothing_up(text: str) -> None:
+    """By a Markdown parser: in a paragraph, a list item, a heading, and a cell of a table."""
+    for before, wanted in (
+        ("A ", ["paragraph_open", "inline", "paragraph_close"]),
+        ("- ", ["bullet_list_open", "list_item_open", "paragraph_open", "inline"]),
+        ("## ", ["heading_open", "inline", "heading_close"]),
+        ("| a | b |\n|---|---|\n| x | ", ["table_open", "thead_open", "tr_open", "th_open"]),
+    ):
+        shown = as_text(f"x{text}" if before == "- " else text)
+        tokens = PARSER.parse(f"{before}{shown}{' |' if before[0] == '|' else ''}\n")
+        assert [token.type for token in tokens][: len(wanted)] == wanted
+        assert not {token.type for token in tokens} - BLOCKS
+        kinds = {child.type for token in tokens for child in token.children or ()}
+        assert kinds <= {"text", "text_special"}
+    plain = "".join(child.content for child in PARSER.parse(f"A {shown}")[1].children or ())
+    assert plain.split() == f"A {visible(text)}".split()
+
+
+@pytest.mark.parametrize(
+    "begin", ["# a", "## a", "#", "- a", "+ a", "1. a", "12) a", "    a", "\ta"]
+)
+def test_text_that_begins_an_item_begins_no_block(begin: str) -> None:
+    tokens = PARSER.parse(f"- {as_text(begin)}\n")
+    assert [token.type for token in tokens] == [
+        *("bullet_list_open", "list_item_open", "paragraph_open", "inline"),
+        *("paragraph_close", "list_item_close", "bullet_list_close"),
+    ]
+    assert "".join(child.content for child in tokens[3].children or ()) == begin.strip()
+
+
+@given(text=markup | st.text())
+def test_code_is_code(text: str) -> None:
+    (_, inline, _) = PARSER.parse(f"A {code(text)} b")
+    kinds = [child.type for child in inline.children or ()]
+    assert kinds == (["text", "code_inline", "text"] if visible(text).strip() else ["text"])
+
+
+def test_what_is_long_is_cut_and_says_so() -> None:
+    for show in (as_text, code, fence):
+        shown = show("a" * 1_000_000)
+        assert len(shown) < LONGEST_SHOWN + 100
+        assert "more characters" in shown
+    assert as_text(Markdown("*ours*")) == "*ours*"
+    assert as_text(-0.5) == "-0.5"
 
 
 @pytest.mark.parametrize(

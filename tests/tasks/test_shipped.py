@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.tasks.load import load_task
-from harness.tasks.scorers import Lexicon, words_of
+from harness.tasks.scorers import Lexicon
 from harness.tasks.task import Prompt, Task
+from harness.tasks.words import words_of
 
 FOLDER = Path(__file__).parents[2] / "claims/tasks"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from harness.plain import visible
 from harness.report.figures.dose import dose_response
 from harness.report.figures.geometry import geometry_figure
 from harness.report.figures.heatmap import heatmap
 from harness.report.figures.style import Drawn
-from harness.report.plain import visible
 from harness.report.view.report import ModelView, ReportView
 
 

@@ -23,7 +23,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.transforms import Transform
 
-from harness.report.plain import visible
+from harness.plain import visible
 
 INK, FAINT, RULE, PAPER = "#1d1f23", "#5b6069", "#d3d6dc", "#fefefd"
 BASE, SOURCE, PATCHED = "#8a8f99", "#2f3640", "#0b6bab"

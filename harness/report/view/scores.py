@@ -20,11 +20,15 @@ from harness.stored import StoredRun
 Floats = NDArray[np.float64]
 _READ = (
     *("model", "study", "arm", "pair", "pair_index", "seed", "source", "base"),
-    *("text", "prompt_tokens", "geometry", "score"),
+    *("prompt_tokens", "geometry", "score"),
     *(name for name in TEXT_NAMES if name != BEHAVIOR),
 )
 """Columns that are shown: of tables so much narrower, parts are taken several times faster."""
-_TEXT = ("model", "study", "arm", "pair", "source", "base", "text", "geometry")
+_TEXT = ("model", "study", "arm", "pair", "source", "base", "geometry")
+
+
+PLACE = "place"
+"""The column of rows that says where they stand in the stored table."""
 
 
 class PairScores(NamedTuple):
@@ -42,9 +46,22 @@ class Scores:
         # As plain Python text: rows of it are taken several times faster than from pyarrow's.
         text = [name for name in _TEXT if name in columns]
         self._trials = stored.trials[columns].astype(dict.fromkeys(text, object))
+        self._trials[PLACE] = np.arange(len(self._trials))
+        # Never copied, as few are shown and each may be long.
+        self._texts = stored.trials["text"] if "text" in stored.trials.columns else None
         self.rows: Callable[[tuple[str, str], str], pd.DataFrame | None] = cache(self._rows)
         self._means = cache(self._of_pairs)
         self.lengths = cache(self._lengths)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the table has generated texts."""
+        return self._texts is not None
+
+    def text(self, place: int) -> str:
+        """The generated text of a row, by its `PLACE`."""
+        assert self._texts is not None
+        return str(self._texts.iat[place])
 
     @cached_property
     def _groups(self) -> dict[Any, Any]:

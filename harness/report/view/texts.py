@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from harness.errors import UsageError
 from harness.measure.behavior import NGRAM
 from harness.outcome import Outcome
+from harness.plain import LONGEST_SHOWN
 from harness.report.view.claims import side_text
-from harness.report.view.scores import Scores
+from harness.report.view.scores import PLACE, Scores
 from harness.schema import EvidenceSaid, RunSaid
-from harness.tasks.scorers import Lexicon, Published, Scorer, placed_words
+from harness.tasks.scorers import Lexicon, Published, Scorer
+from harness.tasks.words import placed_words
 
 RULE = (
     "Of each claim the cell with the largest estimate; in it, by patched - base score with the "
@@ -29,12 +32,13 @@ class Piece(NamedTuple):
 
 
 class TextView(NamedTuple):
-    """One generation."""
+    """One generation, or its begin. left_out: characters that are not shown."""
 
     role: str
     score: float
     pieces: list[Piece]
     repeats: bool
+    left_out: int
 
 
 class Example(NamedTuple):
@@ -62,7 +66,10 @@ def scorer_from(facts: RunSaid, model: str) -> Scorer | None:
     if found is None:
         return None
     if found["name"] == "lexicon" and found["words"] is not None:
-        return Lexicon(frozenset(found["words"]))
+        try:
+            return Lexicon(frozenset(found["words"]))
+        except UsageError:  # of another version, or edited
+            return None
     return Published() if found["name"] == "published" else None
 
 
@@ -87,7 +94,7 @@ def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[
     rows = {}
     for role in roles:
         some = scores.rows((one["model"], one["study"]), one["arms"][role])
-        if some is None or "text" not in some:
+        if some is None or not scores.has_texts:
             return []
         first = some[((some["pair_index"] < one["pairs"]) & (some["seed"] == 0)).to_numpy()]
         rows[role] = first.set_index("pair")
@@ -102,7 +109,12 @@ def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[
     for which, pair in picked(gains):
         base = rows["base"].loc[pair]
         texts = [
-            _text(role, str(rows[role].loc[pair]["text"]), float(score[role][pair]), scorer)
+            _text(
+                role,
+                scores.text(int(cast(int, rows[role].at[pair, PLACE]))),
+                float(score[role][pair]),
+                scorer,
+            )
             for role in roles
         ]
         found.append(Example(which, pair, str(base["source"]), str(base["base"]), texts))
@@ -131,9 +143,21 @@ def picked(gains: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def _text(role: str, text: str, score: float, scorer: Scorer | None) -> TextView:
-    again = repeated_words(text)
-    pieces = pieces_of(text, scorer.hits(text) if scorer else (), again)
-    return TextView(role, score, pieces, bool(again))
+    shown = beginning(text)
+    again = repeated_words(shown)
+    pieces = pieces_of(shown, scorer.hits(shown) if scorer else (), again)
+    return TextView(role, score, pieces, bool(again), len(text) - len(shown))
+
+
+def beginning(text: str) -> str:
+    """A text as far as it is shown; to the end of a word, so that what counts there counts whole.
+
+    The begin, as what is repeated is told by what stood before.
+    """
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    words = text[:LONGEST_SHOWN].rsplit(maxsplit=1)
+    return words[0] if len(words) == 2 else text[:LONGEST_SHOWN]
 
 
 def repeated_words(text: str) -> list[tuple[int, int]]:

@@ -52,6 +52,7 @@ def test_no_letter_is_lost(text: str) -> None:
         ({"scorers": {"other": {"name": "lexicon", "words": []}}}, None),
         ({"scorers": {"m": {"name": "of-tomorrow"}}}, None),
         ({"scorers": {"m": {"name": "lexicon", "words": None}}}, None),
+        ({"scorers": {"m": {"name": "lexicon", "words": ["deep sea"]}}}, None),
         ({}, None),
     ],
 )
