@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class UsageError(ValueError):
     """Something that the user gave cannot be used as given."""
+
+
+class UnwritableError(UsageError):
+    """Nothing more can be kept, as of a full disk: whatever else a run does would be lost."""

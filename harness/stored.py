@@ -1,7 +1,8 @@
 """A run that was stored: its evidence, its trials, and the tables that its verdicts rest on.
 
 For whatever looks at a finished run again (`python -m harness compare`). Reads `evidence.json` and
-`trials.parquet` as `harness.report.write` leaves them; changes nothing, loads no model, no torch.
+`trials.parquet` as `harness.report.write` leaves them; loads no model, no torch. Changes
+nothing, but for files that a kill left ready to be moved into their place (`harness.folder`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import pandas as pd
 from harness.claim import BEHAVIOR, ESTIMANDS, Part, Region
 from harness.errors import UsageError
 from harness.evidence import SCHEMA
+from harness.folder import EVIDENCE_FILE, TRIALS_FILE, locate, reads_whole
+from harness.hashes import WHOLE, Integrity, integrity
 from harness.judging.checks import CONTROLS, STATISTICAL_CHECKS, Check, control_check
 from harness.judging.estimand import direction_of, stands_in_table
 from harness.judging.parts import Combined, combine, judge_part
@@ -27,7 +30,6 @@ from harness.outcome import TEXT_NAMES, Outcome
 from harness.run.scores import scored
 from harness.run.trial import Trial
 
-EVIDENCE_FILE, TRIALS_FILE = "evidence.json", "trials.parquet"
 _OF_A_VERDICT = {*STATISTICAL_CHECKS, "same-is-not-p>0.05", "best-of-k"}
 _COLUMNS = (
     *("model", "study", "arm", "pair", "pair_index", "seed", "source", "base"),
@@ -77,7 +79,7 @@ class StoredRun:
 
     run: facts on the run as a whole. evidence: JSON objects, in the order of the file.
     trials: the rows of `trials.parquet`. instrument, families, protocol: the other lists of the
-    file.
+    file. integrity: whether its files are as the run wrote them.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class StoredRun:
     instrument: tuple[dict[str, Any], ...] = ()
     families: tuple[dict[str, Any], ...] = ()
     protocol: tuple[dict[str, Any], ...] = ()
+    integrity: Integrity = WHOLE
 
     @property
     def reported(self) -> Reported:
@@ -188,9 +191,11 @@ class StoredRun:
         return Again(verdicts, combine(judged[:claimed], judged[claimed:], alpha=alpha))
 
 
+@reads_whole
 def load_run(folder: Path) -> StoredRun:
     """Read a run's folder. Raises UsageError, naming the file, for anything but a whole run."""
-    content = _content(folder / EVIDENCE_FILE)
+    content = _content(locate(folder, EVIDENCE_FILE))
+    whole = integrity(folder, content)
     evidence: dict[Key, dict[str, Any]] = {}
     for number, one in enumerate(content["evidence"]):
         where = f"{folder / EVIDENCE_FILE}: evidence {number}"
@@ -200,8 +205,8 @@ def load_run(folder: Path) -> StoredRun:
             raise UsageError(f"{where}: {key} stands twice, expected once")
         evidence[key] = one
     others = {name: tuple(content.get(name, ())) for name in ("instrument", "families", "protocol")}
-    trials = read_trials(folder / TRIALS_FILE, evidence)
-    return StoredRun(folder, content["run"], evidence, trials, **others)
+    trials = read_trials(locate(folder, TRIALS_FILE), evidence)
+    return StoredRun(folder, content["run"], evidence, trials, **others, integrity=whole)
 
 
 def part_of(stored: Mapping[str, Any]) -> Part:

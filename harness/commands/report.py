@@ -38,7 +38,8 @@ def run(given: argparse.Namespace) -> int:
             paths = save_figures(stored, given.figures)
             print(f"{given.figures}: {len(paths)} files" if paths else "no figure: nothing to draw")
     except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be written ({error.strerror})") from error
+        place = error.filename or given.run_folder
+        raise UsageError(f"{place}: cannot be written ({error.strerror})") from error
     except (KeyError, TypeError, UndefinedError) as error:
         raise UsageError(
             f"{given.run_folder / 'evidence.json'}: cannot be shown ({type(error).__name__}: "

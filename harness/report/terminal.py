@@ -19,7 +19,7 @@ from harness.judging.result import WORDS
 from harness.report.published import summary_lines
 from harness.report.shards import in_dispute
 from harness.session import ClaimsSession
-from harness.spent import Spent, span
+from harness.spent import Spent, incomplete_text, span
 
 _LABEL = 30
 """Characters of a claim's bar that say what it is."""
@@ -149,12 +149,14 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         )
     for line in summary_lines(state.protocol):
         reporter.write_line(line)
+    if told := incomplete_text({"complete": state.is_complete, "cells": state.cells}):
+        reporter.write_line(told, red=True)
     out = state.settings.out
     if state.unwritten:
-        reporter.write_line(state.unwritten, red=True)
+        reporter.write_line(f"no file was written: {state.unwritten}", red=True)
         reporter.write_line(
-            f"not every file was written: what stands in {out} may be of an earlier run. "
-            "Its trials are in the ledger: the same command runs none of them again",
+            f"what stands in {out} is of an earlier run, if any. The trials are in the ledger: the "
+            "same command runs none of them again",
             red=True,
         )
     else:

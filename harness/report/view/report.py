@@ -12,7 +12,7 @@ from harness.report.view.claims import ClaimView, claim_view
 from harness.report.view.geometry import GeometryView, geometry_of
 from harness.report.view.scores import Scores
 from harness.report.view.texts import TextsView, scorer_from, texts_of
-from harness.spent import span
+from harness.spent import incomplete_text, span
 from harness.stored import StoredRun
 
 
@@ -60,7 +60,8 @@ class ReportView(NamedTuple):
     """The whole page.
 
     expected: verdicts with a planted truth; matched, against: those that it agrees with, and not;
-    the rest of them is inconclusive.
+    the rest of them is inconclusive. incomplete, edited: what is amiss with the run as a whole, in
+    words; empty where nothing is.
     """
 
     run: dict[str, Any]
@@ -75,6 +76,8 @@ class ReportView(NamedTuple):
     overview: list[OverviewRow]
     models: list[ModelView]
     protocol: list[dict[str, Any]]
+    incomplete: str
+    edited: str
     again: str
     spent: str | None
 
@@ -100,6 +103,8 @@ def report_view(stored: StoredRun) -> ReportView:
         overview=_overview(models),
         models=models,
         protocol=reported.protocol,
+        incomplete=incomplete_text(reported.run),
+        edited=str(stored.integrity),
         again=again(str(reported.run.get("command", ""))),
         spent=_spent(reported.run.get("spent")),
     )
