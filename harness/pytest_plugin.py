@@ -157,7 +157,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.xdist_group(model))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # First, so that what is wrong is said before what would be run.
     config = session.config
     if hasattr(config, "workerinput"):
         left = config.stash[_SESSION].not_replayed
@@ -392,8 +394,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     state = config.stash[_SESSION]
+    if exitstatus == pytest.ExitCode.USAGE_ERROR and not state.reported:
+        return  # the error says it all
     if config.option.collectonly and config.get_verbosity() >= -1:
         found = [claim_in(item) for item in config.stash.get(_CELLS, [])]
         terminal.collected(terminalreporter, [claim for claim in found if claim is not None])

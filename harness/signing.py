@@ -71,8 +71,9 @@ def new_key(private: Path, public: Path) -> str:
 def private_key(path: Path) -> Ed25519PrivateKey:
     """Read the key to sign with. Raises UsageError for anything but an Ed25519 key in PEM."""
     wanted = "expected an Ed25519 private key in PEM, without a password"
+    content = _read(path)
     try:
-        key = load_pem_private_key(_read(path), password=None)
+        key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:  # the latter where it has a password
         raise UsageError(f"key {path}: cannot be used, {wanted}") from error
     if not isinstance(key, Ed25519PrivateKey):
@@ -83,8 +84,9 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 def fingerprint_in(path: Path) -> str:
     """The fingerprint of a public key in a PEM file. Raises UsageError for anything else."""
     wanted = "expected an Ed25519 public key in PEM"
+    content = _read(path)
     try:
-        key = load_pem_public_key(_read(path))
+        key = load_pem_public_key(content)
     except ValueError as error:
         raise UsageError(f"key {path}: cannot be used, {wanted}") from error
     if not isinstance(key, Ed25519PublicKey):
@@ -104,8 +106,9 @@ def signed_by(content: bytes, path: Path) -> Signed:
 
     Raises UsageError for a file that holds no signature.
     """
+    text = _read(path)
     try:
-        found = json.loads(_read(path))
+        found = json.loads(text)
         if (found["schema"], found["algorithm"]) != (_SCHEMA, "ed25519"):
             raise ValueError("of another kind")
         raw, signature = (
