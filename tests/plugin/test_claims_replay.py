@@ -186,6 +186,7 @@ def test_bad_usage_is_one_line_and_4_and_nothing_is_overwritten(
         ("claims_resume", True, "--resume"),
         ("claims_resume", False, "--no-resume"),
         ("claims_update", True, "--claims-update"),
+        ("claims_sign", "lab.pem", "--claims-sign"),
     ],
 )
 def test_options_on_how_to_run_a_model_are_refused(name: str, value: object, spelled: str) -> None:

@@ -11,15 +11,23 @@ from harness.run.ledger import Ledger
 from harness.stored import load_run
 from tests.plugin.project import SMALL, STORED, Run, run_pytest
 
-CELLS = ("--model", STORED, *SMALL, "-k", "transfers_80 and (L18-w16 or L25-w16)", "-q")
+CELLS = (
+    "--model",
+    STORED,
+    *SMALL,
+    "--batch-size",
+    "8",
+    "-k",
+    "transfers_80 and (L18-w16 or L25-w16)",
+    "-q",
+)
 
 
 @pytest.fixture(scope="module")
-def full(shared_project: Path) -> dict[str, Run]:
+def full(shared_project: Path, serial: Run) -> dict[str, Run]:
     """Into one folder: a run without room for its ledger, one with room, one without for files."""
     out = shared_project / "full"
-    former = ["--model", STORED, "--pairs", "10", "--max-new-tokens", "4", "-k", "L18-w16"]
-    assert run_pytest(shared_project, "claims", *former, out=out).code == 0
+    shutil.copytree(serial.out, out, ignore=shutil.ignore_patterns("ledger"))
     found = {}
     one_cell = (*CELLS[:-2], "transfers_80 and L18-w16", "-q")  # whose trials are in the ledger
     for name, options, size in (
@@ -56,19 +64,18 @@ def test_files_that_find_no_room_are_one_line_and_3(full: dict[str, Run]) -> Non
     assert "Traceback" not in run.stdout + run.stderr
 
 
-@pytest.mark.parametrize(("name", "former"), [("ledger", (10, 4, 1)), ("files", (12, 8, 2))])
+@pytest.mark.parametrize(("name", "former"), [("ledger", 8), ("files", 2)])
 def test_the_former_run_and_the_ledger_stay_whole(
-    full: dict[str, Run], name: str, former: tuple[int, int, int]
+    full: dict[str, Run], name: str, former: int
 ) -> None:
     out = full[name].out
     stored = load_run(out)
     assert stored.integrity.is_whole
     assert not stored.integrity.pages
-    asked = (stored.run["pairs_asked"], stored.run["max_new_tokens"], len(stored.evidence))
-    assert asked == former
+    assert len(stored.evidence) == former
     ledger = Ledger(Path(shutil.copytree(out / "ledger", out / "copy")))
     assert not ledger.bad_lines
-    assert len(ledger) > 60
+    assert len(ledger) >= 40
     assert not [path for path in out.iterdir() if path.name.startswith((".staging", ".ready"))]
 
 

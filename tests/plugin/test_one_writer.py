@@ -70,9 +70,9 @@ def refusal(running: Running) -> str:
     "options",
     [
         ["--no-resume"],
-        [],
+        pytest.param([], marks=pytest.mark.slow),
         ["--no-resume", "-n", "2"],
-        ["--claims-replay", "former"],
+        pytest.param(["--claims-replay", "former"], marks=pytest.mark.slow),
     ],
     ids=["no-resume", "resume", "workers", "replay"],
 )
@@ -127,6 +127,7 @@ def test_the_first_ends_as_if_it_were_alone(
     assert "2 passed" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_run_without_claims_holds_nothing(shared_project: Path) -> None:
     """Workers do not tell what they collected until they end: their tests' ids do."""
     (shared_project / "test_plain.py").write_text("def test_it():\n    assert True\n")

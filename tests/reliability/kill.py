@@ -39,7 +39,7 @@ CELLS = ("-k", "transfers_80 and (L18-w16 or L25-w16)")
 SIZE = ("--pairs", "12", "--max-new-tokens", "8", "--batch-size", "6")
 EARLIER = ("--pairs", "10", "--max-new-tokens", "4")
 NAMES_CHANGED = 11
-"""Changes of names while files appear: a folder, three texts, the folder's, six moves at most."""
+"""Changes of names while files appear: a folder, three texts, a rename, six moves at most."""
 NEVER = 300.0
 """Seconds after which a run hangs, whatever the machine."""
 SAME = (
@@ -285,8 +285,8 @@ def table(kills: Sequence[Kill], seconds: float) -> str:
     lines = [
         "# Runs that were killed",
         "",
-        f"{len(kills)} kills in {seconds:.0f} s; {good} as they should be: one whole run read after "
-        "the kill, and after the same command the trials and verdicts of an undisturbed run.",
+        f"{len(kills)} kills in {seconds:.0f} s, {good} as they should be: after the kill one whole "
+        "run was read, and the same command then had the verdicts of an undisturbed run.",
         "",
         f"| {' | '.join(head)} | wrong |",
         f"|{'---|' * (len(head) + 1)}",
