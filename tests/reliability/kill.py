@@ -285,8 +285,8 @@ def table(kills: Sequence[Kill], seconds: float) -> str:
     lines = [
         "# Runs that were killed",
         "",
-        f"{len(kills)} kills in {seconds:.0f} s, {good} as they should be: after the kill one whole "
-        "run was read, and the same command then had the verdicts of an undisturbed run.",
+        f"{len(kills)} kills in {seconds:.0f} s, {good} as they should be: after the kill one "
+        "whole run was read, and the same command then had the verdicts of an undisturbed run.",
         "",
         f"| {' | '.join(head)} | wrong |",
         f"|{'---|' * (len(head) + 1)}",
