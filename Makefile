@@ -3,6 +3,7 @@
 # make drift    the claims on mini, a small model that was trained, held against their pins
 # make test     set up, then run the tests, but for the slow ones
 # make test-slow   those
+# make kill     runs that are killed with -9 and started again, against one that was not: ten minutes
 # make calibrate   how often the suite itself is wrong: 10,000 studies a cell, tables and a figure
 # make fuzz     2,000 damaged inputs, each refused in one line or answered (table in reports/fuzz)
 # make check    lint, types, import rules
@@ -19,7 +20,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: verify verify-full drift test test-slow fuzz check compat bench bench-ratio bench-peers calibrate clean
+.PHONY: verify verify-full drift test test-slow fuzz kill check compat bench bench-ratio bench-peers calibrate clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -79,6 +80,11 @@ bench-peers:
 calibrate: .venv/.runtime
 	@echo "== calibrate: studies of a known truth, judged (tables in reports/calibration) =="
 	$(RUN) harness calibrate
+
+# KILLS=2 tries it.
+kill: .venv/.runtime
+	@echo "== kill: 20 kills of a run in one process, 20 with two workers (table in reports/kill) =="
+	$(RUN) tests.reliability.kill --kills $(or $(KILLS),20)
 
 compat: .venv/.test
 	@echo "== compat: transformers 5.0, in .venv-compat/ =="

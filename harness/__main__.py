@@ -3,12 +3,15 @@
     python -m harness plan --claim ID --model M     pairs needed for a verdict
     python -m harness compare RUN_A RUN_B           whether a finding moved between two runs
     python -m harness report RUN                    the reports of a stored run, again
+    python -m harness verify RUN [--key PUB]        whether it is as it was written, and by whom
+    python -m harness key NAME                      a pair of keys to sign runs with
     python -m harness bench --model M               trials per second here, and what a study costs
     python -m harness bench --gpu                   a decode step of a 7B model against its floor
     python -m harness mini DIR                      the small trained model, trained anew
     python -m harness calibrate                     how often the suite itself is wrong
 
-Exit status: 0; 1 where a calibration falls short, or runs differ; 2 for bad usage, in one line.
+Exit status: 0; 1 where a calibration falls short, runs differ, or a run was edited; 2 for bad
+usage, in one line.
 """
 
 from __future__ import annotations
@@ -17,11 +20,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from harness.commands import bench, calibrate, compare, mini, plan, report
+from harness.commands import bench, calibrate, compare, key, mini, plan, report, verify
 from harness.errors import UsageError
 from harness.plain import say
 
-_COMMANDS = (plan, compare, report, bench, calibrate, mini)
+_COMMANDS = (plan, compare, report, verify, key, bench, calibrate, mini)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,6 +51,13 @@ def model_ids(models: tuple[str, ...]) -> list[str]:
     ]
 
 
+def claims_among(ids: Sequence[str], models: Sequence[str]) -> list[str]:
+    """Of the ids of tests those of claims: their parameters begin with a model's name."""
+    names = "|".join(map(re.escape, model_ids(tuple(dict.fromkeys(models)))))
+    of_a_model = re.compile(rf"\[(?:{names})[-\]]")
+    return [test for test in ids if of_a_model.search(test)]
+
+
 def place(item: pytest.Item, models: tuple[str, ...]) -> int:
     """Where a test stands among models; what is no claim stays in front."""
     model = model_of(item)

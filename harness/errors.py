@@ -21,3 +21,7 @@ class UsageError(ValueError):
 
 class NoSuchCellError(UsageError):
     """What was given is right in itself, and other models have it: this one does not."""
+
+
+class UnwritableError(UsageError):
+    """Nothing more can be kept, as of a full disk: whatever else a run does would be lost."""

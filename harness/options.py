@@ -62,6 +62,12 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what was found to claims/pins, and show what that changes",
     )
+    add(
+        "--claims-sign",
+        dest="claims_sign",
+        metavar="KEY",
+        help="sign the evidence by an Ed25519 key in a PEM file (docs/report.md)",
+    )
     add("--resume", dest="claims_resume", action="store_true", default=None)
     add(
         "--no-resume",
@@ -93,6 +99,7 @@ def settings_of(config: pytest.Config) -> Settings:
         "strict": option.claims_strict,
         "update": option.claims_update,
         "resume": option.claims_resume,
+        "sign": Path(option.claims_sign) if option.claims_sign else None,
     }
     return Settings(
         root=config.rootpath,

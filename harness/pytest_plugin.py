@@ -23,15 +23,17 @@ from harness.collected import (
     MODEL_FIXTURE,
     cell_of,
     check_collected,
+    claims_among,
     file_of,
     is_claim,
     model_ids,
     model_of,
     place,
 )
-from harness.errors import UsageError
+from harness.errors import UnwritableError, UsageError
 from harness.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
 from harness.family import cells_of
+from harness.interrupts import sigterm_as_ctrl_c
 from harness.models.planted.catalog import PLANTED_PREFIX
 from harness.options import add_options, is_any_given, refuse_options, settings_of
 from harness.pins.file import Place
@@ -93,6 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
             replayed=replayed,
         )
         config.stash[_SESSION] = session
+        config.add_cleanup(session.release)
         if worker is None:
             config.pluginmanager.register(_Collector(session, config), "kv-claims-collector")
             config.pluginmanager.register(_Refusals(), "kv-claims-refusals")
@@ -102,10 +105,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # With workers, this is the place where an error is shown once and costs nothing.
         if is_any_given(config) and worker is None:
             session.check()
-        distributed = getattr(config.option, "dist", "no") != "no"
-        if worker is None and distributed and not config.option.collectonly:
-            # Workers read the ledger as soon as they start: it is moved aside before that.
-            session.start_fresh()
+            if getattr(config.option, "dist", "no") != "no" and not config.option.collectonly:
+                _begin(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -163,7 +164,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.xdist_group(model))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # First, so that what is wrong is said before what would be run.
     config = session.config
     if hasattr(config, "workerinput"):
         left = config.stash[_SESSION].not_replayed
@@ -175,6 +178,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not claims or config.option.collectonly:
         return
     if hasattr(config, "workerinput"):
+        config.add_cleanup(sigterm_as_ctrl_c())
         config.workeroutput[COLLECTED] = config.stash[_COLLECTED]  # type: ignore[attr-defined]
         try:
             _check_collected(config)
@@ -190,7 +194,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with _usage_errors():
         config.stash[_SESSION].check()
         _check_collected(config)
-        config.stash[_SESSION].start_fresh()
+        _begin(config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
@@ -270,6 +274,9 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "setup" and (refused := item.config.stash.get(_REFUSED, None)) is not None:
         report.__dict__[REFUSED] = refused
+    if call.excinfo is not None and isinstance(call.excinfo.value.__context__, UnwritableError):
+        # The next test would run its trials, and lose them too.
+        item.session.shouldstop = str(call.excinfo.value)
     if call.when == "call" and (content := item.stash.get(_PIN, None)) is not None:
         report.__dict__[PIN] = content
     return report
@@ -277,8 +284,15 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """With workers: how many cells there are, for the time that is left."""
-    node.config.stash[_SESSION].spent.cells = len(ids)
+    """With workers: which cells there are, before any runs."""
+    state = node.config.stash[_SESSION]
+    claims = claims_among(ids, (*state.settings.models, *EMBEDDED))
+    node.config.stash[_COLLECTED] = claims
+    state.spent.cells = len(claims)
+    if claims and not node.config.option.collectonly:
+        with _usage_errors():
+            state.check()
+            _begin(node.config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -385,6 +399,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
         try:
             write_reports(state)
+        except (OSError, UsageError) as error:  # a full disk needs no traceback
+            state.unwritten = str(error)
+            session.exitstatus = exitstatus = pytest.ExitCode.INTERNAL_ERROR
         except Exception:  # whatever it is, the verdicts are still to be shown
             state.unwritten = traceback.format_exc()
             session.exitstatus = exitstatus = pytest.ExitCode.INTERNAL_ERROR
@@ -402,8 +419,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     state = config.stash[_SESSION]
+    if exitstatus == pytest.ExitCode.USAGE_ERROR and not state.reported:
+        return  # the error says it all
     if config.option.collectonly and config.get_verbosity() >= -1:
         found = [claim_in(item) for item in config.stash.get(_CELLS, [])]
         terminal.collected(terminalreporter, [claim for claim in found if claim is not None])
@@ -422,6 +441,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"without a verdict, such as {missing[0]}",
             red=True,
         )
+
+
+def _begin(config: pytest.Config) -> None:
+    """Before anything is written: be the one writer, and move earlier trials aside if asked to."""
+    state = config.stash[_SESSION]
+    if not state.holds:
+        state.hold()
+        config.add_cleanup(sigterm_as_ctrl_c())
+        state.start_fresh()
 
 
 def _check_collected(config: pytest.Config) -> None:

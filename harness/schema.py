@@ -480,6 +480,13 @@ class ReplaySaid(TypedDict):
     scored_by: ScoredBy | None
 
 
+class CellsSaid(TypedDict):
+    """How many cells a run had to judge, and did."""
+
+    planned: Count
+    judged: Count
+
+
 class RunSaid(TypedDict):
     """What holds for a run as a whole. not_replayed stands where replay does."""
 
@@ -499,6 +506,9 @@ class RunSaid(TypedDict):
     scorers: NotRequired[dict[str, CountedBy]]
     replay: NotRequired[ReplaySaid]
     not_replayed: NotRequired[dict[str, Count]]
+    id: NotRequired[str]
+    complete: NotRequired[bool]
+    cells: NotRequired[CellsSaid]
 
 
 class EvidenceFile(TypedDict):
@@ -510,6 +520,8 @@ class EvidenceFile(TypedDict):
     families: NotRequired[list[FamilySaid]]
     instrument: NotRequired[list[InstrumentSaid]]
     protocol: NotRequired[list[ProtocolSaid]]
+    files: NotRequired[dict[str, str]]
+    sha: NotRequired[str]
 
 
 def unknown_fields(content: EvidenceFile) -> list[str]:

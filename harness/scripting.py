@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from harness.errors import UsageError
 from harness.judging.checks import CONTROLS
+from harness.lock import hold_ledger
 from harness.models.load import LoadedModel
 from harness.outcome import Outcome
 from harness.run.arms import BASE, SOURCE, Arm, Donor, patched
@@ -51,7 +53,7 @@ def run_study(
     outcome: what `score` is, such as 'behavior', 'loglik' or 'pr@27/32'; NaN where a trial has
     none.
     pairs: how many, from the first; None for all of the task. ledger: a folder that keeps the
-    trials and lets a killed study go on; None keeps nothing.
+    trials and lets a killed study go on, and has one writer at a time; None keeps nothing.
     Columns: `pair, arm, seed, score`, the trial's record and its other outcomes.
     Raises UsageError for whatever does not fit, before the model runs.
     """
@@ -61,12 +63,14 @@ def run_study(
     wanted.layers(model.n_layers)
     chosen = task.first_pairs(len(task.pairs) if pairs is None else pairs)
     named = {"base": BASE, "source": SOURCE, **_named(arms)}
-    runner = Runner(model, task, Sampling(max_new_tokens, temperature), Ledger(ledger), batch_size)
-    trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
+    sampling = Sampling(max_new_tokens, temperature)
     likelihoods = {}
-    if wanted.is_likelihood:
-        found = ForcedRuns(runner).measure(named.values(), chosen, range(seeds))
-        likelihoods = {(one.arm, one.pair, one.seed): one for one in found}
+    with nullcontext() if ledger is None else hold_ledger(ledger, command="run_study"):
+        runner = Runner(model, task, sampling, Ledger(ledger), batch_size)
+        trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
+        if wanted.is_likelihood:
+            found = ForcedRuns(runner).measure(named.values(), chosen, range(seeds))
+            likelihoods = {(one.arm, one.pair, one.seed): one for one in found}
     frames = []
     for name, arm in named.items():
         some = trials[runner.canonical(arm).id]

@@ -5,7 +5,9 @@ The plugin's hooks call in here. torch is imported only when a model is asked fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from harness.claim import Claim
 from harness.cores import threads_for
 from harness.errors import UsageError
+from harness.folder import finish
+from harness.lock import ORPHANS_END, hold, hold_ledger
 from harness.models.folder import model_folder
 from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
 from harness.models.planted.prompts import planted_task
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
 DEFAULT_TASK = Path("claims/tasks/self_observation.yaml")
 LEDGER_FOLDER = "ledger"
+MAIN = "main"
+"""The shard of a run without workers."""
 NEEDS_MODEL = "it needs a model"
 REPLAY_OUT = Path("reports/replay")
 """Where the files of `--claims-replay` go by default."""
@@ -81,6 +87,7 @@ class Settings:
     strict: bool = False
     resume: bool = True
     update: bool = False
+    sign: Path | None = None
 
     @property
     def budget(self) -> Profile:
@@ -149,7 +156,7 @@ class ClaimsSession:
     """
 
     settings: Settings
-    shard: str = "main"
+    shard: str = MAIN
     workers: int = 1
     evidence: list[dict[str, Any]] = field(default_factory=list)
     instrument: list[dict[str, Any]] = field(default_factory=list)
@@ -157,15 +164,22 @@ class ClaimsSession:
     families: list[dict[str, Any]] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
     checked: bool = False
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    """Of this run and no other: its files are known by it."""
+    holds: bool = False
+    """Whether it is the one writer of its folder."""
+    signer: Callable[[bytes], str] | None = None
+    """With --claims-sign: makes the signature of what is to be signed."""
     replayed: Source | None = None
     """With --claims-replay: the stored trials that are judged in place of a model's."""
     unwritten: str = ""
-    """The traceback of what kept this run's files from being written."""
+    """What kept this run's files from being written."""
     not_replayed: dict[str, int] = field(default_factory=dict)
     """With --claims-replay: cells that were left out, by why."""
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self._held = ExitStack()
         self.pins = PinBook(
             settings.root,
             settings.root / PINS,
@@ -182,6 +196,16 @@ class ClaimsSession:
         """Everything that tests reported, of whatever kind."""
         return [*self.evidence, *self.instrument, *self.protocol]
 
+    @property
+    def cells(self) -> dict[str, int]:
+        """Tests that owe evidence, and those that it came from."""
+        judged = len({one.get("test") for one in self.reported})
+        return {"planned": max(self.spent.cells, judged), "judged": judged}
+
+    @property
+    def is_complete(self) -> bool:
+        return self.cells["judged"] == self.cells["planned"]
+
     def check(self) -> None:
         """Check the settings, once."""
         if self.checked:
@@ -191,7 +215,41 @@ class ClaimsSession:
             self.settings.check()
         else:
             check_writable(self.settings.out)
+        if self.settings.sign is not None:
+            from harness.signing import private_key, sign
+
+            key = private_key(self.settings.sign)
+            self.signer = lambda content: sign(content, key)
         self.checked = True
+
+    def hold(self) -> None:
+        """Be the one writer of the run's folder, and of its ledger, until `release`.
+
+        Raises UsageError, naming the writer, where another is; nothing in the folder has changed.
+        """
+        if self.holds:
+            return
+        out, command = self.settings.out, self.settings.command
+        with ExitStack() as held:
+            held.enter_context(hold(out, command=command))
+            if self.replayed is None:
+                held.enter_context(hold_ledger(out / LEDGER_FOLDER, command=command))
+            finish(out)
+            self._held.push(held.pop_all())
+        self.holds = True
+
+    def _hold_shard(self) -> None:
+        """In a worker, under its controller's lock: be the one writer of a shard of the ledger."""
+        if not self.holds and self.shard != MAIN:
+            folder, command = self.settings.out / LEDGER_FOLDER, self.settings.command
+            shard = hold(folder, command=command, shard=self.shard, wait=ORPHANS_END)
+            self._held.enter_context(shard)
+            self.holds = True
+
+    def release(self) -> None:
+        """Let others write."""
+        self._held.close()
+        self.holds = False
 
     def check_replay(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> str:
         """What is wrong with what is replayed, given claims and cells that have tests; or ''."""
@@ -233,6 +291,7 @@ class ClaimsSession:
         planted = model.startswith(PLANTED_PREFIX)
         torch.set_num_threads(1 if planted else threads_for(self.workers))
         task = settings.task_of(model)
+        self._hold_shard()
         ledger = Ledger(settings.out / LEDGER_FOLDER, self.shard, shared=self.workers > 1)
         loaded = load_model(
             model, device=settings.device, dtype=settings.dtype, revision=settings.revision
@@ -275,6 +334,8 @@ def replay_lines(state: ClaimsSession, cells: int) -> list[str]:
     lines += [
         f"kv-claims: {_many(n, 'test')} deselected: {why}" for why, n in state.not_replayed.items()
     ]
+    if told.get("edited"):
+        lines.append(f"kv-claims: {told['edited']}; no verdict on it is verified")
     if told.get("unused_arms"):
         lines.append(f"kv-claims: arms of the table in no role: {', '.join(told['unused_arms'])}")
     if told["scored_by"]:

@@ -7,7 +7,7 @@ What is left is estimated from the cells that have ended, so it is said with an 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -108,6 +108,16 @@ class Spent:
                 for model, one in self._models.items()
             },
         }
+
+
+def incomplete_text(run: Mapping[str, Any]) -> str:
+    """`incomplete: 2 of 8 cells`, from the facts of a run; empty where all were judged."""
+    cells = run.get("cells")
+    if run.get("complete") is not False or not isinstance(cells, dict):
+        return ""
+    judged, planned = (cells.get(name) for name in ("judged", "planned"))
+    counted = type(judged) is int and type(planned) is int
+    return f"incomplete: {judged} of {planned} cells" if counted else "incomplete"
 
 
 def span(seconds: float) -> str:

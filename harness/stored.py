@@ -1,7 +1,8 @@
 """A run that was stored: its evidence, its trials, and the tables that its verdicts rest on.
 
 For whatever looks at a finished run again (`python -m harness compare`). Reads `evidence.json` and
-`trials.parquet` as `harness.report.write` leaves them; changes nothing, loads no model, no torch.
+`trials.parquet` as `harness.report.write` leaves them; loads no model, no torch. Changes
+nothing, but for files that a kill left ready to be moved into their place (`harness.folder`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from pandas.api.types import (
 from harness.claim import BEHAVIOR, Part, Region
 from harness.errors import UsageError
 from harness.evidence import SCHEMA
+from harness.folder import EVIDENCE_FILE, TRIALS_FILE, locate, reads_whole
+from harness.hashes import WHOLE, Integrity, integrity
 from harness.judging.checks import CONTROLS, STATISTICAL_CHECKS, Check, control_check
 from harness.judging.estimand import direction_of, stands_in_table
 from harness.judging.frame import LARGEST
@@ -50,7 +53,6 @@ from harness.schema import (
 )
 from harness.tables import read_parquet
 
-EVIDENCE_FILE, TRIALS_FILE = "evidence.json", "trials.parquet"
 _OF_A_VERDICT = {*STATISTICAL_CHECKS, "same-is-not-p>0.05", "best-of-k"}
 _TEXTS = (
     *("model", "study", "arm", "pair", "source", "base", "source_sha", "base_sha"),
@@ -97,7 +99,8 @@ class StoredRun:
 
     run: facts on the run as a whole. evidence: JSON objects, in the order of the file.
     trials: the rows of `trials.parquet`. instrument, families, protocol: the other lists of the
-    file. unknown: fields of the file that this version does not know.
+    file. unknown: fields of the file that this version does not know. integrity: whether its
+    files are as the run wrote them.
     """
 
     folder: Path
@@ -108,6 +111,7 @@ class StoredRun:
     families: tuple[FamilySaid, ...] = ()
     protocol: tuple[ProtocolSaid, ...] = ()
     unknown: tuple[str, ...] = ()
+    integrity: Integrity = WHOLE
 
     @property
     def reported(self) -> Reported:
@@ -225,10 +229,12 @@ class StoredRun:
         return Again(verdicts, combine(judged[:claimed], judged[claimed:], alpha=alpha))
 
 
+@reads_whole
 def load_run(folder: Path) -> StoredRun:
     """Read a run's folder. Raises UsageError, naming the file, for anything but a whole run."""
-    path = folder / EVIDENCE_FILE
+    path = locate(folder, EVIDENCE_FILE)
     content = read_evidence(path)
+    whole = integrity(folder, content)
     found: dict[Key, EvidenceSaid] = {}
     for number, one in enumerate(content["evidence"]):
         key = Key(one["claim"], one["cell"], one["model"])
@@ -239,11 +245,12 @@ def load_run(folder: Path) -> StoredRun:
         folder,
         content["run"],
         found,
-        read_trials(folder / TRIALS_FILE, found),
+        read_trials(locate(folder, TRIALS_FILE), found),
         tuple(content.get("instrument", ())),
         tuple(content.get("families", ())),
         tuple(content.get("protocol", ())),
         tuple(unknown_fields(content)),
+        whole,
     )
 
 

@@ -149,7 +149,8 @@ def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
         from harness.commands.collect import run_pilot
 
         run_pilot(given.claims, given.claim, given.model, given.pilot_pairs, given.pilot)
-    from harness.stored import EVIDENCE_FILE, read_evidence
+    from harness.folder import EVIDENCE_FILE
+    from harness.stored import read_evidence
 
     try:
         found = read_evidence(given.pilot / EVIDENCE_FILE)["evidence"]

@@ -40,7 +40,8 @@ def run(given: argparse.Namespace) -> int:
             paths = save_figures(stored, given.figures)
             say(f"{given.figures}: {len(paths)} files" if paths else "no figure: nothing to draw")
     except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be written ({error.strerror})") from error
+        place = error.filename or given.run_folder
+        raise UsageError(f"{place}: cannot be written ({error.strerror})") from error
     return 0
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.cell import Cell
+from harness.hashes import Integrity
 from harness.judging.checks import Check
 from harness.record import plan_of
 from harness.stated import Change, edited, stated_changes
 from harness.tasks.task import Task
 
-CLAIM_EDITED, SCORER_CHANGED = "claim-edited", "scorer-changed"
+CLAIM_EDITED, SCORER_CHANGED, FILES_EDITED = "claim-edited", "scorer-changed", "files-edited"
 """Not failures, but nothing that trials can vouch for: such checks stand as passed=None."""
 
 _PLAIN = ("says", "cites", "family", "family_size", "looks", "alpha")
@@ -54,6 +55,16 @@ def scorer_check(one: Mapping[str, Any], task: Task) -> list[Check]:
         f"not the run's own: that of task {one['task']!r} ({own[:16]})"
     )
     return [Check(SCORER_CHANGED, None, detail)]
+
+
+def files_check(one: Mapping[str, Any], integrity: Integrity) -> list[Check]:
+    """Says that files are not as the run wrote them; empty where they are.
+
+    What an earlier replay found of the files that it judged is true of what it wrote.
+    """
+    then = [str(c["detail"]) for c in one["checks"] if c["name"] == FILES_EDITED]
+    told = [*([] if integrity.is_whole else [str(integrity)]), *then]
+    return [Check(FILES_EDITED, None, "; ".join(dict.fromkeys(told)))] if told else []
 
 
 def _shown(value: Any) -> str:

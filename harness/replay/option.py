@@ -74,4 +74,4 @@ def _spelled(name: str, value: Any) -> str:
     if name == "claims_resume":
         return "--resume" if value else "--no-resume"
     short = name.removeprefix("claims_").replace("_", "-")
-    return f"--claims-{short}" if short in ("profile", "update", "pins") else f"--{short}"
+    return f"--claims-{short}" if short in ("profile", "update", "pins", "sign") else f"--{short}"

@@ -13,6 +13,9 @@ import pandas as pd
 
 from harness.claim import Claim
 from harness.errors import UsageError
+from harness.folder import EVIDENCE_FILE, TRIALS_FILE, locate
+from harness.hashes import LIKELIHOODS as LIKELIHOODS_NAME
+from harness.hashes import Integrity, likelihoods_sha
 from harness.models.planted.catalog import CATALOG, N_KV_HEADS, PLANTED_PREFIX
 from harness.outcome import Outcome
 from harness.reading import check_file, shown
@@ -23,7 +26,7 @@ from harness.run.likelihood import Likelihood
 from harness.run.table import trials_frame
 from harness.run.trial import Trial
 from harness.schema import EvidenceSaid
-from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, StoredRun, load_run, trials_of
+from harness.stored import Key, StoredRun, load_run, trials_of
 from harness.tasks.scorers import counted_by
 from harness.tasks.task import Task
 
@@ -95,6 +98,7 @@ class ReplayedRun:
                 trials=self._trials[model],
                 likelihoods=self._likelihoods,
                 replayed=self.facts()["replay"],
+                integrity=self.integrity,
             )
         return self._studies[model]
 
@@ -122,8 +126,9 @@ class ReplayedRun:
         replay = {
             "folder": str(self.stored.folder),
             "kind": "run",
-            "evidence_sha": sha_of(self.inputs[0]),
-            "trials_sha": sha_of(self.inputs[1]),
+            "evidence_sha": sha_of(locate(self.stored.folder, EVIDENCE_FILE)),
+            "trials_sha": sha_of(locate(self.stored.folder, TRIALS_FILE)),
+            "edited": str(self.integrity),
             "command": run.get("command"),
             "scored_by": None if is_own else {"task": task.where, "sha": task.sha},
         }
@@ -138,9 +143,13 @@ class ReplayedRun:
         return {name: trials_of(rows[rows["model"] == name]) for name in self.models}
 
     @cached_property
+    def integrity(self) -> Integrity:
+        """Whether all that is judged again is as the run wrote it."""
+        return integrity_of(self.stored, self._likelihoods)
+
+    @cached_property
     def _likelihoods(self) -> list[Likelihood]:
-        folder = self.stored.folder / LEDGER / LIKELIHOODS
-        return list(Records(Likelihood, folder, read_only=True).all()) if folder.is_dir() else []
+        return read_likelihoods(self.stored.folder)
 
     @cached_property
     def _measured(self) -> set[tuple[str, str, str, int]]:
@@ -223,6 +232,20 @@ def _own_task(stored: StoredRun, model: str, task_of: Callable[[str, Path | None
             f"had it ({shown(file) if file else 'its own'}); give --task FILE with the task of "
             f"{stored.folder}"
         ) from error
+
+
+def read_likelihoods(run: Path) -> list[Likelihood]:
+    """The likelihoods in the ledger of a run's folder; none where it has no ledger."""
+    folder = run / LEDGER / LIKELIHOODS
+    return list(Records(Likelihood, folder, read_only=True).all()) if folder.is_dir() else []
+
+
+def integrity_of(stored: StoredRun, likelihoods: Sequence[Likelihood]) -> Integrity:
+    """How a run's files stand to its hashes, its likelihoods included where it has any left."""
+    known, wanted = stored.integrity, stored.integrity.likelihoods
+    if not likelihoods or likelihoods_sha(stored.evidence.values(), likelihoods) == wanted:
+        return known
+    return known._replace(edited=(*known.edited, LIKELIHOODS_NAME)) if known.hashed else known
 
 
 def _other_prompts(trials: Sequence[Trial], task: Task) -> str:

@@ -14,7 +14,7 @@ from harness.claim import Claim
 from harness.errors import UsageError
 from harness.evidence import Evidence
 from harness.expectation import Expectation
-from harness.stored import EVIDENCE_FILE
+from harness.folder import EVIDENCE_FILE, locate
 
 FOREIGN_FILE = "replay.yaml"
 """The file that makes a folder a published table: see docs/replay.md."""
@@ -64,7 +64,7 @@ def kind_of(path: Path) -> str:
         if path.suffix not in (".yaml", ".yml"):
             raise UsageError(f"--claims-replay {path}: a file that is no YAML; {_expected()}")
         return "foreign"
-    if (path / EVIDENCE_FILE).is_file():
+    if locate(path, EVIDENCE_FILE).is_file():
         return "run"
     if (path / FOREIGN_FILE).is_file():
         return "foreign"

@@ -16,6 +16,7 @@ from harness.cell import Cell, no_such_cell
 from harness.errors import NoSuchCellError, UsageError
 from harness.evidence import Evidence
 from harness.expectation import Expectation, expectation
+from harness.hashes import WHOLE, Integrity
 from harness.judging.checks import CONTROLS, DONOR, STATISTICAL_CHECKS, Check, control_check
 from harness.judging.result import Word
 from harness.judging.texts import degenerate_texts, parts_of_words, texts_of
@@ -32,10 +33,12 @@ from harness.record import (
 )
 from harness.replay.edits import (
     CLAIM_EDITED,
+    FILES_EDITED,
     SCORER_CHANGED,
     change_truth,
     edit_check,
     edits_of,
+    files_check,
     scorer_check,
 )
 from harness.run.arms import (
@@ -60,7 +63,7 @@ _MADE_AGAIN = {
     *STATISTICAL_CHECKS,
     *map(control_check, CONTROLS),
     *("same-is-not-p>0.05", "best-of-k", "clusters-ignored", "short-window"),
-    *("degenerate-text", "substring-markers", CLAIM_EDITED, SCORER_CHANGED),
+    *("degenerate-text", "substring-markers", CLAIM_EDITED, SCORER_CHANGED, FILES_EDITED),
 }
 """Checks that a judgment makes itself, from the trials."""
 
@@ -85,7 +88,10 @@ class _Asked(NamedTuple):
 
 @dataclass
 class StoredStudy:
-    """The stored trials of a model. replayed: where they come from, for the evidence."""
+    """The stored trials of a model. replayed: where they come from, for the evidence.
+
+    integrity: whether they, and their evidence, are as the run wrote them.
+    """
 
     run: StoredRun
     model: StoredModel
@@ -93,6 +99,7 @@ class StoredStudy:
     trials: Sequence[Trial]
     likelihoods: Sequence[Likelihood]
     replayed: dict[str, Any]
+    integrity: Integrity = WHOLE
     _tables: dict[tuple[str, int, int], Tables] = field(default_factory=dict)
     _scorers: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
 
@@ -104,7 +111,11 @@ class StoredStudy:
         key = Key(asked.claim.id, asked.id, self.model.name)
         one = self.run.evidence[key]
         edits = edits_of(one, asked)
-        notes = [edit_check(one, edits), *scorer_check(one, self.task)]
+        notes = [
+            edit_check(one, edits),
+            *scorer_check(one, self.task),
+            *files_check(one, self.integrity),
+        ]
         try:
             cell = asked.on(self.model.n_layers, self.model.n_kv_heads)
         except NoSuchCellError as error:

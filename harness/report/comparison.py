@@ -12,6 +12,7 @@ from harness.compare import ComparedCell, ComparedPart, Comparison, Side
 from harness.judging.fieller import Interval
 from harness.plain import line_of
 from harness.report.markup import code
+from harness.spent import incomplete_text
 from harness.stated import Change
 from harness.stored import Key, StoredRun
 
@@ -34,6 +35,7 @@ def comparison_json(found: Comparison, first: StoredRun, second: StoredRun) -> d
     return {
         "schema": 1,
         "runs": {"A": str(first.folder), "B": str(second.folder)},
+        "amiss": {run: _amiss(stored) for run, stored in _by_run((first, second))},
         "margin": found.margin,
         "holds": found.holds,
         "cells": [_cell_json(cell) for cell in found.cells],
@@ -47,8 +49,9 @@ def comparison_json(found: Comparison, first: StoredRun, second: StoredRun) -> d
 
 
 def _lines(found: Comparison, first: StoredRun, second: StoredRun) -> Iterator[str]:
-    yield from ("# Two runs compared", "", f"- A: {code(str(first.folder))}")
-    yield f"- B: {code(str(second.folder))}"
+    yield from ("# Two runs compared", "")
+    for run, stored in _by_run((first, second)):
+        yield "; ".join([f"- {run}: {code(str(stored.folder))}", *_amiss(stored)])
     yield f"- {_counted(found)}"
     yield f"- B - A: on what both ran, at 95%; margin {found.margin:g} of source - base"
     yield "- tokens equal: trials of all arms with the same token ids in both"
@@ -62,6 +65,11 @@ def _lines(found: Comparison, first: StoredRun, second: StoredRun) -> Iterator[s
         yield from ("", "## In one run only", "")
         for run, keys in _by_run(found.only):
             yield from (f"- {run}: {_plain(str(key))}" for key in keys)
+
+
+def _amiss(stored: StoredRun) -> list[str]:
+    """What is amiss with a run as a whole, in words."""
+    return [told for told in (incomplete_text(stored.run), str(stored.integrity)) if told]
 
 
 def _counted(found: Comparison) -> str:

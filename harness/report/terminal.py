@@ -20,7 +20,7 @@ from harness.plain import line_of
 from harness.report.published import summary_lines
 from harness.report.shards import in_dispute
 from harness.session import ClaimsSession
-from harness.spent import Spent, span
+from harness.spent import Spent, incomplete_text, span
 
 _LABEL = 30
 """Characters of a claim's bar that say what it is."""
@@ -166,13 +166,15 @@ def summary(reporter: Any, state: ClaimsSession) -> None:
         )
     for line in summary_lines(state.protocol):
         screen.line(line)
+    if told := incomplete_text({"complete": state.is_complete, "cells": state.cells}):
+        screen.line(told, red=True)
     out = state.settings.out
     if state.unwritten:
-        for line in state.unwritten.splitlines():
+        for line in f"no file was written: {state.unwritten}".splitlines():
             screen.line(line, red=True)
         screen.line(
-            f"not every file was written: what stands in {out} may be of an earlier run. "
-            "Its trials are in the ledger: the same command runs none of them again",
+            f"what stands in {out} is of an earlier run, if any. The trials are in the ledger: the "
+            "same command runs none of them again",
             red=True,
         )
     else:

@@ -1,21 +1,26 @@
 """Writing a run's files: evidence.json, trials.parquet, trials.csv, report.md, report.html.
 
-Each file is written beside its place and then moved there, so that a failure half-way leaves the
-earlier one whole.
+They appear together (`harness.folder`), each with its hash in the evidence (`harness.hashes`), and
+the evidence signed where a key was given: a failure half-way leaves those of the former run whole.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from harness import __version__
 from harness.evidence import SCHEMA, plain, to_json
 from harness.family import add_holm
-from harness.files import replace
+from harness.folder import CSV_FILE, EVIDENCE_FILE, SIGNATURE_FILE, TRIALS_FILE, publish
+from harness.hashes import LIKELIHOODS, RUN_KEY, content_sha, likelihoods_sha, sha_of_file
+from harness.lock import hold
 from harness.report.render import render_reports
 from harness.report.shards import invalidate
 from harness.report.spreadsheet import write_csv
@@ -23,58 +28,88 @@ from harness.run.ledger import Ledger
 from harness.run.table import trials_frame
 from harness.schema import EvidenceFile
 from harness.session import LEDGER_FOLDER, ClaimsSession
-from harness.stored import EVIDENCE_FILE, TRIALS_FILE, Key, StoredRun, read_trials
+from harness.stored import Key, StoredRun, read_trials
 from harness.tasks.scorers import counted_by
 
 
 def write_reports(state: ClaimsSession) -> None:
-    """Write every file of a run into its folder."""
+    """Write every file of a run into its folder, all at once."""
     out = state.settings.out
-    if state.replayed is None:
-        ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
-        state.evidence = invalidate(state.evidence, ledger)
-        state.instrument = invalidate(state.instrument, ledger)
-        trials = trials_of(state, ledger)
-        run = run_facts(state, ledger)
-    else:
-        trials = state.replayed.trials(state.evidence)
-        run = replay_facts(state)
-    state.families = add_holm(state.evidence)
-    # As it is read from the file, so that the reports are the same when they are made again.
-    content = plain(
-        {
-            "schema": SCHEMA,
-            "run": run,
-            "evidence": state.evidence,
-            "families": state.families,
-            "instrument": state.instrument,
-            "protocol": state.protocol,
-        }
-    )
-    replace(out / EVIDENCE_FILE, lambda path: write_text(path, to_json(content, indent=1)))
-    replace(out / "trials.csv", lambda path: write_csv(trials, path))
-    replace(out / TRIALS_FILE, lambda path: trials.to_parquet(path, index=False))
-    write_again(_stored(out, content))
+    with ExitStack() as until_written:
+        if not state.holds:
+            until_written.enter_context(hold(out, command=state.settings.command))
+        likelihoods = None
+        if state.replayed is None:
+            ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
+            state.evidence = invalidate(state.evidence, ledger)
+            state.instrument = invalidate(state.instrument, ledger)
+            trials = trials_of(state, ledger)
+            run = run_facts(state, ledger)
+            likelihoods = likelihoods_sha(state.evidence, ledger.likelihoods.all())
+        else:
+            trials = state.replayed.trials(state.evidence)
+            run = replay_facts(state)
+        state.families = add_holm(state.evidence)
+        # As it is read from the file, so that the reports are the same when they are made again.
+        content = plain(
+            {
+                "schema": SCHEMA,
+                "run": run,
+                "evidence": state.evidence,
+                "families": state.families,
+                "instrument": state.instrument,
+                "protocol": state.protocol,
+            }
+        )
+        staging = until_written.enter_context(publish(out))
+        write_csv(trials, staging / CSV_FILE)
+        write_trials(staging / TRIALS_FILE, trials, run["id"])
+        names = [CSV_FILE, TRIALS_FILE, *_write_pages(staging, _stored(out, staging, content))]
+        files = {name: sha_of_file(staging / name) for name in names}
+        content["files"] = files if likelihoods is None else {**files, LIKELIHOODS: likelihoods}
+        content["sha"] = content_sha(content)
+        text = to_json(content, indent=1)
+        write_text(staging / EVIDENCE_FILE, text)
+        if state.signer is not None:
+            write_text(staging / SIGNATURE_FILE, state.signer(text.encode()))
 
 
 def write_again(stored: StoredRun) -> None:
-    """Write the reports of a stored run beside its evidence."""
-    for name, text in render_reports(stored).items():
-        replace(stored.folder / name, partial(write_text, content=text))
+    """Write the reports of a stored run beside its evidence, both at once.
+
+    Raises UsageError where another writes the folder.
+    """
+    command = f"python -m harness report {stored.folder}"
+    with hold(stored.folder, command=command), publish(stored.folder) as staging:
+        _write_pages(staging, stored)
 
 
-def _stored(out: Path, content: dict[str, Any]) -> StoredRun:
-    """A run that was just written; of evidence that stands twice (a test run twice) the last."""
+def write_trials(path: Path, trials: pd.DataFrame, run_id: str) -> None:
+    """Write a table of trials as Parquet, with the id of its run in its metadata."""
+    table = pyarrow.Table.from_pandas(trials, preserve_index=False)
+    named = {**(table.schema.metadata or {}), RUN_KEY: run_id.encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(named), path)
+
+
+def _write_pages(folder: Path, stored: StoredRun) -> Sequence[str]:
+    pages = render_reports(stored)
+    for name, text in pages.items():
+        write_text(folder / name, text)
+    return list(pages)
+
+
+def _stored(out: Path, staging: Path, content: dict[str, Any]) -> StoredRun:
+    """A run that is being written; of evidence that stands twice (a test run twice) the last."""
     found = cast("EvidenceFile", content)
     evidence = {Key(one["claim"], one["cell"], one["model"]): one for one in found["evidence"]}
     return StoredRun(
-        out,
-        found["run"],
-        evidence,
-        read_trials(out / TRIALS_FILE, evidence),
-        tuple(found["instrument"]),
-        tuple(found["families"]),
-        tuple(found["protocol"]),
+        folder=out,
+        run=found["run"],
+        evidence=evidence,
+        trials=read_trials(staging / TRIALS_FILE, evidence),
+        instrument=tuple(found["instrument"]),
+        families=tuple(found["families"]),
+        protocol=tuple(found["protocol"]),
     )
 
 
@@ -84,8 +119,11 @@ def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
 
 
 def _settings(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
-    settings = state.settings
+    settings, cells = state.settings, state.cells
     return {
+        "id": state.id,
+        "complete": state.is_complete,
+        "cells": cells,
         "kv_claims": __version__,
         "command": settings.command,
         "protocol": settings.protocol,

@@ -15,11 +15,11 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
-from harness.errors import UsageError
+from harness.errors import UnwritableError, UsageError
 from harness.run.likelihood import Likelihood
 from harness.run.trial import OtherFieldsError, Trial
 
@@ -130,18 +130,19 @@ class Records(Generic[RecordT]):
         return self._found.values()
 
     def append(self, records: Iterable[RecordT]) -> None:
-        """Keep finished records; on disk when this returns."""
+        """Keep finished records; on disk when this returns.
+
+        Raises UnwritableError where the disk takes no more; the shard is then as it was.
+        """
         records = list(records)
+        if self.folder is not None:
+            bodies = (
+                json.dumps(record.to_dict(), allow_nan=False, ensure_ascii=False)
+                for record in records
+            )
+            lines = "".join(f"{_checksum(body)} {body}\n" for body in bodies)
+            _append(self.folder / f"{self._shard}.jsonl", lines.encode())
         self._found.update({record.key: record for record in records})
-        if self.folder is None:
-            return
-        # Opened for every batch of trials: nothing is left open by whatever ends the run.
-        with _open_at_line_start(self.folder / f"{self._shard}.jsonl") as file:
-            for record in records:
-                line = json.dumps(record.to_dict(), allow_nan=False, ensure_ascii=False)
-                file.write(f"{_checksum(line)} {line}\n")
-            file.flush()
-            os.fsync(file.fileno())
 
     def _read(self, path: Path, folder: Path) -> None:
         bad = []
@@ -248,14 +249,30 @@ def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
-def _open_at_line_start(path: Path) -> IO[str]:
-    """Open for appending; a line that a kill cut off gets its end, so that it harms no other."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-    return path.open("a", encoding="utf-8", newline="\n")
+def _append(path: Path, lines: bytes) -> None:
+    """Append whole lines, or nothing; a line that a kill cut off gets its end first.
+
+    Opened for every batch of trials: nothing is left open by whatever ends the run.
+    """
+    try:
+        with path.open("ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(-1, os.SEEK_END)
+                lines = lines if file.read(1) == b"\n" else b"\n" + lines
+            try:
+                left = memoryview(lines)
+                while left:  # a disk that fills up takes a part, and then says so
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise UnwritableError(
+            f"{path}: cannot be written ({error.strerror}); what stands in it is whole, and the "
+            "same command goes on from there"
+        ) from error
 
 
 def _set_aside_before(folder: Path) -> set[str]:

@@ -57,7 +57,7 @@ def test_what_is_not_stored_is_deselected_and_said(again: Run) -> None:
 
 
 def test_a_replay_leaves_the_files_of_a_run_and_no_ledger(again: Run, serial: Run) -> None:
-    names = sorted(path.name for path in again.out.iterdir())
+    names = sorted(path.name for path in again.out.iterdir() if path.name != ".lock")
     assert names == ["evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"]
     told = again.content["run"]["replay"]
     assert (told["folder"], told["kind"], told["scored_by"]) == (str(serial.out), "run", None)
@@ -198,6 +198,7 @@ def test_bad_usage_is_one_line_and_4_and_nothing_is_overwritten(
         ("claims_resume", True, "--resume"),
         ("claims_resume", False, "--no-resume"),
         ("claims_update", True, "--claims-update"),
+        ("claims_sign", "lab.pem", "--claims-sign"),
     ],
 )
 def test_options_on_how_to_run_a_model_are_refused(name: str, value: object, spelled: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
+from harness.stored import load_run
 from tests.plugin.project import PAIRS, Run
 
 REPORTS = ("report.html", "report.md")
@@ -29,16 +30,17 @@ def no_constant(name: str) -> None:
 
 def test_the_folder_holds_the_files_and_the_ledger_only(serial: Run) -> None:
     found = sorted(path.name for path in serial.out.iterdir())
-    assert found == ["evidence.json", "ledger", *REPORTS, "trials.csv", "trials.parquet"]
+    assert found == [".lock", "evidence.json", "ledger", *REPORTS, "trials.csv", "trials.parquet"]
     inside = sorted(path.name for path in (serial.out / "ledger").iterdir())
-    assert inside == ["likelihoods", "main.jsonl"]
+    assert inside == [".lock", "likelihoods", "main.jsonl"]
 
 
 def test_evidence_is_strict_json_and_survives_reading_and_writing(serial: Run) -> None:
     text = (serial.out / "evidence.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=no_constant)
     assert json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) == text
-    assert set(content) == {"schema", "run", "evidence", "families", "instrument", "protocol"}
+    found = {"evidence", "families", "instrument", "protocol"}
+    assert set(content) == {"schema", "run", *found, "files", "sha"}
     assert content["schema"] == 1
 
 
@@ -180,6 +182,10 @@ def test_run_facts_say_what_was_asked(serial: Run) -> None:
     assert (run["pairs_asked"], run["max_new_tokens"], run["seeds"]) == (PAIRS, 8, 1)
     assert (run["profile"], run["temperature"], run["strict"]) == ("default", 0.7, False)
     assert run["ledger_lines_set_aside"] == []
+    # Eight cells of claims, and the instrument's full swap on each model.
+    assert run["complete"] is True
+    assert run["cells"] == {"planned": 10, "judged": 10}
+    assert load_run(serial.out).integrity.is_whole
 
 
 def test_the_ledger_holds_what_the_table_holds(serial: Run) -> None:

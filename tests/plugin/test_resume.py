@@ -1,4 +1,4 @@
-"""A run that was stopped: by a kill (it resumes), by Ctrl-C, and on purpose (`--no-resume`)."""
+"""A run that was stopped: by a kill (it resumes), by a signal, by a failure, on purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.plugin.project import SMALL, STORED, Run, everything_in, run_pytest
+from harness.run.ledger import Ledger
+from harness.stored import load_run
+from tests.plugin.project import INERT, SMALL, STORED, Run, everything_in, run_pytest
 
 CORRUPT_LINE = 5
 IN_MEMORY_TOO = ["key", "pair", "arm", "seed", "tokens", "text", "score"]
@@ -172,6 +174,17 @@ def test_ctrl_c_is_2_and_keeps_what_was_reached(interrupted: Run) -> None:
     assert "verdicts: 1 refuted" in interrupted.stdout
     assert "no evidence: 1 of 2 selected tests ended without a verdict" in interrupted.stdout
     assert "KeyboardInterrupt" in interrupted.stdout
+    says_incomplete(interrupted, judged=1, planned=2)
+
+
+def says_incomplete(run: Run, *, judged: int, planned: int) -> None:
+    """In the evidence, in both reports and in the terminal."""
+    assert run.content["run"]["complete"] is False
+    assert run.content["run"]["cells"] == {"planned": planned, "judged": judged}
+    told = f"incomplete: {judged} of {planned} cells"
+    assert f"\n{told}\n" in run.stdout
+    for name in ("report.md", "report.html"):
+        assert told in (run.out / name).read_text(encoding="utf-8")
 
 
 def test_ctrl_c_keeps_the_ledger_and_whole_files(interrupted: Run) -> None:
@@ -180,4 +193,61 @@ def test_ctrl_c_keeps_the_ledger_and_whole_files(interrupted: Run) -> None:
     assert "source>kv@12/last(16)" in arms
     assert set(interrupted.trials.arm) == set(interrupted.evidence[0]["arms"].values()) < arms
     assert "L18-w16" in (interrupted.out / "report.md").read_text()
-    assert not [name for name in everything_in(interrupted.out) if "/." in f"/{name}"]
+    hidden = {Path(name).name for name in everything_in(interrupted.out) if "/." in f"/{name}"}
+    assert hidden == {".lock"}
+
+
+CELLS = ("--model", STORED, *SMALL, "-k", "transfers_80 and (L18-w16 or L25-w16)", "-q")
+
+
+def torn(out: Path) -> list[str]:
+    """Lines of a ledger that a reader could not use."""
+    return [str(bad) for bad in Ledger(Path(shutil.copytree(out, out.with_name("read")))).bad_lines]
+
+
+@pytest.mark.slow
+def test_sigterm_is_shown_and_kept_as_ctrl_c_is(shared_project: Path, interrupted: Run) -> None:
+    out = shared_project / "terminated"
+    run = run_pytest(shared_project, "claims", *CELLS, out=out, KV_TEST_SIGNAL="SIGTERM:3")
+    assert run.code == 2, run.stdout + run.stderr
+    assert "  L18-w16           REFUTED " in run.stdout
+    assert "verdicts: 1 refuted" in run.stdout
+    assert "KeyboardInterrupt: SIGTERM" in run.stdout
+    says_incomplete(run, judged=1, planned=2)
+    assert run.ledger_lines() == interrupted.ledger_lines()
+    assert load_run(out).integrity.is_whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", [":parent", ""], ids=["controller", "worker"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_workers_leave_whole_ledgers_behind(shared_project: Path, name: str, to: str) -> None:
+    """A signal to the controller from a worker, or to a worker, after its fourth batch."""
+    out = shared_project / f"{name}{len(to)}"
+    # Two models, two workers: one of them ends a cell before the other's signal comes.
+    options = ["--model", STORED, "--model", INERT, *SMALL, "-k", "transfers_80", "-n", "2"]
+    run = run_pytest(shared_project, "claims", *options, out=out, KV_TEST_SIGNAL=f"{name}:4{to}")
+    assert run.code == 2, run.stdout + run.stderr
+    judged = len(run.evidence)
+    assert 0 < judged < 16
+    says_incomplete(run, judged=judged, planned=16)
+    assert f"no evidence: {16 - judged} of 16 selected tests" in run.stdout
+    assert not torn(out / "ledger")
+    assert load_run(out).integrity.is_whole
+
+
+def test_x_says_incomplete(shared_project: Path) -> None:
+    out = shared_project / "x first"
+    options = ["--model", STORED, *SMALL, "-q", "-x", "--claims-strict"]
+    run = run_pytest(shared_project, "test_small.py", *options, out=out)
+    assert run.code == 1
+    says_incomplete(run, judged=2, planned=4)
+
+
+@pytest.mark.slow
+def test_maxfail_with_workers_says_incomplete(shared_project: Path) -> None:
+    out = shared_project / "maxfail"
+    options = ["--model", STORED, *SMALL, "-n", "2", "--maxfail", "1", "--claims-strict"]
+    run = run_pytest(shared_project, "test_small.py", *options, out=out)
+    assert run.code != 0
+    says_incomplete(run, judged=len(run.evidence), planned=4)

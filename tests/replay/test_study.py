@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from harness.cell import Cell
 from harness.claim import Part, Region
 from harness.errors import UsageError
 from harness.evidence import plain
-from harness.replay.edits import CLAIM_EDITED, SCORER_CHANGED
+from harness.hashes import content_sha
+from harness.replay.edits import CLAIM_EDITED, FILES_EDITED, SCORER_CHANGED
 from harness.replay.run import ReplayedRun
+from harness.run.ledger import LIKELIHOODS, Records
+from harness.run.likelihood import Likelihood
 from harness.spec import Patch
 from harness.tasks.scorers import Hit, Lexicon
 from tests.replay.conftest import MODEL, opened, own_task
@@ -246,3 +251,64 @@ def test_parts_and_shares_are_of_the_claim_as_it_stands(replayed: ReplayedRun) -
         "region of pr@27/32/generated gap: >= -90.0 -> nothing"
         in (check(one, CLAIM_EDITED)["detail"])
     )
+
+
+# --- files that are not as the run wrote them ---------------------------------------------------
+
+
+def with_hashes(content: dict[str, Any]) -> None:
+    """As a replay of edited files leaves its own: whole, and telling what it judged."""
+    content["evidence"][0]["checks"].append(
+        {"name": FILES_EDITED, "passed": None, "detail": "edited since the run: trials.parquet"}
+    )
+    content["sha"] = content_sha(content)
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda c: c["evidence"][0].update(says="Other."), "edited since the run: evidence.json"),
+        (lambda c: c.pop("files"), "evidence.json has no hashes"),
+        (with_hashes, "edited since the run: trials.parquet"),
+    ],
+    ids=["edited", "no hashes", "a replay of edited files"],
+)
+def test_no_verdict_on_edited_files_is_verified(
+    a_run: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None], told: str
+) -> None:
+    source = opened(edited_copy(a_run, tmp_path / "copy", edit))
+    found = again(source, KINDS[0])
+    assert found["verified"] is False
+    assert check(found, FILES_EDITED)["passed"] is None
+    assert told in check(found, FILES_EDITED)["detail"]
+    # What was not edited in a replay's own files is told of the cells that it was told of.
+    other = again(source, KINDS[1])
+    assert other["verified"] is (edit is with_hashes)
+
+
+def test_edited_details_and_dropped_pairs_are_not_verified(a_run: Path, tmp_path: Path) -> None:
+    """What the trials still bear out, and a replay cannot see: forged, with all counts in step."""
+
+    def forge(content: dict[str, Any]) -> None:
+        for one in content["evidence"]:
+            for each in one["checks"]:
+                each["detail"] = "all is well"
+
+    source = opened(edited_copy(a_run, tmp_path / "copy", forge))
+    assert all(again(source, cell)["verified"] is False for cell in KINDS)
+
+
+def test_likelihoods_that_were_edited_are_not_verified(a_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(a_run, tmp_path / "copy"))
+    folder = copy / "ledger" / LIKELIHOODS
+    records = list(Records(Likelihood, folder, read_only=True).all())
+    (folder / "main.jsonl").unlink()
+    Records(Likelihood, folder).append(
+        replace(one, of_source=0.0) if one.arm.startswith("source>") else one for one in records
+    )
+    source = opened(copy)
+    (loglik,) = (cell for cell in KINDS if cell.claim.id == "loglik")
+    found = again(source, loglik)
+    assert found["verified"] is False
+    assert "ledger/likelihoods" in check(found, FILES_EDITED)["detail"]
+    assert source.facts()["replay"]["edited"] == "edited since the run: ledger/likelihoods"

@@ -1,8 +1,9 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and all of a run's together."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from csv import DictReader
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.errors import UsageError
 from harness.files import replace
+from harness.lock import hold
 from harness.report import write
 from harness.report.write import write_reports
 from harness.run.ledger import Ledger
 from harness.session import ClaimsSession
+from harness.stored import load_run
 
 FILES = ["evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"]
 
@@ -50,7 +54,8 @@ def test_a_write_that_fails_leaves_nothing_beside(tmp_path: Path) -> None:
 
 def test_a_run_writes_its_files_and_nothing_beside(state: ClaimsSession) -> None:
     write_reports(state)
-    assert sorted(path.name for path in state.settings.out.iterdir()) == sorted([*FILES, "ledger"])
+    found = sorted(path.name for path in state.settings.out.iterdir())
+    assert found == sorted([".lock", *FILES, "ledger"])
 
 
 def test_writing_again_gives_the_same_bytes(state: ClaimsSession) -> None:
@@ -62,32 +67,75 @@ def test_writing_again_gives_the_same_bytes(state: ClaimsSession) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_whichever_file_fails_each_is_an_earlier_or_a_new_one(
+def test_whichever_file_fails_all_are_those_of_the_earlier_run(
     state: ClaimsSession, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     out = state.settings.out
     for file in FILES:
         (out / file).write_text(f"earlier {file}")
-
-    def fail_at(path: Path, write_it: object) -> None:
-        replace(path, half if path.name == name else write_it)
-
-    monkeypatch.setattr(write, "replace", fail_at)
+    if name == "trials.csv":
+        monkeypatch.setattr(pd.DataFrame, "to_csv", lambda _, path, **__: half(path))
+    elif name == "trials.parquet":
+        monkeypatch.setattr(write, "write_trials", lambda path, *_: half(path))
+    else:
+        write_text = write.write_text
+        monkeypatch.setattr(
+            write,
+            "write_text",
+            lambda path, text: half(path) if path.name == name else write_text(path, text),
+        )
     with pytest.raises(DiskIsFullError):
         write_reports(state)
-    assert (out / name).read_text() == f"earlier {name}"
-    for file in FILES:
-        content = (out / file).read_bytes()
-        assert content == f"earlier {file}".encode() or is_whole(out / file)
+    assert {file: (out / file).read_text() for file in FILES} == {
+        file: f"earlier {file}" for file in FILES
+    }
+    assert sorted(path.name for path in out.iterdir()) == sorted([".lock", *FILES, "ledger"])
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file can be read to its end."""
-    if path.suffix == ".json":
-        return bool(json.loads(path.read_text())["evidence"])
-    if path.suffix == ".parquet":
-        return len(pd.read_parquet(path)) > 0
-    return path.read_text().endswith("</html>\n" if path.suffix == ".html" else "\n")
+def test_every_file_has_its_hash_and_the_evidence_its_own(state: ClaimsSession) -> None:
+    write_reports(state)
+    out = state.settings.out
+    content = json.loads((out / "evidence.json").read_text())
+    hashed = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in FILES[1:]}
+    assert content["files"] == hashed
+    stated = {name: some for name, some in content.items() if name != "sha"}
+    text = json.dumps(stated, sort_keys=True, ensure_ascii=False)
+    assert content["sha"] == hashlib.sha256(text.encode()).hexdigest()
+    assert content["run"]["id"] == state.id
+    assert load_run(out).integrity.is_whole
+
+
+def test_each_run_has_an_id_of_its_own(state: ClaimsSession) -> None:
+    assert dataclasses.replace(state).id == state.id
+    assert ClaimsSession(state.settings).id != ClaimsSession(state.settings).id
+
+
+def test_files_are_written_by_the_one_who_holds_the_folder(state: ClaimsSession) -> None:
+    with (
+        hold(state.settings.out, command="another run"),
+        pytest.raises(UsageError, match="another run"),
+    ):
+        write_reports(state)
+    state.hold()
+    write_reports(state)
+    state.release()
+
+
+def test_a_run_that_was_broken_off_says_so_wherever_it_is_read(state: ClaimsSession) -> None:
+    state.spent.cells = 8
+    told = f"incomplete: {state.cells['judged']} of 8 cells"
+    write_reports(state)
+    out = state.settings.out
+    run = json.loads((out / "evidence.json").read_text())["run"]
+    assert run["complete"] is False
+    assert run["cells"] == state.cells == {"planned": 8, "judged": state.cells["judged"]}
+    for name in ("report.md", "report.html"):
+        assert told in (out / name).read_text()
+    state.spent.cells = 0
+    write_reports(state)
+    assert json.loads((out / "evidence.json").read_text())["run"]["complete"] is True
+    for name in ("report.md", "report.html"):
+        assert "incomplete:" not in (out / name).read_text()
 
 
 def test_trials_of_other_runs_in_the_ledger_are_not_in_the_table(state: ClaimsSession) -> None:

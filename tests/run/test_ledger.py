@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
+from harness.errors import UnwritableError, UsageError
 from harness.run.ledger import LIKELIHOODS, SET_ASIDE, Ledger, archive, check_writable
 from harness.run.likelihood import Likelihood
 from harness.run.trial import Trial
@@ -454,3 +458,68 @@ def test_a_forged_likelihood_is_set_aside(tmp_path: Path, change: dict[str, obje
     ledger = Ledger(tmp_path)
     assert len(ledger.likelihoods) == 0
     assert len(ledger.bad_lines) == 1
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that has room for so many bytes more."""
+
+    room = 0
+
+    def write(self, data: Any) -> int:
+        if not FullDisk.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = bytes(data)[: FullDisk.room]
+        FullDisk.room -= len(taken)
+        return super().write(taken)
+
+
+@pytest.mark.parametrize("room", [0, 1, 300, 1500])
+def test_a_full_disk_is_one_line_and_leaves_the_shard_as_it_was(
+    tmp_path: Path, shard: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    before = shard.read_bytes()
+    ledger = Ledger(tmp_path)
+    more = [replace(TRIAL, key=f"m{i}") for i in range(3)]
+    with monkeypatch.context() as full:
+        full.setattr(FullDisk, "room", room)
+        full.setattr(Path, "open", lambda path, *_, **__: FullDisk(path, "a+"))
+        with pytest.raises(UnwritableError, match="No space left on device") as refused:
+            ledger.append(more)
+    assert str(refused.value).startswith(f"{shard}: cannot be written (")
+    assert "\n" not in str(refused.value)
+    assert shard.read_bytes() == before
+    assert ledger.get("m0") is None  # what is not kept is not known either
+    ledger.append(more)
+    found = Ledger(tmp_path)
+    assert len(found) == 8
+    assert not found.bad_lines
+
+
+def test_an_interrupt_while_lines_are_written_leaves_whole_lines(
+    tmp_path: Path, shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shard.read_bytes()
+
+    class Interrupted(FullDisk):
+        def write(self, data: Any) -> int:
+            io.FileIO.write(self, bytes(data)[:100])
+            raise KeyboardInterrupt
+
+    ledger = Ledger(tmp_path)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Path, "open", lambda path, *_, **__: Interrupted(path, "a+"))
+        with pytest.raises(KeyboardInterrupt):
+            ledger.append([replace(TRIAL, key="m0")])
+    assert shard.read_bytes() == before
+
+
+def test_a_torn_line_of_a_kill_gets_its_end_with_the_next_batch(
+    tmp_path: Path, shard: Path
+) -> None:
+    torn = shard.read_bytes()[:-7]
+    shard.write_bytes(torn)
+    Ledger(tmp_path).append([replace(TRIAL, key="m0")])
+    assert shard.read_bytes().startswith(torn + b"\n")
+    found = Ledger(tmp_path)
+    assert len(found) == 5
+    assert [bad.number for bad in found.bad_lines] == [5]

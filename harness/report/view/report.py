@@ -22,7 +22,7 @@ from harness.schema import (
     SpentSaid,
     TrialCounts,
 )
-from harness.spent import span
+from harness.spent import incomplete_text, span
 from harness.stored import StoredRun
 
 
@@ -70,7 +70,8 @@ class ReportView(NamedTuple):
     """The whole page.
 
     expected: verdicts with a planted truth; matched, against: those that it agrees with, and not;
-    the rest of them is inconclusive.
+    the rest of them is inconclusive. incomplete, edited: what is amiss with the run as a whole, in
+    words; empty where nothing is.
     """
 
     run: RunSaid
@@ -85,6 +86,8 @@ class ReportView(NamedTuple):
     overview: list[OverviewRow]
     models: list[ModelView]
     protocol: list[ProtocolSaid]
+    incomplete: str
+    edited: str
     again: str
     spent: str | None
 
@@ -110,6 +113,8 @@ def report_view(stored: StoredRun) -> ReportView:
         overview=_overview(models),
         models=models,
         protocol=reported.protocol,
+        incomplete=incomplete_text(reported.run),
+        edited=str(stored.integrity),
         again=again(reported.run.get("command", "")),
         spent=_spent(reported.run.get("spent")),
     )

@@ -21,8 +21,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     if order := os.environ.get("KV_TEST_SIGNAL"):
-        name, appends = order.split(":")
-        _signal_after(int(appends), getattr(signal, name))
+        name, appends, *to = order.split(":")
+        _signal_after(int(appends), getattr(signal, name), os.getppid() if to else os.getpid())
+    if size := os.environ.get("KV_TEST_DISK"):
+        _fill_disk(int(size))
     if log := os.environ.get("KV_TEST_WRITES"):
         _log_writes(Path(log))
 
@@ -31,8 +33,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"torch is loaded: {'torch' in sys.modules}")
 
 
-def _signal_after(appends: int, number: int) -> None:
-    """Send a signal to this process once so many batches are in the ledger; a kill tears a line."""
+def _signal_after(appends: int, number: int, to: int) -> None:
+    """Send a signal to a process once so many batches are in the ledger; a kill tears a line."""
     from harness.run.ledger import Ledger
 
     # Started in the background, a process ignores Ctrl-C, and so do those that it starts.
@@ -46,9 +48,17 @@ def _signal_after(appends: int, number: int) -> None:
                 assert self.folder is not None
                 with (self.folder / "main.jsonl").open("a") as file:
                     file.write('0123456789abcdef {"key": "cut o')
-            os.kill(os.getpid(), number)
+            os.kill(to, number)
 
     Ledger.append = append_then_signal  # type: ignore[method-assign]
+
+
+def _fill_disk(size: int) -> None:
+    """Let no file of this process grow beyond so many bytes: an error as of a full disk."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def _log_writes(log: Path) -> None:
