@@ -22,7 +22,8 @@ from harness.stored import Key
 from harness.study import ModelStudy
 
 ROOT = Path(__file__).parents[1]
-PAIRS, TOKENS = 14, 18
+PAIRS, TOKENS = 30, 18
+"""Pairs enough to show that a control that changes none of them changes few (29)."""
 HERE, THERE = (Patch("kv", layers=layer, positions="last(16)") for layer in ("12", "9"))
 WIDE = Patch("kv", layers="12", positions="last(32)")
 
@@ -45,7 +46,7 @@ KINDS: tuple[Cell, ...] = (
     Cell.of(
         claim("neither", all_of=(Part.transfer("behavior", Region(0.6, 0.9)), BOTH[1])), "a", HERE
     ),
-    Cell.of(claim("looks", transfer=Region(high=0.12), looks=(10, PAIRS)), "a", THERE),
+    Cell.of(claim("looks", transfer=Region(high=0.4), looks=(10, PAIRS)), "a", THERE),
     Cell.of(claim("loglik", transfer=Region(0.1, 0.9), outcome="loglik"), "a", HERE),
     Cell.of(
         claim("pasted", transfer=Region(0.9, 1.1), outcome="pr@27/32"),

@@ -79,7 +79,7 @@ def test_a_task_of_other_prompts_is_refused(a_run: Path, tmp_path: Path) -> None
     own = own_task(MODEL, None)
     bases = [{"id": p.id, "family": p.family, "text": f"{p.text} more"} for p in own.bases]
     file = task_file(own, tmp_path / "other.yaml", bases=bases)
-    with pytest.raises(UsageError, match="14 of 14 pairs are not among its pairs; no base has"):
+    with pytest.raises(UsageError, match="30 of 30 pairs are not among its pairs; no base has"):
         source_of(a_run, tmp_path / "out", file)
 
 

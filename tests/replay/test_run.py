@@ -139,10 +139,10 @@ def test_prompts_that_are_not_those_of_the_run_are_named(a_run: Path) -> None:
     with pytest.raises(UsageError) as error:
         opened(a_run, changed)
     assert "task file mine.yaml: not the prompts of" in str(error.value)
-    assert "1 of 14 pairs are not among its pairs" in str(error.value)
+    assert "1 of 30 pairs are not among its pairs" in str(error.value)
     assert f"no base has the text of its {task.bases[0].id!r}" in str(error.value)
     swapped = replace(task, bases=(task.bases[1], task.bases[0], *task.bases[2:]))
-    with pytest.raises(UsageError, match=r"2 of 14 pairs .* are not paired"):
+    with pytest.raises(UsageError, match=r"2 of 30 pairs .* are not paired"):
         opened(a_run, swapped)
 
 
