@@ -34,6 +34,7 @@ from tests.judging.defects import (
     judged_as,
     minimal_task,
 )
+from tests.models.architectures import tiny
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -82,6 +83,23 @@ def test_pairs_that_differ_in_one_token_pass_in_every_type(study: str, dtype: to
         assert patched["beyond_rounding"] == 0
     if study in ("same-end", "same-start-steps"):
         assert said not in detail(evidence, "hook-never-fired")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_one_large_number_does_not_hide_the_others(dtype: torch.dtype) -> None:
+    """As trained models have them: beside it every difference is smaller than rounding may be."""
+    model = tiny("qwen2", dtype)
+    with torch.no_grad():
+        for layer in model.network.model.layers:
+            for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+                projection.bias[::8] = 400.0
+    runner = Runner(model, minimal_task(), Sampling(6), Ledger())
+    patch = Patch("v", "1", "last(6)")
+    evidence = ModelStudy(runner, 12, n_seeds=1).judge(Cell.of(CLAIM, "cell", patch))[0]
+    assert "hook-never-fired" not in failed(evidence)
+    patched = evidence.fired["patched"]
+    assert patched["changed"] > 0
+    assert (patched["beyond_rounding"] == 0) is (dtype in (torch.bfloat16, torch.float16))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
