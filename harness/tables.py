@@ -94,7 +94,8 @@ def check_texts(frame: pd.DataFrame, path: Path) -> None:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             lengths = frame[name].dropna().astype(str).str.len()
             if len(lengths) and (longest := int(lengths.max())) > MOST_TEXT:
-                row = int(lengths.to_numpy().argmax()) + 1
+                rows = lengths.index.to_numpy(dtype=int)
+                row = int(rows[lengths.to_numpy().argmax()]) + 1
                 raise UsageError(
                     f"{path}: {longest:,} characters in {shown(str(name))} of row "
                     f"{row}, expected at most {MOST_TEXT:,}"

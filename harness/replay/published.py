@@ -62,8 +62,8 @@ def _read(told: Described) -> pd.DataFrame:
         raw = read_csv(path, "," if suffix == ".csv" else "\t", expected)
         has = list(map(str, raw.columns))
     else:
-        told_suffix = shown(path.suffix) if path.suffix else "no suffix"
-        raise UsageError(f"{path}: {told_suffix}, expected .csv, .tsv or .parquet")
+        found = unquoted(path.suffix) or "no suffix"
+        raise UsageError(f"{path}: {found}, expected .csv, .tsv or .parquet")
     for name in wanted:
         if name not in has:
             raise UsageError(
