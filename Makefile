@@ -10,6 +10,8 @@
 # make bench    speed: the parts, the reference work, how time and memory grow
 # make bench-ratio   the engine against a bare decode loop, held against a stored ratio
 # make bench-peers   the same work by nnsight, TransformerLens and pyvene
+# make gpu      everything that is to be measured on a GPU; SMALL=1 tries it on any machine (docs/gpu.md)
+# make gpu-pack what a machine with a GPU and no network is brought, in gpu-pack/
 # make compat   the tests of the engine on the oldest transformers that is supported
 #
 # Everything is installed in .venv/ (override the interpreter with PYTHON=python3.12).
@@ -20,7 +22,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: verify verify-full drift test test-slow fuzz kill check compat bench bench-ratio bench-peers calibrate clean
+GPU_PYTHON := $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
+
+.PHONY: verify verify-full drift test test-slow fuzz kill check compat bench bench-ratio bench-peers calibrate gpu gpu-pack clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -75,6 +79,19 @@ bench-peers:
 		--constraint tests/benchmarks/peers-constraints.txt \
 		--editable . nnsight transformer-lens pyvene
 	OMP_NUM_THREADS=1 .venv-peers/bin/python -m tests.benchmarks.peers $(PEERS)
+
+# No .venv/ is made: a machine with a GPU brings a torch of its own. SMALL=1 tries every step on a CPU;
+# MODEL=folder is the real model; ONLY=a,b, SKIP=a,b, FROM=a and REST=1 run a part of it; MINUTES=9.
+gpu:
+	@echo "== gpu: what is to be measured on a GPU (reports/gpu) =="
+	$(GPU_PYTHON) -m harness.benching.gpu $(if $(SMALL),--small) $(if $(REST),--rest) \
+		$(if $(MODEL),--model '$(MODEL)') $(if $(ONLY),--only '$(ONLY)') $(if $(SKIP),--skip '$(SKIP)') \
+		$(if $(FROM),--from '$(FROM)') $(if $(MINUTES),--minutes '$(MINUTES)') $(GPU)
+
+# PACK='--with neighbours,smollm2 --has freeze.txt'
+gpu-pack:
+	@echo "== gpu-pack: wheels and weights for a machine without network (gpu-pack/) =="
+	$(GPU_PYTHON) -m harness.benching.gpu.pack $(PACK)
 
 # Exit status 1 says that some cell falls short; docs/calibration.md says which do, and why.
 calibrate: .venv/.runtime

@@ -88,7 +88,7 @@ def _run_step(step: Step, asked: Asked, kept: Record, left: float) -> None:
     result, log = folder / "result.json", folder / "output.log"
     result.unlink(missing_ok=True)
     seconds = min(step.most, left)
-    command = [sys.executable, "-m", "harness.benching.gpu.step", step.name]
+    command = [sys.executable, "-m", "harness.benching.gpu.step", step.does]
     command += ["--device", asked.device, "--folder", str(folder), "--seconds", f"{seconds:.0f}"]
     command += ["--small"] * asked.small
     command += ["--model", asked.model] if asked.model else []

@@ -1,4 +1,4 @@
-"""One step, in this process: `python -m harness.benching.gpu.step NAME`. Run by `run`.
+"""One step, in this process: `python -m harness.benching.gpu.step MODULE:FUNCTION`. Run by `run`.
 
 Findings are written as they come. What is printed, and the trace of what is raised, is its log.
 """
@@ -12,23 +12,21 @@ from importlib import import_module
 from pathlib import Path
 
 from harness.benching.gpu.record import plain
-from harness.benching.gpu.steps import Finding, Findings, Given, chosen
+from harness.benching.gpu.steps import Finding, Findings, Given
 from harness.files import replace
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m harness.benching.gpu.step")
-    parser.add_argument("name")
+    parser.add_argument("does")
     parser.add_argument("--device", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--model")
     asked = parser.parse_args()
-    (step,) = chosen(only=[asked.name])
-    module, _, function = step.does.partition(":")
-    find: Callable[[Given], Findings]
-    find = getattr(import_module(f"harness.benching.gpu.{module}"), function)
+    module, _, function = asked.does.partition(":")
+    find: Callable[[Given], Findings] = getattr(import_module(module), function)
     given = Given(asked.device, asked.small, asked.model, asked.folder, asked.seconds)
     found: list[Finding] = []
     for finding in find(given):

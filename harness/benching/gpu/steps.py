@@ -1,6 +1,6 @@
 """The steps of `make gpu`, as data, in the order in which they are run.
 
-Adding one: a function `(Given) -> Iterator[Finding]` in a module here, and a line below.
+Adding one: a function `(Given) -> Findings` in a module here, and an entry below.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import UsageError
 
+HERE = "harness.benching.gpu"
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout: steps run in it."""
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 class Step(NamedTuple):
     """One question, asked in a process of its own.
 
-    does: module of this package and function in it. takes: seconds that must be left for it to be
+    does: module and function, `(Given) -> Findings`. takes: seconds that must be left for it to be
     started. most: seconds after which it is stopped. needs: packages without which it is skipped.
     """
 
@@ -31,11 +32,17 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("machine", "What is this machine, and does torch see the device?", "machine:run", 10, 60),
+    Step(
+        "machine",
+        "What is this machine, and does torch see the device?",
+        f"{HERE}.machine:run",
+        10,
+        60,
+    ),
     Step(
         "gpu-tests",
         "Do the tests that need a GPU pass?",
-        "suites:of_a_gpu",
+        f"{HERE}.suites:of_a_gpu",
         30,
         150,
         ("pytest",),
@@ -43,7 +50,7 @@ STEPS = (
     Step(
         "device-tests",
         "Do the tests of the engine and of patching pass with their models on the device?",
-        "suites:on_the_device",
+        f"{HERE}.suites:on_the_device",
         60,
         330,
         ("pytest",),
@@ -51,30 +58,30 @@ STEPS = (
     Step(
         "decoding-small",
         "Is a decode step recorded and replayed at all? (a tiny model)",
-        "speed:small",
+        f"{HERE}.speed:small",
         20,
         90,
     ),
     Step(
         "decoding",
         "How near does a step of a 7B-shaped model come to the bytes that it reads?",
-        "speed:full",
+        f"{HERE}.speed:full",
         90,
         300,
     ),
     Step(
         "words",
         "Do planted models get the same words as on a CPU, in float32 and bfloat16?",
-        "words:run",
+        f"{HERE}.words:run",
         90,
         330,
         ("pytest",),
     ),
-    Step("sameness", "Do tokens depend on batch, run or road?", "sameness:run", 40, 150),
+    Step("sameness", "Do tokens depend on batch, run or road?", f"{HERE}.sameness:run", 40, 150),
     Step(
         "claims",
         "What are the words of the seed's KV claims on a real model, how fast, in what memory?",
-        "claims:run",
+        f"{HERE}.claims:run",
         60,
         270,
         ("pytest",),
@@ -82,7 +89,7 @@ STEPS = (
     Step(
         "two-processes",
         "Do two runs on one card get along?",
-        "crowded:two_processes",
+        f"{HERE}.crowded:two_processes",
         30,
         120,
         ("pytest",),
@@ -90,14 +97,14 @@ STEPS = (
     Step(
         "too-large-a-batch",
         "Does a batch that does not fit halve, and is nothing lost?",
-        "crowded:too_large",
+        f"{HERE}.crowded:too_large",
         20,
         90,
     ),
     Step(
         "neighbours",
         "How do nnsight, TransformerLens and transformers' own generation do the reference work?",
-        "speed:neighbours",
+        f"{HERE}.speed:neighbours",
         40,
         150,
     ),
