@@ -391,9 +391,10 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, Any] 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
-    if hasattr(config, "workerinput"):
-        return
     state = config.stash[_SESSION]
+    if hasattr(config, "workerinput"):
+        state.release()  # a worker is ended before it comes to its cleanups
+        return
     if state.reported:
         from harness.report.write import write_reports
 

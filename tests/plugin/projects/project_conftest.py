@@ -22,7 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     if order := os.environ.get("KV_TEST_SIGNAL"):
         name, appends, *to = order.split(":")
-        _signal_after(int(appends), getattr(signal, name), os.getppid() if to else os.getpid())
+        # A second Ctrl-C breaks off what the first began: one worker tells the controller.
+        if not to or os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+            _signal_after(int(appends), getattr(signal, name), os.getppid() if to else os.getpid())
     if size := os.environ.get("KV_TEST_DISK"):
         _fill_disk(int(size))
     if log := os.environ.get("KV_TEST_WRITES"):
