@@ -64,7 +64,9 @@ from tests.runs import KINDS, PAIRS, TOKENS, make_run
 ROOT = Path(__file__).parents[2]
 MODEL = "planted:stored-at-layer"
 SECONDS = 20.0
-"""That a mutant may take. On a shared machine most take well under one."""
+"""Of computing that a mutant may take; most take a tenth of one."""
+WAITING = 120.0
+"""Seconds until a mutant that computes nothing is waiting for something."""
 LONGEST = 2_000
 """Characters of an error."""
 SHARES: Mapping[str, int] = {
@@ -98,7 +100,10 @@ class Kind(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """What came of a mutant. word: refused, answered, traceback, hang, or loose (no clear line)."""
+    """What came of a mutant. word: refused, answered, traceback, hang, or loose (no clear line).
+
+    seconds: of computing; of a command, until it ended.
+    """
 
     kind: str
     number: int
@@ -161,10 +166,13 @@ def fuzz(
 
 
 def _tried(kind: str, number: int, how: str, use: Callable[[], None]) -> Tried:
-    start = time.monotonic()
+    start = time.process_time()
     word, told = "answered", ""
-    previous = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    limits = ((signal.ITIMER_PROF, signal.SIGPROF, SECONDS),)
+    limits += ((signal.ITIMER_REAL, signal.SIGALRM, WAITING),)
+    before = [signal.signal(which, _stop) for _, which, _ in limits]
+    for timer, _, seconds in limits:
+        signal.setitimer(timer, seconds)
     try:
         with (
             warnings.catch_warnings(),
@@ -178,7 +186,7 @@ def _tried(kind: str, number: int, how: str, use: Callable[[], None]) -> Tried:
         clear = told.isprintable() and len(told) <= LONGEST
         word = "refused" if clear else "loose"
     except HangError:
-        word, told = "hang", f"more than {SECONDS:g} seconds"
+        word, told = "hang", f"more than {SECONDS:g} s of computing, or {WAITING:g} s of waiting"
     except BaseException as error:  # whatever it is, it is what is looked for
         word = "traceback"
         own = [f for f in traceback.extract_tb(error.__traceback__) if "harness/" in f.filename]
@@ -188,9 +196,11 @@ def _tried(kind: str, number: int, how: str, use: Callable[[], None]) -> Tried:
         if isinstance(error, KeyboardInterrupt):
             raise
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    return Tried(kind, number, how, word, told, time.monotonic() - start)
+        for timer, _, _ in limits:
+            signal.setitimer(timer, 0)
+        for (_, which, _), handler in zip(limits, before, strict=True):
+            signal.signal(which, handler)
+    return Tried(kind, number, how, word, told, time.process_time() - start)
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -207,7 +217,7 @@ def _as_command(kind: str, number: int, how: str, command: Sequence[str]) -> Tri
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=6 * SECONDS,
+            timeout=3 * WAITING,
             check=False,
         )
     except subprocess.TimeoutExpired:
