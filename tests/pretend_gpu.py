@@ -54,7 +54,7 @@ def _on_gpu(tree: Any) -> Any:
     return tree_map(marked, tree)
 
 
-_TO_HOST = {torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.item}
+_TO_HOST = {torch.Tensor.tolist, torch.Tensor.item}
 _NUMPY = {torch.Tensor.numpy, torch.Tensor.__array__}
 _SELF_ASKED = {
     torch.Tensor.device.__get__: GPU,
@@ -77,16 +77,20 @@ _MAY_MEET = {
 class _Pretending(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if isinstance(func, torch._ops.OpOverload):
+            # Below Python's own calls, which were looked at: results there are of neither device.
+            return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         ours = any(isinstance(one, OnGpu) for one in tensors)
-        if ours and isinstance(args[0], OnGpu) and func in _SELF_ASKED:
+        if args and isinstance(args[0], OnGpu) and func in _SELF_ASKED:
             return _SELF_ASKED[func]
         if ours and func in _NUMPY:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if func is torch.Tensor.to:
             return self._moved(args, kwargs)
-        if func is torch.Tensor.cuda:
-            return _on_gpu(args[0].clone())
+        if func in (torch.Tensor.cpu, torch.Tensor.cuda):
+            place = _CPU if func is torch.Tensor.cpu else GPU
+            return self._moved((args[0], place), {})
         if ours and func in _TO_HOST:
             return _plain(func(*args, **kwargs))
         asked = kwargs.get("device")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from harness.run.captured import WARM_UPS, ReadBackError, Recorder
+from tests.device import PRETENDED
 
 CPU = torch.device("cpu")
 NUMBERS = torch.arange(6.0).view(2, 3)
@@ -93,6 +94,7 @@ class _Cuda:
         return type("Stream", (), {"name": name, "wait_stream": staticmethod(wait_stream)})
 
 
+@pytest.mark.skipif(PRETENDED, reason="the pretended GPU records in another way")
 def test_a_graph_is_warmed_up_on_the_stream_that_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

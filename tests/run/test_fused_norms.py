@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.run.fused_norms import fused, fusible
+from tests.device import PLACE
 from tests.models.architectures import tiny
 
 HALF = [torch.bfloat16, torch.float16]
@@ -31,7 +32,7 @@ def test_none_is_taken_where_tokens_are_promised(dtype: torch.dtype) -> None:
 def test_they_are_themselves_again_afterwards() -> None:
     network = tiny("llama", torch.bfloat16).network
     norms = fusible(network)
-    states = torch.randn(3, 32).bfloat16()
+    states = torch.randn(3, 32).bfloat16().to(PLACE)
     before = network.model.norm(states)
     with fused(norms):
         assert network.model.norm.forward is norms[-1].fused

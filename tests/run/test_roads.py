@@ -20,8 +20,11 @@ from harness.run.runner import Runner
 from harness.run.sampling_settings import Sampling
 from harness.run.trial import Trial
 from harness.spec import Patch
+from tests.device import on_the_cpu
 from tests.models.architectures import CONFIGS, tiny
 from tests.run.test_runner import ARMS, LIVE, RECOMPUTED, assert_same_geometry, number_task
+
+pytestmark = on_the_cpu("the shared road is taken there alone")
 
 OLDER = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24)
 """Whether attention of GPT-2 may not be asked for by name, as in 5.0."""

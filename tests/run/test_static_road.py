@@ -32,7 +32,7 @@ from harness.run.sampling_settings import Sampling
 from harness.run.static_step import KEPT, REACH
 from harness.run.tolerances import TOLERANCE
 from harness.spec import Patch
-from tests.device import on_a_gpu
+from tests.device import on_a_gpu, on_the_cpu
 from tests.models.architectures import CONFIGS, prompt, tiny
 from tests.run.tape import taped
 from tests.run.test_roads import HALF, WINDOWED, trials
@@ -372,6 +372,7 @@ def test_a_model_that_asks_for_more_is_decoded_plainly(monkeypatch: pytest.Monke
     assert "softcap" in found.reason
 
 
+@on_the_cpu("it asks for the road of a CPU")
 def test_a_device_has_its_best_road(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU nothing but the shared road is tried; what a GPU gets is in the same table."""
     assert roads.BEST == {"cpu": "shared", "cuda": "static"}
@@ -386,6 +387,7 @@ def test_a_device_has_its_best_road(monkeypatch: pytest.MonkeyPatch) -> None:
     assert road_of(model, "plain").kind == "plain"
 
 
+@on_the_cpu("it asks for the road of a CPU")
 def test_the_road_is_part_of_what_a_run_is_in_half_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

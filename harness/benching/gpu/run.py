@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,25 @@ def run(steps: Sequence[Step], asked: Asked, *, said: str) -> int:
     said: what stands in the page of this call.
     """
     kept = Record(asked.out)
+    with _ended_orderly():
+        return _run(steps, asked, kept, said)
+
+
+@contextmanager
+def _ended_orderly() -> Iterator[None]:
+    """While this is open SIGTERM ends this process as Ctrl-C does: with its steps, written down."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(steps: Sequence[Step], asked: Asked, kept: Record, said: str) -> int:
     started = time.monotonic()
     kept.content["calls"].append(
         {

@@ -30,12 +30,12 @@ def full(given: Given) -> Findings:
 
 
 def _bench(given: Given, name: str, options: list[str], *, timed: bool) -> Finding:
+    stored = given.folder / "bench.json"
     ran = python(
         *("-m", "harness", "bench", "--gpu", "--device", given.device, *options),
         *("--out", str(given.folder)),
         seconds=given.seconds - 20,
     )
-    stored = given.folder / "bench.json"
     if ran.status != 0 or not stored.is_file():
         return Finding(name, False, [f"exit status {ran.status} after {ran.seconds} s"])
     found = json.loads(stored.read_text(encoding="utf-8"))
