@@ -25,6 +25,7 @@ from harness.claim import Claim, Region
 from harness.errors import UsageError
 from harness.evidence import Evidence
 from harness.judging import decide
+from harness.judging.estimand import Contrast
 from harness.measure.behavior import behavior
 from harness.models.load import LoadedModel
 from harness.models.planted.build import save_planted
@@ -272,9 +273,9 @@ def no_difference_found(patch: pytest.MonkeyPatch) -> None:
     """A rule that reads p > 0.05 of no difference as sameness."""
     real = decide.edge_tests
 
-    def lenient(effect: Any, gap: Any, region: Region, size: Any = None) -> Any:
-        found = real(effect, gap, region, size)
-        differs = stats.ttest_1samp(effect, 0.0, axis=-1).pvalue
+    def lenient(compared: Contrast, region: Region) -> Any:
+        found = real(compared, region)
+        differs = stats.ttest_1samp(compared.effect, 0.0, axis=-1).pvalue
         return found._replace(p_supported=np.where(differs > 0.05, 0.0, 1.0))
 
     patch.setattr(decide, "edge_tests", lenient)
@@ -434,6 +435,7 @@ def test_full_swap_is_the_donor() -> None:
     assert_caught("full-swap", "splice", defects.other_token_in_the_full_swap)
     # All positions of some layers, and some positions of all layers, are no full swap.
     for part in (Patch("kv", "0:3", "all"), Patch("kv", "all", "last(4)")):
-        evidence = judged_as(STUDIES["splice"]._replace(patches=(part,)))
+        anywhere = replace(STUDIES["splice"].claim, about=None)
+        evidence = judged_as(STUDIES["splice"]._replace(claim=anywhere, patches=(part,)))
         assert "full-swap-is-the-donor" not in evidence.reason
         assert evidence.trials["run"] == evidence.trials["planned"] > 0

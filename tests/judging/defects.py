@@ -92,7 +92,8 @@ class Study(NamedTuple):
 
 
 PLANTED = "planted:stored-at-layer"
-BEHAVIOR = replace(CLAIM, transfer=Region(0.1, 0.9), about=None)
+BEHAVIOR = replace(CLAIM, transfer=Region(-0.1, 0.9), about=None)
+"""Decided by a dozen pairs: 0 is inside, so that controls, which take 29 pairs, do not gate."""
 STUDIES: dict[str, Study] = {
     "splice": Study(CLAIM, (Patch("kv", "1", "last(6)"),)),
     "heads": Study(CLAIM, (Patch("kv", "1", "last(6)", heads="1"),)),
