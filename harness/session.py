@@ -211,8 +211,8 @@ class ClaimsSession:
         if self.checked:
             return
         if self.replayed is None:
-            self.pins.check()
             self.settings.check()
+            self.pins.check()
         else:
             check_writable(self.settings.out)
         if self.settings.sign is not None:

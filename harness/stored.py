@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 import pandas as pd
@@ -342,9 +342,12 @@ def trials_of(rows: pd.DataFrame) -> list[Trial]:
     ]
 
 
+_HOLED = tuple(name for name, kind in get_type_hints(Trial).items() if kind == int | None)
+"""Whole numbers that a trial may lack: a column with holes holds floats, and NaN for None."""
+
+
 def _trial(row: dict[str, Any], where: str) -> Trial:
-    """A column with holes holds floats, and NaN for None."""
-    whole = {name: _whole(_plain(row[name])) for name in ("differs", "oracle_shift")}
+    whole = {name: _whole(_plain(row[name])) for name in _HOLED}
     return typed(
         {
             **{name: _plain(value) for name, value in row.items()},

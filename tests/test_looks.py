@@ -246,6 +246,7 @@ def test_a_late_pair_that_does_not_fit_is_an_error_before_anything_runs(
     """Pair 24 has a prompt of 5 tokens; the first look would end at 12 pairs."""
     task = number_task((*[(20, 24)] * 24, (5, 24)))
     model = tiny("llama")
+    assert model.kept  # which takes two tokens
     monkeypatch.setattr(type(model.network), "forward", None)
     study = ModelStudy(Runner(model, task, Sampling(4), Ledger()), 25, n_seeds=1)
     with pytest.raises(UsageError, match=r"last\(12\).*expected a window that fits both"):

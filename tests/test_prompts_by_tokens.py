@@ -36,7 +36,7 @@ from harness.tasks.load import load_task
 from harness.tasks.task import Prompt, Task
 
 HERE = Patch("kv", layers="12", positions="last(16)")
-AT_MOST = Region(high=0.12)
+AT_MOST = Region(high=0.25)
 GAP = Part.gap("behavior", Region(low=0.0))
 SPREAD = Part.gap("distinct_share", Region(low=-1.0))
 

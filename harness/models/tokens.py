@@ -91,9 +91,9 @@ class Tokenization:
     def stops(self) -> Stops:
         generation = getattr(self.network, "generation_config", None)
         configs = (self.network.config, self.network.config.get_text_config())
-        told = self._ids([_end_of(config) for config in configs], "config")
+        told = self._ids(_ends_of(configs), "config")
         # Where a config states none it has that of its class, the end of some other vocabulary.
-        default = self._ids([_end_of(type(config)()) for config in configs], "config's class")
+        default = self._ids(_ends_of([type(config)() for config in configs]), "config's class")
         return Stops(
             self._ids(_end_of(generation), "generation_config"),
             tuple(token for token in told if token in self.special or token not in default),
@@ -174,7 +174,7 @@ class Tokenization:
 
     def _ids(self, told: Any, where: str) -> tuple[int, ...]:
         """Token ids from one, a list, or nothing."""
-        found = [token for token in _flat(told) if token is not None]
+        found = [] if told is None else [*_flat(told)]
         for token in found:
             if isinstance(token, bool) or not isinstance(token, int) or token < 0:
                 raise UsageError(
@@ -206,6 +206,11 @@ def _flat(told: Any) -> Iterator[Any]:
             yield from _flat(one)
     else:
         yield told
+
+
+def _ends_of(some: Iterable[Any]) -> list[Any]:
+    """What each of some configs calls the end of a text, where it does."""
+    return [end for one in some if (end := _end_of(one)) is not None]
 
 
 def _end_of(one: Any) -> Any:

@@ -195,5 +195,5 @@ def test_an_architecture_without_a_cache_is_said_to_have_none() -> None:
     """It was told that a plain layer was found where a plain layer was expected."""
     config = OpenAIGPTConfig(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2)
     model = replace(tiny("llama"), network=OpenAIGPTLMHeadModel(config).eval())
-    with pytest.raises(UsageError, match="layer 0 hands no keys and values to its cache"):
+    with pytest.raises(UsageError, match="0 layers keep keys and values, of 2"):
         PromptStore(model).add([[1, 2, 3, 4]])

@@ -24,7 +24,7 @@ from harness.stored import read_evidence
 ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "projects"
 STORED, INERT = "planted:stored-at-layer", "planted:inert"
-PAIRS, TOKENS = 12, 8
+PAIRS, TOKENS = 40, 8
 SMALL = ("--pairs", str(PAIRS), "--max-new-tokens", str(TOKENS))
 CONFIG = f"""
 [pytest]

@@ -51,7 +51,7 @@ COLLECTED = """
 decides (1 cell)
     "It transfers."
     a test
-    behavior transfer <= 0.12
+    behavior transfer <= 0.25
 """
 
 

@@ -64,7 +64,8 @@ def test_the_reports_are_written_once_and_by_the_controller(parallel: Run) -> No
     assert len((parallel.out.parent / "writes.txt").read_text().splitlines()) == 1
     shards = {"ledger/gw0.jsonl", "ledger/gw1.jsonl"}
     reports = {"evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"}
-    assert set(everything_in(parallel.out)) == reports | shards
+    locks = {".lock", "ledger/.lock", "ledger/.gw0.lock", "ledger/.gw1.lock"}
+    assert set(everything_in(parallel.out)) == reports | shards | locks
 
 
 def test_the_words_are_shown_as_in_one_process(parallel: Run, serial: Run) -> None:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from harness.claim import Region
 from harness.judging.contrast import edge_tests
+from harness.judging.estimand import Contrast
 from harness.judging.fieller import Floats, Interval, fieller, weakness
 
 laws = settings(deadline=None, max_examples=100, derandomize=True)
@@ -143,6 +144,7 @@ def test_tests_at_the_edges_agree_with_the_intervals(data: Data, low: float, wid
     region = Region(low, low + width)
     # An end that all but lies on an edge may fall on either side by rounding.
     assume(min(abs(e - end) for e, _ in region.edges for end in (*at_90, *at_95)) > 1e-9)
-    tests = edge_tests(*data, region)
+    size = abs(data.effect) + abs(data.gap)
+    tests = edge_tests(Contrast(*data, size), region)
     assert bool(tests.p_supported <= 0.05) is (region.low < at_90.low and at_90.high < region.high)
     assert bool(tests.p_refuted <= 0.05) is at_95.disjoint(region.low, region.high)

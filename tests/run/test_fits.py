@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,7 @@ def test_positions_that_are_not_taken_are_found_out(monkeypatch: pytest.MonkeyPa
     def deaf(self: torch.nn.Module, *args: object, **given: object) -> object:
         return real(self, *args, **{**given, "position_ids": None})
 
+    deaf.__signature__ = inspect.signature(real)  # type: ignore[attr-defined]
     monkeypatch.setattr(type(model.network), "forward", deaf)
     with pytest.raises(UsageError, match="do not have the logits of a forward pass"):
         fits.check_fits(replace(model))

@@ -13,6 +13,7 @@ from harness.benching.gpu.record import Record
 from harness.benching.gpu.run import Asked, run
 from harness.benching.gpu.steps import ROOT, STEPS, chosen
 from harness.errors import UsageError
+from harness.plain import say
 
 MINUTES = 25.0
 
@@ -36,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(asked)
     except UsageError as error:
-        print(f"python -m harness.benching.gpu: {error}", file=sys.stderr)
+        say(f"python -m harness.benching.gpu: {error}", sys.stderr)
         return 2
 
 
 def _run(asked: argparse.Namespace) -> int:
     if asked.list:
         for step in STEPS:
-            print(f"{step.name:18} {step.asks} (at most {step.most} s)")
+            say(f"{step.name:18} {step.asks} (at most {step.most} s)")
         return 0
     if not asked.minutes > 0:
         raise UsageError(f"--minutes {asked.minutes}: expected more than 0")

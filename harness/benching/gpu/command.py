@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from harness.benching.gpu.steps import ROOT
+from harness.plain import say
 
 _GRACE_SECONDS = 15.0
 
@@ -28,7 +29,7 @@ class Started:
     """A command that runs. It is interrupted, not killed, so that it can write what it has."""
 
     def __init__(self, arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
-        print(f"$ {shlex.join(map(str, arguments))}", flush=True)
+        say(f"$ {shlex.join(map(str, arguments))}")
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, *map(str, arguments)], cwd=ROOT, env={**os.environ, **(env or {})}

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from harness.benching.gpu import parts
 from harness.benching.gpu.steps import ROOT
 from harness.errors import UsageError
+from harness.plain import say
 
 PYTHON = "3.12"
 PLATFORMS = (
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _pack(asked)
     except UsageError as error:
-        print(f"python -m harness.benching.gpu.pack: {error}", file=sys.stderr)
+        say(f"python -m harness.benching.gpu.pack: {error}", sys.stderr)
         return 2
 
 
@@ -105,7 +106,7 @@ def _pack(asked: argparse.Namespace) -> int:
             files.append(Path(shutil.copy2(file, Path(scratch) / file.name)))
         shutil.rmtree(asked.out, ignore_errors=True)
         listed = parts.cut(files, asked.out, int(asked.part_mb * 1_000_000))
-    print("\n".join(said(listed, asked.out)))
+    say("\n".join(said(listed, asked.out)))
     return 0
 
 

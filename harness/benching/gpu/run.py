@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from harness.benching.gpu import record
 from harness.benching.gpu.record import Record
 from harness.benching.gpu.steps import ROOT, Step
+from harness.plain import say
 
 TAIL_BYTES = 60_000
 """Of the output of a step that did not end well, so much from its end is kept in `gpu.json`."""
@@ -86,10 +87,10 @@ def _run(steps: Sequence[Step], asked: Asked, kept: Record, said: str) -> int:
         left = 60 * asked.minutes - (time.monotonic() - started)
         _run_step(step, asked, kept, left)
         found = kept.steps[step.name]
-        print(f"{step.name}: {found['state']} {found.get('why', '')}".rstrip(), flush=True)
+        say(f"{step.name}: {found['state']} {found.get('why', '')}".rstrip())
         for finding in found.get("findings", ()):
-            print("\n".join(f"    {line}" for line in finding["lines"]), flush=True)
-    print(f"written: {kept.path}, {kept.folder / 'gpu.md'}", flush=True)
+            say("\n".join(f"    {line}" for line in finding["lines"]))
+    say(f"written: {kept.path}, {kept.folder / 'gpu.md'}")
     return int(any(kept.state(step.name) not in record.GOOD for step in steps))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.benching.gpu.record import plain
 from harness.benching.gpu.steps import Finding, Findings, Given
 from harness.files import replace
+from harness.plain import say
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     for finding in find(given):
         found.append(finding)
         _write(asked.folder / "result.json", found)
-        print(f"== {finding.name}", *finding.lines, sep="\n", flush=True)
+        say("\n".join([f"== {finding.name}", *finding.lines]))
 
 
 def _write(path: Path, found: list[Finding]) -> None:

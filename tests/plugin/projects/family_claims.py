@@ -15,7 +15,7 @@ FIVE = Family("a-family-of-two-claims", 5)
 LOOKED_AT = Family("looked-at", int(os.environ.get("KV_TEST_FAMILY_SIZE", "2")))
 
 
-@claim("at-most", **SAYS, transfer=Region(high=0.12), family=FIVE)
+@claim("at-most", **SAYS, transfer=Region(high=0.4), family=FIVE)
 @pytest.mark.parametrize("layers", ["9", "12", "13"], ids=["L9", "L12", "L13"])
 def test_at_most(study, layers):
     study.judge(Patch("kv", layers=layers, positions="last(16)"))

@@ -9,7 +9,7 @@ from harness.models.planted.truth import true_transfer
 from harness.spec import Patch
 
 SAYS = {"says": "It transfers.", "cites": "a test"}
-AT_MOST = {**SAYS, "transfer": Region(high=0.12)}
+AT_MOST = {**SAYS, "transfer": Region(high=0.25)}
 STORED = CATALOG["stored-at-layer"]
 HALF = Patch("kv", layers="25/32", positions="last(16)")
 TRUTH = true_transfer(STORED, HALF, planted_task(STORED), max_new_tokens=8)

@@ -17,18 +17,18 @@ ELSEWHERE = Patch("kv", layers="9", positions="last(16)")
 
 
 # Numbers of numpy end up in the evidence: none of them may keep it from crossing to the controller.
-@claim("of-numpy", **SAYS, transfer=Region(high=np.float64(0.12)), margin=np.float64(0.1))
+@claim("of-numpy", **SAYS, transfer=Region(high=np.float64(0.25)), margin=np.float64(0.1))
 def test_of_numpy(study):
     study.judge(ELSEWHERE)
 
 
-@claim("known-refuted", **SAYS, transfer=Region(high=0.12))
+@claim("known-refuted", **SAYS, transfer=Region(high=0.25))
 @pytest.mark.xfail(strict=True, reason="known to be refuted")
 def test_that_is_supported_after_all(study):
     study.judge(ELSEWHERE)
 
 
-@claim("in-subtests", **SAYS, transfer=Region(high=0.12))
+@claim("in-subtests", **SAYS, transfer=Region(high=0.25))
 def test_in_subtests(study, subtests):
     evidence = study.judge(ELSEWHERE)
     for name in ("estimate", "level"):
