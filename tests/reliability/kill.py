@@ -40,8 +40,10 @@ SIZE = ("--pairs", "12", "--max-new-tokens", "8", "--batch-size", "6")
 EARLIER = ("--pairs", "10", "--max-new-tokens", "4")
 NAMES_CHANGED = 11
 """Changes of names while files appear: a folder, three texts, a rename, six moves at most."""
-NEVER = 300.0
-"""Seconds after which a run hangs, whatever the machine."""
+NEVER = 1200.0
+"""Seconds after which a run is taken to hang; one takes half a minute on an idle machine."""
+HANGS = -1000
+"""Stands for the status of a run that had to be killed since it did not end."""
 SAME = (
     *("claim", "cell", "model", "verdict", "reason", "estimate", "interval", "interval_other"),
     *("level", "p_supported", "p_refuted", "means", "pairs", "clusters", "seeds", "trials"),
@@ -151,7 +153,7 @@ def kill_once(
         change = rng.randrange(NAMES_CHANGED)
         at = f"change of names {change}"
         process = start(out, workers, KV_KILL_AT=str(change))
-        process.wait(timeout=NEVER)
+        _wait(process)
     else:
         process = start(out, workers)
         after = rng.uniform(0.0, known.span)
@@ -162,7 +164,7 @@ def kill_once(
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-        process.wait(timeout=NEVER)
+        _wait(process)
     if process.returncode not in (-signal.SIGKILL, 0):
         return _kill(workers, number, at, who, began, wrong=f"ended with {process.returncode}")
     if process.returncode == 0:
@@ -170,7 +172,7 @@ def kill_once(
     left, wrong = _left(out, known.earlier)
     ledger = Ledger(Path(shutil.copytree(out / "ledger", out.with_name(f"{out.name}-ledger"))))
     again = start(out, workers)
-    again.wait(timeout=NEVER)
+    _wait(again)
     if again.returncode != 0:
         wrong = wrong or f"run again it ended with {again.returncode}: {_log(out)[-300:]}"
     else:
@@ -229,8 +231,19 @@ def _wait_for_folder(process: subprocess.Popen[bytes], out: Path) -> float:
     raise RuntimeError(f"{out}: no run held it: {_log(out)}")
 
 
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a run; one that hangs is killed with its workers, and so found."""
+    try:
+        process.wait(timeout=NEVER)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.returncode = HANGS
+
+
 def _ended(process: subprocess.Popen[bytes]) -> None:
-    if process.wait(timeout=NEVER) != 0:
+    _wait(process)
+    if process.returncode != 0:
         raise RuntimeError(f"an undisturbed run ended with {process.returncode}")
 
 
