@@ -38,8 +38,12 @@ def publish(folder: Path) -> Iterator[Path]:
     """A folder to write files of `FILES` into; they appear together when the block ends well.
 
     Otherwise nothing of the former run has changed. For the one who holds the folder (`lock`).
+    Raises UsageError where a folder stands in the place of a file.
     """
     finish(folder)
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise UsageError(f"{folder / name}: is a folder, expected no file or one of a run")
     for left in folder.glob(f"{STAGING}*"):
         shutil.rmtree(left)
     staging = folder / f"{STAGING}{secrets.token_hex(8)}"

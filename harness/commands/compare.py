@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     _check_paths(given)
     first, second = load_run(given.first), load_run(given.second)
     for note in filter(None, (first.note, second.note)):
-        print(note, file=sys.stderr)
+        say(note, sys.stderr)
     found = compare(first, second, given.margin)
     text = render_comparison(found, first, second)
     if given.out is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness.plain import say
+
 NAME = "key"
 HELP = "make a pair of Ed25519 keys for --claims-sign: NAME.pem and NAME.pub.pem"
 
@@ -18,5 +20,5 @@ def run(given: argparse.Namespace) -> int:
     from harness.signing import new_key
 
     private, public = Path(f"{given.name}.pem"), Path(f"{given.name}.pub.pem")
-    print(f"{private} (keep it), {public} (publish it): {new_key(private, public)}")
+    say(f"{private} (keep it), {public} (publish it): {new_key(private, public)}")
     return 0

@@ -29,7 +29,7 @@ def run(given: argparse.Namespace) -> int:
 
     stored = load_run(given.run_folder)
     if stored.note:
-        print(stored.note, file=sys.stderr)
+        say(stored.note, sys.stderr)
     if given.figures is not None:
         _check_folder(given.figures)
     try:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness.plain import say
+
 if TYPE_CHECKING:
     from harness.stored import StoredRun
 
@@ -24,7 +26,7 @@ def run(given: argparse.Namespace) -> int:
     """Print what holds, a line each; 0 where all does, 1 where not."""
     good = True
     for line, holds in (*_files(given.run_folder), *_signature(given.run_folder, given.key)):
-        print(line)
+        say(line)
         good = good and holds
     return int(not good)
 
