@@ -157,7 +157,7 @@ class Cell:
         failed: dict[str, Check] = {
             check.detail: check
             for patches in (self.patches, self.versus)
-            for check in idle(patches, n_layers)
+            for check in _idle(patches, n_layers)
         }
         for part in self.parts:
             outcome = Outcome.parse(part.outcome)
@@ -196,11 +196,10 @@ def _has_wrong_layer(patches: Sequence[Patch], n_layers: int) -> bool:
     return every or "wrong-layer" in controls(patches, n_layers, about_layer=True)
 
 
-def idle(patches: Sequence[Patch], n_layers: int, *, passes_on: bool = False) -> list[Check]:
+def _idle(patches: Sequence[Patch], n_layers: int) -> list[Check]:
     """Failed checks for projections that follow from a residual pasted below, and change nothing.
 
-    One layer below they always do. passes_on: whether the model's layers pass on unchanged what
-        the projections read, so that they do from any layer below.
+    One layer below they always do.
     """
     failed = []
     for patch in patches:
@@ -209,10 +208,7 @@ def idle(patches: Sequence[Patch], n_layers: int, *, passes_on: bool = False) ->
             if other.site != "residual" or patch.positions != other.positions:
                 continue
             below = resolve_layers(other.layers, n_layers)
-            given = all(
-                any(low < layer if passes_on else low == layer - 1 for low in below)
-                for layer in layers
-            )
+            given = all(layer - 1 in below for layer in layers)
             if patch.site in ("kv_proj", "k_proj", "v_proj") and given:
                 detail = f"{patch} writes what {other} gives it already, and changes nothing"
                 failed.append(Check("hook-never-fired", False, detail))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from harness.cell import Cell, idle
+from harness.cell import Cell
 from harness.claim import Part
 from harness.judging.checks import DONOR, NO_SUCH_CELL, Check
 from harness.judging.result import Word
@@ -95,14 +95,8 @@ def expectation(
     for patches in (cell.patches, cell.versus):
         if is_full_swap(patches, N_LAYERS):
             return Expectation("invalid", DONOR)
-    idle_here = [
-        check
-        for patches in (cell.patches, cell.versus)
-        # The layers of a planted model pass on what a word brings, as it is.
-        for check in idle(patches, N_LAYERS, passes_on=True)
-    ]
-    if failed := [*untestable, *idle_here]:
-        return Expectation("invalid", failed[0].name)
+    if untestable:
+        return Expectation("invalid", untestable[0].name)
     study = _Study(planted, cell, negative, task, sampling)
     try:
         degenerate = study.is_degenerate()

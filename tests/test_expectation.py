@@ -321,8 +321,12 @@ def test_a_foreign_cache_that_does_it_too_is_expected_not_specific() -> None:
 
 
 def test_a_projection_that_follows_from_a_residual_is_expected_idle() -> None:
-    both = [Patch("residual", "9", "last(16)"), Patch("v_proj", "13", "last(16)")]
-    assert word_of(claims(transfer=EIGHTY), "relay", both) == ("invalid", "hook-never-fired")
+    """One layer above it always follows; further up it is written, and judged by its effect."""
+    for below, word in (("12", "invalid"), ("9", "refuted")):
+        both = [Patch("residual", below, "last(16)"), Patch("v_proj", "13", "last(16)")]
+        found = word_of(claims(transfer=EIGHTY), "relay", both)
+        assert found[0] == word
+        assert (found[1] == "hook-never-fired") == (below == "12")
 
 
 def test_where_a_controls_truth_is_not_known_it_may_still_speak() -> None:
