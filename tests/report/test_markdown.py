@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.markdown import cell_text, fence, number, render
+from harness.report.markdown import cell_text, delta, fence, number, render
 from harness.report.view.report import report_view
 from harness.report.write import run_facts
 from harness.run.ledger import Ledger
@@ -200,3 +200,9 @@ def test_where_nothing_was_run_the_scorer_has_no_line(state: ClaimsSession) -> N
     for one in state.evidence:
         one["scorer"] = {}
     assert "### The scorer" not in report_of(state)
+
+
+def test_a_difference_needs_both_means() -> None:
+    assert delta({"patched": 3.0, "base": 1.0}) == 2.0
+    for lacking in ({"patched": 3.0}, {"base": 1.0}, {"patched": None, "base": 1.0}, {}):
+        assert number(delta(lacking)) == "-"
