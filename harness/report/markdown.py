@@ -21,6 +21,7 @@ def render(run: RunSaid, state: Reported, view: ReportView) -> str:
     environment = environment_of("markdown")
     environment.filters.update(
         number=number,
+        delta=delta,
         fence=fence,
         code=code,
         interval=lambda one: Markdown(interval_text(one)),
@@ -58,6 +59,12 @@ def _flags(one: EvidenceSaid) -> str:
 def number(value: float | None, digits: int = 2) -> str:
     """A number with so many digits, or a dash."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def delta(means: Mapping[str, float | None]) -> float | None:
+    """Patched - base, where there are both."""
+    patched, base = means.get("patched"), means.get("base")
+    return None if patched is None or base is None else patched - base
 
 
 def geometry_text(found: GeometrySaid) -> Markdown:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from harness.plain import LONGEST_SHOWN, visible
-from harness.report.markdown import number, render
+from harness.report.markdown import delta, number, render
 from harness.report.markup import Markdown, as_text, code, fence
 from harness.report.view.report import report_view
 from harness.report.write import run_facts
@@ -256,3 +256,9 @@ def test_where_nothing_was_run_the_scorer_has_no_line(state: ClaimsSession) -> N
     for one in state.evidence:
         one["scorer"] = {}
     assert "### The scorer" not in report_of(state)
+
+
+def test_a_difference_needs_both_means() -> None:
+    assert delta({"patched": 3.0, "base": 1.0}) == 2.0
+    for lacking in ({"patched": 3.0}, {"base": 1.0}, {"patched": None, "base": 1.0}, {}):
+        assert number(delta(lacking)) == "-"
