@@ -253,12 +253,9 @@ def test_projections_overwritten_are_the_cache_overwritten_after_rotation(
         ).logits[0]
     else:
         cache = Intercepting(changes)
-        wanted = (
-            model.network(input_ids=fed, **with_cache(model.network, cache))
-            .logits[0, cached:]
-            .cpu()
-        )
+        wanted = model.network(input_ids=fed, **with_cache(model.network, cache)).logits[0, cached:]
     found = oracle_logits(model, BASE, DRAWN, [paste])
+    wanted = wanted.cpu()
     assert relative_error(found, wanted) < 10 * SAME
     assert relative_error(oracle_logits(model, BASE, DRAWN), wanted) > 1e-3
 

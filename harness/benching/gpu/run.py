@@ -28,6 +28,8 @@ from harness.plain import say
 
 TAIL_BYTES = 60_000
 """Of the output of a step that did not end well, so much from its end is kept in `gpu.json`."""
+SMALL_SLACK = 4
+"""Where a step is only tried it may take so many times as long: on two cores that others use."""
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 5.0
 
@@ -108,7 +110,7 @@ def _run_step(step: Step, asked: Asked, kept: Record, left: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     result, log = folder / "result.json", folder / "output.log"
     result.unlink(missing_ok=True)
-    seconds = min(step.most, left)
+    seconds = min(step.most * (SMALL_SLACK if asked.small else 1), left)
     command = [sys.executable, "-m", "harness.benching.gpu.step", step.does]
     command += ["--device", asked.device, "--folder", str(folder), "--seconds", f"{seconds:.0f}"]
     command += ["--small"] * asked.small

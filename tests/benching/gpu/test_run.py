@@ -45,7 +45,7 @@ def test_however_a_step_ends_the_next_one_runs(
 ) -> None:
     made_up = (
         *map(step, ("raises", "dies", "finds_nothing", "short")),
-        step("hangs", most=8),
+        step("hangs", most=2),
         step("well", needs=("json",)),
         step("well", name="absent", needs=("no_such_package",)),
     )
@@ -198,7 +198,7 @@ def test_a_folder_of_something_else_is_refused(
 def test_every_step_can_be_tried_without_a_gpu(tmp_path: Path) -> None:
     """The command of `SMALL=1 make gpu`. A neighbour that is not here is named."""
     nothing = tmp_path / "nothing"
-    options = ["--small", "--minutes", "20", "--out", str(tmp_path), "--pack", str(nothing)]
+    options = ["--small", "--minutes", "30", "--out", str(tmp_path), "--pack", str(nothing)]
     assert main(options) == 0
     content = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert {name: one["state"] for name, one in content["steps"].items()} == {
