@@ -1,4 +1,4 @@
-"""Files that somebody gives: YAML and JSON of plain types, read within bounds.
+"""Files that somebody gives: YAML of plain types, read within bounds (JSON: `harness.reading`).
 
 Promises: whatever stands in a file, reading it ends soon and takes memory in proportion to the
 file, and what is wrong with it is one UsageError that begins with what the file is and its path.
@@ -8,7 +8,6 @@ Does not: say what should stand in it.
 
 from __future__ import annotations
 
-import json
 import re
 import stat
 from collections.abc import Hashable
@@ -22,8 +21,6 @@ from harness.errors import UsageError
 MiB = 1 << 20
 LARGEST_YAML = 8 * MiB
 """Bytes: some 10,000 prompts of a paragraph each. The parser reads about 1 MiB a second."""
-LARGEST_JSON = 256 * MiB
-"""Bytes: the evidence of some 10,000 cells."""
 DEEPEST = 50
 """Lists and mappings inside each other."""
 MOST_KEYS = 10_000
@@ -32,7 +29,6 @@ LONGEST_NUMBER = 100
 """Characters of a number in YAML: long ones to base 60 take quadratic time."""
 
 _HALF = re.compile("[\ud800-\udfff]")
-_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_text(path: Path, what: str, largest: int) -> str:
@@ -74,40 +70,7 @@ def read_yaml(path: Path, what: str, largest: int = LARGEST_YAML) -> Any:
         raise UsageError(f"{what} {path}: not YAML: {' '.join(str(error).split())}") from error
 
 
-def read_json(path: Path, what: str, largest: int = LARGEST_JSON) -> Any:
-    """The content of a JSON file. Raises UsageError as `read_text` does, and for no JSON."""
-    return parse_json(read_text(path, what, largest), f"{what} {path}")
-
-
-def parse_json(text: str, where: str) -> Any:
-    """The content of JSON text, within the same bounds. where: what it is, for errors."""
-    try:
-        content = json.loads(text)
-    except RecursionError as error:
-        raise UsageError(f"{where}: {_TOO_DEEP}") from error
-    except ValueError as error:
-        raise UsageError(f"{where}: no JSON ({error})") from error
-    if _is_deep(content):
-        raise UsageError(f"{where}: {_TOO_DEEP}")
-    if _HALF_ESCAPED.search(text) and _HALF.search(json.dumps(content, ensure_ascii=False)):
-        raise UsageError(f"{where}: holds half a character, which is no text")
-    return content
-
-
 _TOO_DEEP = f"lists and mappings more than {DEEPEST} deep, expected at most that"
-
-
-def _is_deep(content: Any) -> bool:
-    """Whether lists and objects are deeper than the bound; without going deep itself."""
-    level = [content]
-    for _ in range(DEEPEST + 1):
-        level = [one for one in level if isinstance(one, dict | list) and one]
-        if not level:
-            return False
-        level = [
-            inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-    return True
 
 
 class _BoundedLoader(yaml.SafeLoader):

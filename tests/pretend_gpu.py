@@ -21,7 +21,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from harness.models import load
+from harness.models import request
 from harness.run import captured
 from tests.run.tape import Tape
 
@@ -172,7 +172,7 @@ class _Tapes:
 @contextmanager
 def pretend_gpu() -> Iterator[torch.device]:
     """While this is open there is a device `cuda`."""
-    known = load._check_device
+    known = request._check_device
 
     def check(device: str | None) -> torch.device:
         return torch.device("cuda") if device in (None, "cuda", "cuda:0") else known(device)
@@ -190,7 +190,7 @@ def pretend_gpu() -> Iterator[torch.device]:
     try:
         with (
             mock.patch.multiple(torch.cuda, **stand_ins),
-            mock.patch.object(load, "_check_device", check),
+            mock.patch.object(request, "_check_device", check),
             mock.patch.object(captured, "_Gpu", _Tapes),
             _Pretending(),
         ):

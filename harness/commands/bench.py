@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
-from harness.given import read_json
 from harness.plain import say
+from harness.reading import read_json
 
 NAME = "bench"
 HELP = "trials per second of a model here, and what a study will cost"
@@ -69,7 +69,7 @@ def run(given: argparse.Namespace) -> int:
         say(f"written: {', '.join(map(str, written))}")
     if given.held_against is None:
         return 0
-    stored = read_json(given.held_against, "stored ratio")
+    stored = read_json(given.held_against, "a stored ratio")
     found, wanted = result["ratio"]["median"], stored["ratio"] * (1 - stored["tolerance"])
     say(
         f"ratio to the bare decode loop {found:.2f}; stored {stored['ratio']:.2f}, "

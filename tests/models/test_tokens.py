@@ -198,7 +198,6 @@ def test_stories_has_one_bos_and_its_end(stories: LoadedModel) -> None:
             {"generation_config": [4], "config": [5, 9], "tokenizer": [END]},
             id="all",
         ),
-        pytest.param([4, None], None, None, {"generation_config": [4]}, id="a-null-in-a-list"),
     ],
 )
 def test_a_text_ends_where_anybody_says_so(

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.models.planted.build import save_planted
 from harness.models.planted.catalog import CATALOG
 from harness.models.planted.prompts import planted_task
 from harness.models.planted.words import MARKERS
+from harness.run.arms import PROBE_PAIRS
 from harness.schema import unknown_fields
 from harness.stored import read_evidence
 
@@ -25,6 +27,13 @@ ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "projects"
 STORED, INERT = "planted:stored-at-layer", "planted:inert"
 PAIRS, TOKENS = 40, 8
+
+
+def trials_of(arms: Iterable[str]) -> int:
+    """How many trials these arms have: a self-patch is decoded for the first pairs only."""
+    return sum(PROBE_PAIRS if arm.startswith("base>") else PAIRS for arm in arms)
+
+
 SMALL = ("--pairs", str(PAIRS), "--max-new-tokens", str(TOKENS))
 CONFIG = f"""
 [pytest]

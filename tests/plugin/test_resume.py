@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
+from harness.run.arms import PROBE_PAIRS
 from harness.run.ledger import Ledger
 from harness.stored import load_run
-from tests.plugin.project import INERT, SMALL, STORED, Run, everything_in, run_pytest
+from tests.plugin.project import INERT, PAIRS, SMALL, STORED, Run, everything_in, run_pytest
 
 CORRUPT_LINE = 5
 IN_MEMORY_TOO = ["key", "pair", "arm", "seed", "tokens", "text", "score"]
@@ -55,7 +56,7 @@ def test_a_resumed_run_ends_with_the_trials_of_one_that_was_never_stopped(
     found = stopped.resumed.trials
     wanted = serial.trials
     wanted = wanted[(wanted.model == STORED) & wanted.arm.isin(set(found.arm))]
-    assert len(found) == len(wanted) == 96
+    assert len(found) == len(wanted) == 7 * PAIRS + PROBE_PAIRS
     order = ["arm", "pair", "seed"]
     found, wanted = (
         table.sort_values(order)[IN_MEMORY_TOO].reset_index(drop=True) for table in (found, wanted)
@@ -89,7 +90,7 @@ def test_nothing_that_was_recorded_runs_again(stopped: Stopped) -> None:
         for number, line in enumerate(lines, start=1)
         if number not in bad
     ]
-    assert len(keys) == len(set(keys)) == 96
+    assert len(keys) == len(set(keys)) == 7 * PAIRS + PROBE_PAIRS
 
 
 def test_lines_that_cannot_be_read_are_reported(stopped: Stopped) -> None:
