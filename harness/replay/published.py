@@ -92,7 +92,7 @@ def _check_arms(frame: pd.DataFrame, told: Described) -> None:
             for role, arm in roles.items():
                 if arm not in known:
                     raise UsageError(
-                        f"{told.where}: claims: {claim}: {cell}: {role}: no arm {shown(arm)} in "
+                        f"{told.where}: claims: {unquoted(claim)}: {unquoted(cell)}: {role}: no arm {shown(arm)} in "
                         f"{told.table.name}, which has {listed(known)}{nearest(arm, known)}"
                     )
 

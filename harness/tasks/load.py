@@ -110,7 +110,7 @@ def _lexicon_of(words: list[Any], where: str) -> frozenset[str]:
     for word in words:
         if not isinstance(word, str) or words_of(word) != [word]:
             raise UsageError(
-                f"{where}: lexicon entry {word!r}, expected one whole word in lower case "
+                f"{where}: lexicon entry {word!r:.60}, expected one whole word in lower case "
                 "(quote words that YAML reads as something else, such as 'no')"
             )
     if len(set(words)) != len(words):
