@@ -130,8 +130,8 @@ def _check_one_role_each(roles: Roles, where: str) -> None:
     for role, arm in roles.items():
         if owner.setdefault(arm, role) != role:
             raise UsageError(
-                f"{where}: arm {shown(arm)} is both {owner[arm]} and {role}, expected an arm of its own "
-                "for each role"
+                f"{where}: arm {shown(arm)} is both {owner[arm]} and {role}, expected an arm of "
+                "its own for each role"
             )
 
 
