@@ -56,6 +56,7 @@ def read_parquet(path: Path, expected: str, columns: Sequence[str] | None = None
             texts.append(name)
     try:
         table = pq.ParquetFile(path, read_dictionary=texts).read(columns=names)
+        table.validate(full=True)  # its texts are UTF-8, its dictionaries have what rows name
         _check_texts(table, path)
         for number, name in enumerate(table.column_names):
             column = table.column(number)

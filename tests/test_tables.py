@@ -51,6 +51,13 @@ def test_more_columns_than_the_metadata_may_list_are_refused(tmp_path: Path) -> 
         read_parquet(tmp_path / "t.parquet", "trials")
 
 
+def test_text_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    broken = pa.array([b"\xdf\xff"]).cast(pa.large_binary()).view(pa.large_string())
+    pq.write_table(pa.table({"a": broken}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"cannot be read as Parquet \(.*UTF8"):
+        read_parquet(tmp_path / "t.parquet", "trials")
+
+
 def test_a_plain_table_is_read_as_pandas_reads_it(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"text": ["a", None, "b"], "n": [1, 2, 3], "x": [0.5, None, 1.0], "b": [True, False, True]}

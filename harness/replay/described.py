@@ -110,13 +110,13 @@ def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles
     shared = _roles(content.get("shared", {}), f"{where}: shared")
     found: dict[str, dict[str, Roles]] = {}
     for claim, cells in _mapping(content["claims"], f"{where}: claims").items():
-        here = f"{where}: claims: {claim}"
+        here = f"{where}: claims: {unquoted(str(claim))}"
         found[str(claim)] = {
-            str(cell): {**shared, **_roles(roles, f"{here}: {cell}")}
+            str(cell): {**shared, **_roles(roles, f"{here}: {unquoted(str(cell))}")}
             for cell, roles in _mapping(cells, here).items()
         }
         for cell, roles in found[str(claim)].items():
-            _check_one_role_each(roles, f"{here}: {cell}")
+            _check_one_role_each(roles, f"{here}: {unquoted(cell)}")
         if not found[str(claim)]:
             raise UsageError(f"{here}: no cell, expected at least one")
     if not found:
@@ -130,8 +130,8 @@ def _check_one_role_each(roles: Roles, where: str) -> None:
     for role, arm in roles.items():
         if owner.setdefault(arm, role) != role:
             raise UsageError(
-                f"{where}: arm {arm!r} is both {owner[arm]} and {role}, expected an arm of its own "
-                "for each role"
+                f"{where}: arm {shown(arm)} is both {owner[arm]} and {role}, expected an arm of "
+                "its own for each role"
             )
 
 
@@ -155,7 +155,8 @@ def _mapping(content: Any, where: str) -> dict[Any, Any]:
 
 def _names(content: Any, where: str) -> dict[str, str]:
     return {
-        str(key): _name(value, f"{where}: {key}") for key, value in _mapping(content, where).items()
+        str(key): _name(value, f"{where}: {unquoted(str(key))}")
+        for key, value in _mapping(content, where).items()
     }
 
 

@@ -13,6 +13,7 @@ from harness.claim import Claim
 from harness.errors import UsageError
 from harness.judging.estimand import stands_in_table
 from harness.outcome import TEXT_NAMES, Outcome
+from harness.reading import shown, unquoted
 from harness.replay.described import Described, nearest, read_description
 from harness.replay.foreign_study import ForeignStudy
 from harness.replay.published import read_table
@@ -69,11 +70,12 @@ class ForeignTable:
         for claim_id, named in self.told.claims.items():
             if claim_id not in cells:
                 raise UsageError(
-                    f"{where}: no claim {claim_id!r} was collected, but {', '.join(sorted(cells))}"
+                    f"{where}: no claim {shown(claim_id)} was collected, but "
+                    f"{', '.join(sorted(cells))}"
                     f"{nearest(claim_id, cells)}"
                 )
             claim, known = cells[claim_id]
-            self._check_claim(_Names(claim, known, named), f"{where}: {claim_id}")
+            self._check_claim(_Names(claim, known, named), f"{where}: {unquoted(claim_id)}")
 
     def _check_claim(self, names: _Names, where: str) -> None:
         claim = names.claim
@@ -87,14 +89,19 @@ class ForeignTable:
         for cell, roles in names.named.items():
             if cell not in names.known:
                 raise UsageError(
-                    f"{where}: no cell {cell!r}, expected one of {', '.join(sorted(names.known))}"
+                    f"{where}: no cell {shown(cell)}, expected one of "
+                    f"{', '.join(sorted(names.known))}"
                     f"{nearest(cell, names.known)}"
                 )
             if not any(stands_in_table(role, e) for role in roles for e in claim.estimands):
-                raise UsageError(f"{where}: {cell}: no arm is named that the claim is judged on")
+                raise UsageError(
+                    f"{where}: {unquoted(cell)}: no arm is named that the claim is judged on"
+                )
             for role in roles:
                 if role == "versus" and "difference" not in claim.estimands:
-                    raise UsageError(f"{where}: {cell}: the claim compares no two patches: versus")
+                    raise UsageError(
+                        f"{where}: {unquoted(cell)}: the claim compares no two patches: versus"
+                    )
 
     def lacks(self, claim: Claim, cell: str, model: str) -> str:
         named = model == self.told.model and cell in self.told.claims.get(claim.id, {})

@@ -92,8 +92,8 @@ def _check_arms(frame: pd.DataFrame, told: Described) -> None:
             for role, arm in roles.items():
                 if arm not in known:
                     raise UsageError(
-                        f"{told.where}: claims: {claim}: {cell}: {role}: no arm {shown(arm)} in "
-                        f"{told.table.name}, which has {listed(known)}{nearest(arm, known)}"
+                        f"{told.where}: claims: {unquoted(claim)}: {unquoted(cell)}: {role}: "
+                        f"no arm {shown(arm)} in {told.table.name}, which has {listed(known)}{nearest(arm, known)}"
                     )
 
 

@@ -95,7 +95,7 @@ def _lexicon_of(words: list[Any], where: str) -> Lexicon:
     for word in words:
         if not isinstance(word, str) or word != word.lower():
             raise UsageError(
-                f"{where}: lexicon entry {word!r}, expected one whole word in lower case "
+                f"{where}: lexicon entry {word!r:.60}, expected one whole word in lower case "
                 "(quote words that YAML reads as something else, such as 'no')"
             )
     if twice := sorted(word for word, n in Counter(words).items() if n > 1):

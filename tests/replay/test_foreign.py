@@ -281,6 +281,10 @@ WRONG: dict[str, tuple[dict[str, Any] | str, str]] = {
     "a task outside": ({"task": "../task.yaml"}, "task: '../task.yaml' is not in"),
     "an absolute task": ({"task": "/etc/passwd"}, "task: '/etc/passwd' is not in"),
     "too many layers": ({"n_layers": 10**7}, "n_layers: 10000000, expected a whole number from 1"),
+    "a claim for a terminal": (
+        {"claims": {"\x1b[2J" * 99: {"a": {"base": []}}}},
+        r"claims: (\\x1b\[2J)+\S*\.\.\.: a: base: \[\], expected",
+    ),
     "a long key": ({"x" * 5000: 1}, r"unknown key 'x{60}'\.\.\., expected"),
     "a key for a terminal": ({"\x1b[2J": 1}, r"unknown key '\\x1b\[2J', expected"),
     "a table of another kind": ({"table": "replay.yaml"}, r"\.yaml, expected \.csv"),
