@@ -31,7 +31,7 @@ from harness.folder import EVIDENCE_FILE, TRIALS_FILE, locate, reads_whole
 from harness.hashes import WHOLE, Integrity, integrity
 from harness.judging.checks import CONTROLS, STATISTICAL_CHECKS, Check, control_check
 from harness.judging.estimand import direction_of, stands_in_table
-from harness.judging.frame import LARGEST
+from harness.judging.frame import LARGEST, TOKENS
 from harness.judging.parts import Combined, combine, judge_part
 from harness.judging.result import Verdict
 from harness.outcome import TEXT_NAMES, Outcome
@@ -400,7 +400,7 @@ def _check_columns(trials: pd.DataFrame, path: Path) -> None:
         return is_text(column) and bool(column.str.fullmatch(_TOKENS).all())
 
     kinds: tuple[tuple[Sequence[str], Callable[[pd.Series], bool], str], ...] = (
-        ((*_TEXTS, "text"), is_text, "text in every row"),
+        ((*_TEXTS, "text", *TOKENS.values()), is_text, "text in every row"),
         ((*_WHOLE, "prompt_tokens"), is_whole, "a whole number from 0 on in every row"),
         (_NUMBERS, is_number, f"numbers up to {LARGEST:g}"),
         (("tokens",), is_tokens, "token ids in every row"),

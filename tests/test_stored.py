@@ -241,6 +241,16 @@ def test_trials_that_are_no_table_of_trials_are_refused(copy: Path) -> None:
         load_run(copy)
 
 
+@pytest.mark.parametrize("column", ["arm", "text", "source_tokens_sha", "base_tokens_sha"])
+def test_a_text_that_is_missing_in_a_row_is_refused(copy: Path, column: str) -> None:
+    """Rows without a prompt's hash would fall out of every cluster, and their arm with them."""
+    trials = pd.read_parquet(copy / "trials.parquet")
+    trials.loc[0, column] = None
+    trials.to_parquet(copy / "trials.parquet")
+    with pytest.raises(UsageError, match=f"column '{column}' holds something else"):
+        load_run(copy)
+
+
 def test_trials_that_are_missing_are_named(copy: Path) -> None:
     trials = pd.read_parquet(copy / "trials.parquet")
     trials.iloc[1:].to_parquet(copy / "trials.parquet")

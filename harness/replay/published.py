@@ -93,7 +93,8 @@ def _check_arms(frame: pd.DataFrame, told: Described) -> None:
                 if arm not in known:
                     raise UsageError(
                         f"{told.where}: claims: {unquoted(claim)}: {unquoted(cell)}: {role}: "
-                        f"no arm {shown(arm)} in {told.table.name}, which has {listed(known)}{nearest(arm, known)}"
+                        f"no arm {shown(arm)} in {told.table.name}, which has {listed(known)}"
+                        f"{nearest(arm, known)}"
                     )
 
 
