@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from harness.models.planted.words import MARKERS
 from harness.run.arms import PROBE_PAIRS
 from harness.schema import unknown_fields
 from harness.stored import read_evidence
+from tests.processes import inherited
 
 ROOT = Path(__file__).parents[2]
 FILES = Path(__file__).parent / "projects"
@@ -110,13 +110,12 @@ def run_pytest(
     The path comes first: pytest looks for its configuration beside whatever stands first, and
     knows our options only later.
     """
-    inherited = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", what]
     command += [] if cache else ["-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "--claims-out", str(out), *options],
         cwd=cwd,
-        env={**inherited, "COLUMNS": "80", **env},
+        env={**inherited(), "COLUMNS": "80", **env},
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -17,6 +17,7 @@ import pytest
 from harness.__main__ import main
 from harness.stored import load_run
 from tests.plugin.project import SMALL, STORED, Run, everything_in, run_pytest
+from tests.processes import inherited
 
 CELLS = ("--model", STORED, *SMALL, "-k", "transfers_80 and (L18-w16 or L25-w16)")
 
@@ -34,7 +35,7 @@ def running(shared_project: Path, serial: Run) -> Iterator[Running]:
     out = shared_project / "shared"
     shutil.copytree(serial.out, out, ignore=shutil.ignore_patterns("ledger"))
     command = [sys.executable, "-m", "pytest", "claims", "-p", "no:cacheprovider", *CELLS]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment = inherited()
     with (shared_project / "first.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--claims-out", str(out)],
@@ -136,7 +137,7 @@ def test_a_run_without_claims_holds_nothing(shared_project: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "test_plain.py", "-p", "no:cacheprovider", *options],
             cwd=shared_project,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
+            env=inherited(),
             check=False,
         )
         assert done.returncode == 0
@@ -151,7 +152,7 @@ def test_workers_without_an_option_hold_the_folder_as_well(
     out = shared_project / "reports" / "latest"
     shutil.copytree(running.out, out, dirs_exist_ok=True)
     command = [sys.executable, "-m", "pytest", "test_small.py", "-p", "no:cacheprovider", "-n", "2"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment = inherited()
     from harness.lock import hold
 
     with hold(out, command="another run"):

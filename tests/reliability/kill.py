@@ -32,6 +32,7 @@ from harness.errors import UsageError
 from harness.files import replace
 from harness.run.ledger import Ledger
 from harness.stored import StoredRun, load_run
+from tests.processes import inherited
 
 ROOT = Path(__file__).parents[2]
 MODEL = "planted:stored-at-layer"
@@ -205,13 +206,12 @@ def start(
     command = [sys.executable, "-m", "pytest", "claims", "-p", "no:cacheprovider", "-q"]
     command += ["-p", "tests.reliability.kill_at", "--model", MODEL, *size, *CELLS]
     command += ["--claims-out", str(out), *(["-n", str(workers)] if workers else [])]
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    paths = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
+    paths = os.pathsep.join(filter(None, (str(ROOT), inherited().get("PYTHONPATH"))))
     with out.with_name(f"{out.name}.log").open("wb") as log:
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+            env={**inherited(), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
