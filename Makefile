@@ -63,12 +63,12 @@ bench: .venv/.test
 	@echo "== bench: pytest tests/benchmarks, timed; the reference work (reports/bench) =="
 	@mkdir -p reports/bench
 	$(RUN) pytest tests/benchmarks --benchmark-only --benchmark-json=reports/bench/parts.json
-	OMP_NUM_THREADS=1 $(RUN) harness bench --reference --growth --out reports/bench
+	OMP_NUM_THREADS=1 $(RUN) kv_claims bench --reference --growth --out reports/bench
 
 # A ratio of two times of one process against a stored one; never a time.
 bench-ratio: .venv/.runtime
 	@echo "== bench-ratio: the engine against a bare decode loop =="
-	OMP_NUM_THREADS=1 $(RUN) harness bench --reference --held-against tests/benchmarks/ratio.json
+	OMP_NUM_THREADS=1 $(RUN) kv_claims bench --reference --held-against tests/benchmarks/ratio.json
 
 # Nothing here is in .venv/: the neighbours bring a hundred packages, and need an older transformers.
 # PEERS=--small tries it, PEERS='--rounds 5' takes longer.
@@ -84,19 +84,19 @@ bench-peers:
 # MODEL=folder is the real model; ONLY=a,b, SKIP=a,b, FROM=a and REST=1 run a part of it; MINUTES=9.
 gpu:
 	@echo "== gpu: what is to be measured on a GPU (reports/gpu) =="
-	$(GPU_PYTHON) -m harness.benching.gpu $(if $(SMALL),--small) $(if $(REST),--rest) \
+	$(GPU_PYTHON) -m kv_claims.benching.gpu $(if $(SMALL),--small) $(if $(REST),--rest) \
 		$(if $(MODEL),--model '$(MODEL)') $(if $(ONLY),--only '$(ONLY)') $(if $(SKIP),--skip '$(SKIP)') \
 		$(if $(FROM),--from '$(FROM)') $(if $(MINUTES),--minutes '$(MINUTES)') $(GPU)
 
 # PACK='--with neighbours,smollm2 --has freeze.txt'
 gpu-pack:
 	@echo "== gpu-pack: wheels and weights for a machine without network (gpu-pack/) =="
-	$(GPU_PYTHON) -m harness.benching.gpu.pack $(PACK)
+	$(GPU_PYTHON) -m kv_claims.benching.gpu.pack $(PACK)
 
 # Exit status 1 says that some cell falls short; docs/calibration.md says which do, and why.
 calibrate: .venv/.runtime
 	@echo "== calibrate: studies of a known truth, judged (tables in reports/calibration) =="
-	$(RUN) harness calibrate
+	$(RUN) kv_claims calibrate
 
 # KILLS=2 tries it.
 kill: .venv/.runtime

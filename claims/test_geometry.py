@@ -6,8 +6,8 @@ prompt pass. Patches that are spliced into the cache afterwards cannot change th
 
 import pytest
 
-from harness.claim import Part, Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Part, Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("stored-at-layer", "geometry-only")
 

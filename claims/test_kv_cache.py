@@ -5,8 +5,8 @@ The eight cells are the seed's: one layer or two, the last 16 or 32 positions, K
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("stored-at-layer", "disrupted")
 

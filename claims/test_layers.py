@@ -5,8 +5,8 @@ The published numbers (n=50, no interval) are judged as regions of +-0.10 around
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("stored-at-layer", "distributed", "relay")
 

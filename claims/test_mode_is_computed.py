@@ -7,8 +7,8 @@ own check, never a finding). What is left to ask is how little does.
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("distributed", "early-tokens", "inert")
 

@@ -6,8 +6,8 @@ Here every step's writes are counted, and one that is missing makes the verdict 
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "self-sustaining")
 

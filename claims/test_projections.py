@@ -7,8 +7,8 @@ arithmetic of what was pasted: those cells are *invalid*, as the published ones 
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "bound-by-keys", "collapse")
 

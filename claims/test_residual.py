@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 pytestmark = pytest.mark.embedded("stored-at-layer", "relay", "geometry-only")
 

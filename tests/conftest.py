@@ -13,10 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from harness.models.load import LoadedModel, load_model
-from harness.models.planted.prompts import planted_task
-from harness.tasks.load import load_task
-from harness.tasks.task import Task
+from kv_claims.models.load import LoadedModel, load_model
+from kv_claims.planted.prompts import planted_task
+from kv_claims.tasks.load import load_task
+from kv_claims.tasks.task import Task
 from tests.device import DEVICE, PRETENDED
 from tests.pretend_gpu import pretend_gpu
 from tests.runs import make_run

@@ -21,8 +21,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from harness.models import request
-from harness.run import captured
+from kv_claims.models import request
+from kv_claims.run import captured
 from tests.run.tape import Tape
 
 GPU = torch.device("cuda", 0)
@@ -159,7 +159,7 @@ def _lists(index: Any) -> bool:
 
 
 class _Tapes:
-    """Stands in for `harness.run.captured._Gpu`."""
+    """Stands in for `kv_claims.run.captured._Gpu`."""
 
     def __init__(self, device: torch.device) -> None:
         assert device.type == "cuda"

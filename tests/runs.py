@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cell import Cell
-from harness.claim import Claim, Part, Region
-from harness.evidence import to_json
-from harness.models.load import LoadedModel
-from harness.report.write import write_reports
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.session import LEDGER_FOLDER, ClaimsSession, Settings
-from harness.spec import Patch
-from harness.stored import Key
-from harness.study import ModelStudy
+from kv_claims.claims.claim import Claim, Part, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.evidence.evidence import to_json
+from kv_claims.evidence.stored import Key
+from kv_claims.models.load import LoadedModel
+from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession, Settings
+from kv_claims.plugin.write import write_reports
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study.cell import Cell
+from kv_claims.study.study import ModelStudy
 
 ROOT = Path(__file__).parents[1]
 PAIRS, TOKENS = 30, 18

@@ -19,26 +19,27 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import judge, run_study, verdicts
-from harness.cell import Cell
-from harness.claim import Claim, Region
-from harness.errors import UsageError
-from harness.evidence import Evidence
-from harness.judging import decide
-from harness.judging.estimand import Contrast
-from harness.measure.behavior import behavior
-from harness.models.load import LoadedModel
-from harness.models.planted.build import save_planted
-from harness.models.planted.catalog import CATALOG
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.session import Settings
-from harness.spec import Patch
-from harness.study import ModelStudy
-from harness.tasks.load import load_task
-from harness.tasks.scorers import Published
-from harness.tasks.task import Task
+from kv_claims import judge, run_study
+from kv_claims.claims.claim import Claim, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.evidence.evidence import Evidence
+from kv_claims.judging import decide
+from kv_claims.judging.estimand import Contrast
+from kv_claims.measure.behavior import behavior
+from kv_claims.models.load import LoadedModel
+from kv_claims.planted.build import save_planted
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.plugin.session import Settings
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study import verdicts
+from kv_claims.study.cell import Cell
+from kv_claims.study.study import ModelStudy
+from kv_claims.tasks.load import load_task
+from kv_claims.tasks.scorers import Published
+from kv_claims.tasks.task import Task
 from tests.conftest import ROOT
 from tests.judging import defects
 from tests.judging.defects import BEHAVIOR, STORED, STUDIES, Study, judged, judged_as, model_of

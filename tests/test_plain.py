@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import harness
-from harness.errors import UsageError
-from harness.plain import LONGEST_LINE, cut, line_of, say, visible
+import kv_claims
+from kv_claims.errors import UsageError
+from kv_claims.plain import LONGEST_LINE, cut, line_of, say, visible
 
 HIDDEN = {
     "\u202e": "[U+202E]",
@@ -134,7 +134,7 @@ WHERE = {"plain.py": "print", "report/terminal.py": "write_line"}
 
 def test_nothing_is_said_but_by_these() -> None:
     """Who prints past `say` or `Screen` may let a stored name steer the terminal."""
-    root = Path(harness.__file__).parent
+    root = Path(kv_claims.__file__).parent
     found = {}
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -12,13 +12,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.run import static_step
-from harness.run.arms import Arm, patched, self_patch
-from harness.run.ledger import Ledger
-from harness.run.roads import Road
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.run.trial import Trial
+from kv_claims.run import static_step
+from kv_claims.run.arms import Arm, patched, self_patch
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.roads import Road
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.trial import Trial
 from tests.device import PLACE
 from tests.models.architectures import tiny
 from tests.pretend_gpu import pretend_gpu

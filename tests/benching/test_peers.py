@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.benching.reference import ARMS, Reference
-from harness.benching.timing import Timed
+from kv_claims.benching.reference import ARMS, Reference
+from kv_claims.benching.timing import Timed
 from tests.benchmarks.peers.agreement import NEAR, Parted, Plain, compare
 from tests.benchmarks.peers.report import Result, lines_of, ratio, write
 from tests.benchmarks.peers.ways import (

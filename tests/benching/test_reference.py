@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
-from harness.benching import report
-from harness.benching.growth import Grown, study
-from harness.benching.limit import Machine, limit_of
-from harness.benching.reference import Reference
-from harness.benching.timing import Timed, in_turn
-from harness.spec import Site
+from kv_claims.__main__ import main
+from kv_claims.benching import report
+from kv_claims.benching.growth import Grown, study
+from kv_claims.benching.limit import Machine, limit_of
+from kv_claims.benching.reference import Reference
+from kv_claims.benching.timing import Timed, in_turn
+from kv_claims.claims.patch import Site
 
 GROWN = Grown(pairs=1, arms=8, trials=8, seconds=2.0, start=100.0, peak=300.0)
 

@@ -11,25 +11,25 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import Region, judge
-from harness.benching.reference import Reference
-from harness.models.load import LoadedModel
-from harness.models.rotary import rotation_of
-from harness.patch.build import build
-from harness.patch.plan import RowPlan, Write
-from harness.patch.store import PromptStore
-from harness.report.render import render_reports
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, patched
-from harness.run.geometry import geometry_of
-from harness.run.ledger import Ledger
-from harness.run.roads import Kind
-from harness.run.runner import Runner
-from harness.run.sampling import choose
-from harness.run.sampling_settings import Sampling
-from harness.run.table import trials_frame
-from harness.spec import Patch, resolve_window
-from harness.stored import load_run
-from harness.tasks.task import Task
+from kv_claims import Region, judge
+from kv_claims.benching.reference import Reference
+from kv_claims.claims.patch import Patch, resolve_window
+from kv_claims.evidence.stored import load_run
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import rotation_of
+from kv_claims.patch.build import build
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.store import PromptStore
+from kv_claims.report.render import render_reports
+from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, patched
+from kv_claims.run.geometry import geometry_of
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.roads import Kind
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling import choose
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.table import trials_frame
+from kv_claims.tasks.task import Task
 
 Benchmark = Callable[..., Any]
 

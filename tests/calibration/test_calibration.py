@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.calibration.cells import PATCHES, jobs
-from harness.calibration.judged import Size, errors_row, words_row
-from harness.calibration.planted import PlantedStudies, roles
-from harness.calibration.report import SYMMETRIC
-from harness.calibration.rows import Row, Wanted, wilson
-from harness.calibration.scores import ScoreStudies, arms
-from harness.claim import Region
-from harness.models.planted.catalog import CATALOG
-from harness.run.arms import patched
+from kv_claims.calibration.cells import PATCHES, jobs
+from kv_claims.calibration.judged import Size, errors_row, words_row
+from kv_claims.calibration.planted import PlantedStudies, roles
+from kv_claims.calibration.report import SYMMETRIC
+from kv_claims.calibration.rows import Row, Wanted, wilson
+from kv_claims.calibration.scores import ScoreStudies, arms
+from kv_claims.claims.claim import Region
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.run.arms import patched
 
 pytestmark = pytest.mark.filterwarnings("error")
 

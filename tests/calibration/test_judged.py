@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.calibration.judged import (
+from kv_claims.calibration.judged import (
     WORDS,
     Size,
     by_cluster,
@@ -20,10 +20,10 @@ from harness.calibration.judged import (
     word_counts,
     words_row,
 )
-from harness.calibration.scores import Crossing, ScoreStudies, arms
-from harness.claim import Estimand, Region
-from harness.judging.decide import decide
-from harness.judging.verdict import judge
+from kv_claims.calibration.scores import Crossing, ScoreStudies, arms
+from kv_claims.claims.claim import Estimand, Region
+from kv_claims.judging.decide import decide
+from kv_claims.judging.verdict import judge
 from tests.judging.frames import wave
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.calibration import network
-from harness.calibration.network import PAIRS, PATCH, TOKENS, WIDTH, network_row, one_study
-from harness.claim import Claim, Region
-from harness.evidence import Evidence
-from harness.judging.checks import INSTRUMENT_CHECKS
-from harness.models.load import LoadedModel
-from harness.models.planted.prompts import planted_task
-from harness.models.planted.truth import true_transfer
+from kv_claims.calibration import network
+from kv_claims.calibration.network import PAIRS, PATCH, TOKENS, WIDTH, network_row, one_study
+from kv_claims.claims.claim import Claim, Region
+from kv_claims.evidence.evidence import Evidence
+from kv_claims.judging.checks import INSTRUMENT_CHECKS
+from kv_claims.models.load import LoadedModel
+from kv_claims.planted.prompts import planted_task
+from kv_claims.planted.truth import true_transfer
 
 STUDIES = 3
 

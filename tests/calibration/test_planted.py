@@ -9,20 +9,20 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from harness.calibration.planted import PlantedStudies, roles
-from harness.errors import UsageError
-from harness.models.load import load_model
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.counting import odds_of
-from harness.models.planted.features import Ints
-from harness.models.planted.prompts import planted_task
-from harness.models.planted.truth import UnknownTruth, laws
-from harness.run.arms import Arm, patched
-from harness.run.sampling import uniforms
-from harness.scripting import run_study
-from harness.spec import Patch, as_patches
-from harness.tasks.scorers import Published
-from harness.tasks.task import Task
+from kv_claims.calibration.planted import PlantedStudies, roles
+from kv_claims.claims.patch import Patch, as_patches
+from kv_claims.errors import UsageError
+from kv_claims.models.load import load_model
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.counting import odds_of
+from kv_claims.planted.features import Ints
+from kv_claims.planted.prompts import planted_task
+from kv_claims.planted.truth import UnknownTruth, laws
+from kv_claims.run.arms import Arm, patched
+from kv_claims.run.sampling import uniforms
+from kv_claims.study.scripting import run_study
+from kv_claims.tasks.scorers import Published
+from kv_claims.tasks.task import Task
 
 KV = Patch("kv", "25/32", "last(32)")
 EARLY = Patch("kv", "18/32", "first(25%)")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.calibration.report import SYMMETRIC, draw, markdown, summary, symmetric, write
-from harness.calibration.rows import Row, Wanted
+from kv_claims.calibration.report import SYMMETRIC, draw, markdown, summary, symmetric, write
+from kv_claims.calibration.rows import Row, Wanted
 
 pytestmark = pytest.mark.filterwarnings("error")
 

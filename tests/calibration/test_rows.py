@@ -7,7 +7,7 @@ from math import sqrt
 import pytest
 from scipy import stats
 
-from harness.calibration.rows import COVERAGE, LEVEL, Row, Wanted, groups, table, wilson
+from kv_claims.calibration.rows import COVERAGE, LEVEL, Row, Wanted, groups, table, wilson
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.calibration import run
-from harness.calibration.cells import PARTS, Job, jobs
-from harness.calibration.rows import Row, Wanted
-from harness.calibration.run import calibrate, merged
-from harness.errors import UsageError
+from kv_claims.calibration import run
+from kv_claims.calibration.cells import PARTS, Job, jobs
+from kv_claims.calibration.rows import Row, Wanted
+from kv_claims.calibration.run import calibrate, merged
+from kv_claims.errors import UsageError
 
 GROUPS = ("gates", "given pairs")
 

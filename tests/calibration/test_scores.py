@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.calibration.scores import (
+from kv_claims.calibration.scores import (
     BASE,
     PATCHED,
     SOURCE,
@@ -19,9 +19,9 @@ from harness.calibration.scores import (
     arms,
     at_transfer,
 )
-from harness.errors import UsageError
-from harness.tasks.scorers import Lexicon
-from harness.tasks.task import Prompt, Task
+from kv_claims.errors import UsageError
+from kv_claims.tasks.scorers import Lexicon
+from kv_claims.tasks.task import Prompt, Task
 
 LAWS = [BASE, SOURCE, *PATCHED.values(), WEAK_SOURCE, at_transfer(0.1), at_transfer(-0.1)]
 

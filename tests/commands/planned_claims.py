@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.claim import Part, Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Part, Region, claim
+from kv_claims.claims.patch import Patch
 
 SAYS = {"says": "It transfers.", "cites": "a test"}
 PATCH = Patch("kv", layers="12", positions="last(16)")

@@ -1,4 +1,4 @@
-"""`python -m harness calibrate`: its files, and what its exit status says."""
+"""`python -m kv_claims calibrate`: its files, and what its exit status says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from harness.__main__ import main
-from harness.calibration import cells
+from kv_claims.__main__ import main
+from kv_claims.calibration import cells
 
 TWO = ["calibrate", "--only", "families", "--only", "looks", "--workers", "1"]
 FILES = ["calibration.csv", "calibration.md", "calibration.svg"]
@@ -90,7 +90,7 @@ def test_what_cannot_be_run_is_2_and_leaves_earlier_files_alone(
     assert run(tmp_path, *options) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines()[-1].startswith(f"python -m harness: {reason}")
+    assert said.err.splitlines()[-1].startswith(f"python -m kv_claims: {reason}")
     assert "Traceback" not in said.err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         FILES, "earlier"

@@ -1,4 +1,4 @@
-"""`python -m harness compare`: what it prints and writes, its exit status, and bad usage."""
+"""`python -m kv_claims compare`: what it prints and writes, its exit status, and bad usage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.__main__ import main
-from harness.evidence import to_json
+from kv_claims.__main__ import main
+from kv_claims.evidence.evidence import to_json
 from tests.plugin.project import everything_in
 from tests.runs import PAIRS, ROOT, edited_copy
 
@@ -240,6 +240,6 @@ def test_one_folder_is_too_few() -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    modules = "harness.commands.compare, harness.report.comparison, harness.report.write"
+    modules = "kv_claims.commands.compare, kv_claims.report.comparison, kv_claims.plugin.write"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""`python -m harness`: bad usage is 2 and a reason, and never a traceback."""
+"""`python -m kv_claims`: bad usage is 2 and a reason, and never a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from kv_claims.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 STATED = ["plan", "--claim", "c", "--spread", "0.3", "--transfer", "0.8"]
@@ -25,7 +25,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert said.out == ""
     assert "Traceback" not in said.err
     *usage, reason = said.err.splitlines()
-    assert not usage or usage[0].startswith("usage: python -m harness")
+    assert not usage or usage[0].startswith("usage: python -m kv_claims")
     return reason
 
 
@@ -64,13 +64,13 @@ def test_a_number_that_no_plan_can_use_is_2_before_anything_is_looked_for(
     capsys: pytest.CaptureFixture[str], options: list[str], reason: str
 ) -> None:
     said = refused(capsys, *STATED, "--claims", "no-such-folder", *options)
-    assert said.startswith(f"python -m harness: {reason}")
+    assert said.startswith(f"python -m kv_claims: {reason}")
 
 
 def test_help_lists_the_commands_and_imports_no_torch() -> None:
     code = (
         "import sys\n"
-        "from harness.__main__ import main\n"
+        "from kv_claims.__main__ import main\n"
         "for arguments in (['--help'], ['plan', '--help'], ['calibrate', '--help']):\n"
         "    try:\n"
         "        main(arguments)\n"
@@ -86,18 +86,18 @@ def test_help_lists_the_commands_and_imports_no_torch() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python -m harness [-h] COMMAND ...")
+    assert done.stdout.startswith("usage: python -m kv_claims [-h] COMMAND ...")
     for said in ("\n    plan ", "\n    calibrate\n", "--pilot-pairs N", "--network-studies N"):
         assert said in done.stdout
 
 
 def test_the_module_ends_with_the_status_of_its_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "harness", *STATED, "--power", "2"],
+        [sys.executable, "-m", "kv_claims", *STATED, "--power", "2"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "python -m harness: power 2.0: expected above 0 and below 1\n"
+    assert done.stderr == "python -m kv_claims: power 2.0: expected above 0 and below 1\n"

@@ -1,4 +1,4 @@
-"""`python -m harness plan`: from stated spreads, from a pilot, and what cannot be planned."""
+"""`python -m kv_claims plan`: from stated spreads, from a pilot, and what cannot be planned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.__main__ import main
+from kv_claims.__main__ import main
 from tests.plugin.project import CONFIG, INERT, ROOT, STORED, everything_in, run_pytest
 
 PILOT = ("--pairs", "12", "--max-new-tokens", "8")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planning") / "a project"
     folder.mkdir()
     (folder / "pytest.toml").write_text(CONFIG)
-    (folder / "conftest.py").write_text('pytest_plugins = ["harness.pytest_plugin"]\n')
+    (folder / "conftest.py").write_text('pytest_plugins = ["kv_claims.plugin.hooks"]\n')
     shutil.copy(Path(__file__).parent / "planned_claims.py", folder / CLAIMS)
     options = [*("--model", STORED, "--model", INERT), *PILOT, "-q"]
     run = run_pytest(folder, CLAIMS, *options, out=folder / "pilot")
@@ -55,7 +55,7 @@ class Plan:
         said = self.capfd.readouterr()
         assert said.out == ""
         (line,) = said.err.splitlines()
-        return line.removeprefix("python -m harness: ")
+        return line.removeprefix("python -m kv_claims: ")
 
     def run(self, claim: str, *options: str, pilot: str | Path) -> int:
         where = ["--claims", str(self.folder / CLAIMS), "--pilot", str(self.folder / pilot)]
@@ -149,7 +149,7 @@ def test_a_pilot_may_be_run_first_in_a_process_of_its_own(folder: Path, tmp_path
     where = ["--claims", str(folder / CLAIMS), "--pilot", str(tmp_path / "out")]
     options = ["--model", STORED, "--pilot-pairs", "12", "--pairs", "20"]
     done = subprocess.run(
-        [*(sys.executable, "-m", "harness", "plan", "--claim", "simple"), *where, *options],
+        [*(sys.executable, "-m", "kv_claims", "plan", "--claim", "simple"), *where, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -302,7 +302,7 @@ def test_a_pilot_that_cannot_be_run_leaves_earlier_evidence_alone(
     ):
         assert plan.run(claim, *options, pilot="pilot") == 2
         *_, last = capfd.readouterr().err.splitlines()
-        assert last.startswith("python -m harness: ")
+        assert last.startswith("python -m kv_claims: ")
         assert reason in last
     assert everything_in(folder) == before
 

@@ -1,4 +1,4 @@
-"""python -m harness report: the reports of a stored run, again."""
+"""python -m kv_claims report: the reports of a stored run, again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
-from harness.models.load import LoadedModel
+from kv_claims.__main__ import main
+from kv_claims.models.load import LoadedModel
 from tests.runs import edited_copy, make_run
 
 REPORTS = ("report.html", "report.md")

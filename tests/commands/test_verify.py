@@ -1,4 +1,4 @@
-"""python -m harness verify, and the keys that runs are signed with."""
+"""python -m kv_claims verify, and the keys that runs are signed with."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.__main__ import main
-from harness.evidence import to_json
-from harness.folder import EVIDENCE_FILE, SIGNATURE_FILE
-from harness.hashes import content_sha
-from harness.run.ledger import LIKELIHOODS, Ledger, Records
-from harness.run.likelihood import Likelihood
-from harness.signing import private_key, sign
+from kv_claims.__main__ import main
+from kv_claims.evidence.evidence import to_json
+from kv_claims.evidence.folder import EVIDENCE_FILE, SIGNATURE_FILE
+from kv_claims.evidence.hashes import content_sha
+from kv_claims.evidence.signing import private_key, sign
+from kv_claims.run.ledger import LIKELIHOODS, Ledger, Records
+from kv_claims.run.likelihood import Likelihood
 
 WHOLE = "whole: evidence.json, trials.parquet, trials.csv, report.html, report.md\n"
 

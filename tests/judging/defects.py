@@ -16,32 +16,32 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import verdicts
-from harness.cell import Cell
-from harness.claim import Claim, Region
-from harness.evidence import Evidence
-from harness.judging import frame as frame_module
-from harness.judging.checks import INSTRUMENT_CHECKS
-from harness.models.load import LoadedModel, load_model
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.models.rotary import Rotation
-from harness.patch import activations, overwrite, slab, splice, store
-from harness.patch.bits import other_bits
-from harness.patch.live import Live
-from harness.patch.plan import RowPlan
-from harness.run import forced, runner
-from harness.run.arms import FULL_SWAP, Arm
-from harness.run.ledger import Ledger
-from harness.run.rows import Rows
-from harness.run.runner import Runner
-from harness.run.sampling import uniforms
-from harness.run.sampling_settings import Sampling
-from harness.run.trial import Trial
-from harness.spec import Patch
-from harness.study import ModelStudy
-from harness.tasks.scorers import Hit, Lexicon
-from harness.tasks.task import Pair, Prompt, Task
+from kv_claims.claims.claim import Claim, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.evidence.evidence import Evidence
+from kv_claims.judging import frame as frame_module
+from kv_claims.judging.checks import INSTRUMENT_CHECKS
+from kv_claims.models.load import LoadedModel, load_model
+from kv_claims.models.rotary import Rotation
+from kv_claims.patch import activations, overwrite, slab, splice, store
+from kv_claims.patch.bits import other_bits
+from kv_claims.patch.live import Live
+from kv_claims.patch.plan import RowPlan
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
+from kv_claims.run import forced, runner
+from kv_claims.run.arms import FULL_SWAP, Arm
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.rows import Rows
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling import uniforms
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.trial import Trial
+from kv_claims.study import verdicts
+from kv_claims.study.cell import Cell
+from kv_claims.study.study import ModelStudy
+from kv_claims.tasks.scorers import Hit, Lexicon
+from kv_claims.tasks.task import Pair, Prompt, Task
 from tests.models.architectures import VOCAB, prompt, tiny
 from tests.run.test_runner import number_task
 

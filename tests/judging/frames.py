@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.judging.checks import INSTRUMENT_CHECKS, Check
-from harness.judging.fieller import Floats
+from kv_claims.judging.checks import INSTRUMENT_CHECKS, Check
+from kv_claims.judging.fieller import Floats
 
 PASSED = tuple(Check(name, True, "as it should be") for name in INSTRUMENT_CHECKS)
 

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.claim import ESTIMANDS, Estimand, Region
-from harness.errors import UsageError
-from harness.judging.checks import CONTROLS
-from harness.judging.fieller import Floats
-from harness.judging.result import Verdict
-from harness.judging.verdict import judge
+from kv_claims.claims.claim import ESTIMANDS, Estimand, Region
+from kv_claims.errors import UsageError
+from kv_claims.judging.checks import CONTROLS
+from kv_claims.judging.fieller import Floats
+from kv_claims.judging.result import Verdict
+from kv_claims.judging.verdict import judge
 from tests.judging.frames import Study, table, wave
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.claim import Region
-from harness.judging.verdict import Verdict, judge
+from kv_claims.claims.claim import Region
+from kv_claims.judging.verdict import Verdict, judge
 
 pytestmark = pytest.mark.slow
 STUDIES = 300

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.claim import Estimand, Region
-from harness.judging.estimand import Direction
-from harness.judging.verdict import Verdict, judge
+from kv_claims.claims.claim import Estimand, Region
+from kv_claims.judging.estimand import Direction
+from kv_claims.judging.verdict import Verdict, judge
 from tests.judging.frames import table
 
 pytestmark = pytest.mark.slow

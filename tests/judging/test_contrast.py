@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.claim import Region
-from harness.judging.contrast import edge_tests, pairs_to_decide, varies
-from harness.judging.estimand import Contrast
-from harness.judging.fieller import Floats
+from kv_claims.claims.claim import Region
+from kv_claims.judging.contrast import edge_tests, pairs_to_decide, varies
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import Floats
 from tests.judging.frames import Study, noise_for, t_quantile, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.

@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.claim import Estimand, Region
-from harness.judging.contrast import interval_ends
-from harness.judging.decide import FEWEST_CLUSTERS, Decision, Why, decide
-from harness.judging.estimand import NEEDED, Direction, orientation
-from harness.judging.fieller import Floats
-from harness.judging.result import Verdict, Word
-from harness.judging.rule import Rule
-from harness.judging.verdict import judge
+from kv_claims.claims.claim import Estimand, Region
+from kv_claims.judging.contrast import interval_ends
+from kv_claims.judging.decide import FEWEST_CLUSTERS, Decision, Why, decide
+from kv_claims.judging.estimand import NEEDED, Direction, orientation
+from kv_claims.judging.fieller import Floats
+from kv_claims.judging.result import Verdict, Word
+from kv_claims.judging.rule import Rule
+from kv_claims.judging.verdict import judge
 from tests.judging.frames import Study
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.claim import ESTIMANDS, Estimand, Region
-from harness.errors import UsageError
-from harness.judging.estimand import NEEDED
-from harness.judging.verdict import Verdict, Word, judge
+from kv_claims.claims.claim import ESTIMANDS, Estimand, Region
+from kv_claims.errors import UsageError
+from kv_claims.judging.estimand import NEEDED
+from kv_claims.judging.verdict import Verdict, Word, judge
 from tests.judging.frames import PASSED, Study, noise_for, t_quantile, table, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.judging.fieller import Floats, Interval, fieller, weakness
+from kv_claims.judging.fieller import Floats, Interval, fieller, weakness
 from tests.judging.frames import Study, t_quantile, wave
 
 LEVELS = (0.90, 0.95)

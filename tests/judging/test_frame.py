@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.errors import UsageError
-from harness.judging.frame import check_frame, groupings, holes
+from kv_claims.errors import UsageError
+from kv_claims.judging.frame import check_frame, groupings, holes
 from tests.judging.frames import Study, table
 
 N = 12

@@ -10,18 +10,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.cell import Cell
-from harness.evidence import Evidence
-from harness.judging.checks import INSTRUMENT_CHECKS
-from harness.models.load import load_model
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.spec import Patch
-from harness.study import ModelStudy
-from harness.tasks.task import Prompt
+from kv_claims.claims.patch import Patch
+from kv_claims.evidence.evidence import Evidence
+from kv_claims.judging.checks import INSTRUMENT_CHECKS
+from kv_claims.models.load import load_model
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study.cell import Cell
+from kv_claims.study.study import ModelStudy
+from kv_claims.tasks.task import Prompt
 from tests.judging.defects import (
     BEHAVIOR,
     CHECKS,

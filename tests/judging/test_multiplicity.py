@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from harness.claim import Claim, Family, Part, Region
-from harness.judging.multiplicity import Share, best_of_k, holm, holm_word
-from harness.judging.parts import judge_part
-from harness.judging.result import Verdict, Word
-from harness.judging.verdict import judge
+from kv_claims.claims.claim import Claim, Family, Part, Region
+from kv_claims.judging.multiplicity import Share, best_of_k, holm, holm_word
+from kv_claims.judging.parts import judge_part
+from kv_claims.judging.result import Verdict, Word
+from kv_claims.judging.verdict import judge
 from tests.judging.frames import Study
 
 pytestmark = pytest.mark.filterwarnings("error")

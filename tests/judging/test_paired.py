@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.calibration.scores import BASE, PATCHED, SOURCE, ScoreStudies, at_transfer
-from harness.judging.estimand import Contrast
-from harness.judging.fieller import Floats, Interval, ends, weakness
-from harness.judging.paired import (
+from kv_claims.calibration.scores import BASE, PATCHED, SOURCE, ScoreStudies, at_transfer
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import Floats, Interval, ends, weakness
+from kv_claims.judging.paired import (
     SHOWN_LEVEL,
     Difference,
     Found,

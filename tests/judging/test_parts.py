@@ -6,10 +6,10 @@ from itertools import product
 
 import pytest
 
-from harness.claim import Part, Region
-from harness.judging.checks import Check
-from harness.judging.parts import Combined, Judged, combine, judge_part
-from harness.judging.result import Verdict, Word
+from kv_claims.claims.claim import Part, Region
+from kv_claims.judging.checks import Check
+from kv_claims.judging.parts import Combined, Judged, combine, judge_part
+from kv_claims.judging.result import Verdict, Word
 from tests.judging.frames import PASSED, Study, noise_for, t_quantile
 
 EIGHTY = Region(0.7, 0.9)

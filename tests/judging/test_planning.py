@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.calibration.judged import Size, means
-from harness.calibration.planted import PlantedStudies, roles
-from harness.claim import Estimand, Region
-from harness.errors import UsageError
-from harness.judging import planning
-from harness.judging.decide import decide
-from harness.judging.frame import Grouping, Spread, spread_of
-from harness.judging.planning import (
+from kv_claims.calibration.judged import Size, means
+from kv_claims.calibration.planted import PlantedStudies, roles
+from kv_claims.claims.claim import Estimand, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.judging import planning
+from kv_claims.judging.decide import decide
+from kv_claims.judging.frame import Grouping, Spread, spread_of
+from kv_claims.judging.planning import (
     STUDIES,
     WORDS,
     at_value,
@@ -26,11 +27,10 @@ from harness.judging.planning import (
     pairs_for,
     stated,
 )
-from harness.judging.result import Word
-from harness.judging.rule import Rule
-from harness.judging.verdict import judge
-from harness.models.planted.catalog import CATALOG
-from harness.spec import Patch
+from kv_claims.judging.result import Word
+from kv_claims.judging.rule import Rule
+from kv_claims.judging.verdict import judge
+from kv_claims.planted.catalog import CATALOG
 from tests.judging.frames import Study
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.claim import Region
-from harness.judging.estimand import Contrast
-from harness.judging.fieller import Floats
-from harness.judging.resampling import (
+from kv_claims.claims.claim import Region
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import Floats
+from kv_claims.judging.resampling import (
     BOOTSTRAP_RESAMPLES,
     SIGN_FLIPS,
     Bootstrap,

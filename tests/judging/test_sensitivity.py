@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.claim import Part, Region
-from harness.errors import UsageError
-from harness.judging.fieller import fieller
-from harness.judging.resampling import BOOTSTRAP_RESAMPLES, SIGN_FLIPS
-from harness.judging.sensitivity import Lines, Range, Sensitivity, sensitivity
+from kv_claims.claims.claim import Part, Region
+from kv_claims.errors import UsageError
+from kv_claims.judging.fieller import fieller
+from kv_claims.judging.resampling import BOOTSTRAP_RESAMPLES, SIGN_FLIPS
+from kv_claims.judging.sensitivity import Lines, Range, Sensitivity, sensitivity
 from tests.judging.frames import Study, table
 
 pytestmark = pytest.mark.filterwarnings("error")

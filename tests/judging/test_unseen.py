@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.claim import Region
-from harness.judging.contrast import alike, edge_tests, interval, pairs_to_decide
-from harness.judging.decide import decide
-from harness.judging.estimand import Contrast
-from harness.judging.fieller import Floats
-from harness.judging.result import Word
-from harness.judging.rule import Rule
-from harness.judging.unseen import chance_of_none, clusters_for, largest_share
-from harness.judging.verdict import judge
+from kv_claims.claims.claim import Region
+from kv_claims.judging.contrast import alike, edge_tests, interval, pairs_to_decide
+from kv_claims.judging.decide import decide
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import Floats
+from kv_claims.judging.result import Word
+from kv_claims.judging.rule import Rule
+from kv_claims.judging.unseen import chance_of_none, clusters_for, largest_share
+from kv_claims.judging.verdict import judge
 from tests.judging.frames import table, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.claim import Region
-from harness.errors import UsageError
-from harness.judging.checks import CONTROLS, INSTRUMENT_CHECKS, Check
-from harness.judging.contrast import edge_tests
-from harness.judging.estimand import Contrast
-from harness.judging.fieller import fieller
-from harness.judging.frame import groupings
-from harness.judging.verdict import Verdict, Word, judge
+from kv_claims.claims.claim import Region
+from kv_claims.errors import UsageError
+from kv_claims.judging.checks import CONTROLS, INSTRUMENT_CHECKS, Check
+from kv_claims.judging.contrast import edge_tests
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import fieller
+from kv_claims.judging.frame import groupings
+from kv_claims.judging.verdict import Verdict, Word, judge
 from tests.judging.frames import PASSED, Study, noise_for, t_quantile, table, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.measure.behavior import behavior
-from harness.tasks.scorers import Lexicon, Published
-from harness.tasks.task import Prompt, Task
+from kv_claims.measure.behavior import behavior
+from kv_claims.tasks.scorers import Lexicon, Published
+from kv_claims.tasks.task import Prompt, Task
 
 WORDS = frozenset({"mirror"})
 

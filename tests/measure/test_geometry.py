@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.linalg import hadamard
 
-from harness.errors import UsageError
-from harness.measure.geometry import participation_ratio, participation_ratios, r_v
-from harness.outcome import VARIANTS, Variant
+from kv_claims.claims.outcome import VARIANTS, Variant
+from kv_claims.errors import UsageError
+from kv_claims.measure.geometry import participation_ratio, participation_ratios, r_v
 
 W = 16
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import UsageError
-from harness.measure.separation import (
+from kv_claims.errors import UsageError
+from kv_claims.measure.separation import (
     LEVEL,
     Scored,
     Separation,
@@ -14,7 +14,7 @@ from harness.measure.separation import (
     repetition_share,
     separation,
 )
-from harness.tasks.scorers import Lexicon, Published
+from kv_claims.tasks.scorers import Lexicon, Published
 
 
 def arm(*scores: float, first: int = 0) -> list[Scored]:

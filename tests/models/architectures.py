@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.models.load import LoadedModel
+from kv_claims.models.load import LoadedModel
 from tests.device import PLACE
 
 VOCAB = 97

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from harness.models.made import plain_mistral, word_tokenizer
+from kv_claims.planted.made import plain_mistral, word_tokenizer
 
 WORDS = 40
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, Gemma3Config
 
-from harness.errors import UsageError
-from harness.models.architectures import (
+from kv_claims.claims.patch import Tensor
+from kv_claims.errors import UsageError
+from kv_claims.models.architectures import (
     TABLE,
     Anatomy,
     anatomy_of,
@@ -18,9 +19,8 @@ from harness.models.architectures import (
     output_of,
     with_output,
 )
-from harness.models.forward import with_cache
-from harness.models.rotary import rotation_of
-from harness.spec import Tensor
+from kv_claims.models.forward import with_cache
+from kv_claims.models.rotary import rotation_of
 from tests.models.architectures import CONFIGS, prompt, tiny
 
 TOKENS = 12

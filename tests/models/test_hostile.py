@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
-from harness.models.load import load_model
+from kv_claims.errors import UsageError
+from kv_claims.models.load import load_model
 from tests.models.hostile import CASES, Case, good_folder
 
 _SECONDS, _MEGABYTES = 20, 700

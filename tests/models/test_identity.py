@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from harness.errors import UsageError
-from harness.models import identity
-from harness.models.identity import foreign, stamp, weights_sha
-from harness.models.load import LoadedModel
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.scripting import run_study
-from harness.spec import Patch
-from harness.tasks.task import Task
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.models import identity
+from kv_claims.models.identity import foreign, stamp, weights_sha
+from kv_claims.models.load import LoadedModel
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study.scripting import run_study
+from kv_claims.tasks.task import Task
 from tests.models.architectures import CONFIGS, tiny
 
 Edit = Callable[[Any], object]
@@ -190,7 +190,7 @@ def test_weights_edited_between_two_studies_of_one_ledger_give_new_trials(
 def test_weights_edited_during_a_study_end_it(stored_task: Task, stored: LoadedModel) -> None:
     model = copy.deepcopy(stored)
     runner = Runner(model, stored_task, Sampling(4, 0.7), Ledger())
-    from harness.run.arms import BASE
+    from kv_claims.run.arms import BASE
 
     pairs = stored_task.first_pairs(2)
     runner.run([BASE], pairs, [0])

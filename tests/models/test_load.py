@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.errors import UsageError
-from harness.models.identity import weights_sha
-from harness.models.load import load_model
-from harness.models.planted.build import save_planted
-from harness.models.planted.catalog import CATALOG
-from harness.models.request import check_request
+from kv_claims.errors import UsageError
+from kv_claims.models.identity import weights_sha
+from kv_claims.models.load import load_model
+from kv_claims.models.request import check_request
+from kv_claims.planted.build import save_planted
+from kv_claims.planted.catalog import CATALOG
 
 
 @pytest.mark.parametrize(

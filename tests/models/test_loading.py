@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.errors import UsageError
-from harness.models.identity import weights_sha
-from harness.models.load import LoadedModel, load_model
-from harness.models.loading import Loading, Quantization, quantization_of
-from harness.models.made import word_tokenizer
+from kv_claims.errors import UsageError
+from kv_claims.models.identity import weights_sha
+from kv_claims.models.load import LoadedModel, load_model
+from kv_claims.models.loading import Loading, Quantization, quantization_of
+from kv_claims.planted.made import word_tokenizer
 from tests.models.architectures import CONFIGS, VOCAB, tiny
 from tests.models.hostile import (
     INDEX,
@@ -163,8 +163,8 @@ def test_a_snapshot_of_the_hubs_cache_loads_as_a_folder(good: Path, tmp_path: Pa
 def test_a_hub_id_is_its_snapshot_and_its_commit(good: Path, tmp_path: Path) -> None:
     snapshot = _cache(good, tmp_path)
     program = (
-        "from harness.models.load import load_model\n"
-        "from harness.models.identity import weights_sha\n"
+        "from kv_claims.models.load import load_model\n"
+        "from kv_claims.models.identity import weights_sha\n"
         "model = load_model('owner/name', device='cpu')\n"
         "print(model.revision, weights_sha(model.network))\n"
     )

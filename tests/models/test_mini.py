@@ -12,18 +12,18 @@ import torch
 import yaml
 from torch.nn.functional import cross_entropy
 
-from harness.__main__ import main
-from harness.errors import UsageError
-from harness.models.identity import weights_sha
-from harness.models.load import LoadedModel, load_model
-from harness.models.mini import FOLDER, language, recipe
-from harness.models.mini.language import FRAMES, NEUTRAL, OF, OPENING, PLAIN, REGISTERS, SHARE, SO
-from harness.run.arms import BASE, SOURCE
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.session import Settings
-from harness.tasks.load import load_task
+from kv_claims.__main__ import main
+from kv_claims.errors import UsageError
+from kv_claims.models.identity import weights_sha
+from kv_claims.models.load import LoadedModel, load_model
+from kv_claims.models.mini import FOLDER, language, recipe
+from kv_claims.models.mini.language import FRAMES, NEUTRAL, OF, OPENING, PLAIN, REGISTERS, SHARE, SO
+from kv_claims.plugin.session import Settings
+from kv_claims.run.arms import BASE, SOURCE
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.tasks.load import load_task
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,10 @@ def test_mini_and_its_folder_are_one_model() -> None:
 def test_mini_without_its_weights_says_where_they_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.models.mini.FOLDER", tmp_path / "gone")
-    with pytest.raises(UsageError, match=r"gone is not there; expected a checkout .* harness mini"):
+    monkeypatch.setattr("kv_claims.models.mini.FOLDER", tmp_path / "gone")
+    with pytest.raises(
+        UsageError, match=r"gone is not there; expected a checkout .* kv_claims mini"
+    ):
         load_model("mini")
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from harness.errors import UsageError
-from harness.models.forward import with_cache
-from harness.models.load import LoadedModel
-from harness.models.rotary import longest_fixed, rotation_of
+from kv_claims.errors import UsageError
+from kv_claims.models.forward import with_cache
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import longest_fixed, rotation_of
 from tests.models.architectures import CONFIGS, ROTARY, prompt, tiny
 
 TOKENS = 12

@@ -16,16 +16,16 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.errors import UsageError
-from harness.models.load import LoadedModel, load_model
-from harness.models.planted.catalog import CATALOG
-from harness.models.tokens import Tokenization, around
-from harness.run.arms import BASE, SOURCE
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.tasks.scorers import Lexicon
-from harness.tasks.task import Prompt, Task
+from kv_claims.errors import UsageError
+from kv_claims.models.load import LoadedModel, load_model
+from kv_claims.models.tokens import Tokenization, around
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.run.arms import BASE, SOURCE
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.tasks.scorers import Lexicon
+from kv_claims.tasks.task import Prompt, Task
 from tests.models.architectures import tiny
 
 WORDS = ["<unk>", "<s>", "</s>", "<|end|>", "0", "the", "sea", "is", "wide", ".", "do", "n't"]

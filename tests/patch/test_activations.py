@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.models.load import LoadedModel
-from harness.models.rotary import rotation_of
-from harness.patch import activations, overwrite, tails
-from harness.patch.activations import PromptPass, compute_prompts
-from harness.patch.build import Built, build
-from harness.patch.plan import RowPlan, Write
-from harness.patch.slab import Slab, copy_prompts
-from harness.patch.store import PromptStore
-from harness.spec import SITES, Site, Window, resolve_window
+from kv_claims.claims.patch import SITES, Site, Window, resolve_window
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import rotation_of
+from kv_claims.patch import activations, overwrite, tails
+from kv_claims.patch.activations import PromptPass, compute_prompts
+from kv_claims.patch.build import Built, build
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.slab import Slab, copy_prompts
+from kv_claims.patch.store import PromptStore
 from tests.device import placed
 from tests.models.architectures import prompt, tiny
 

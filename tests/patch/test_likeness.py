@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.models.rotary import rotation_of
-from harness.patch.bits import other_bits
-from harness.patch.likeness import holds_other_token, is_known_equal, pastes_the_same
-from harness.patch.overwrite import Place, overwrite
-from harness.spec import Window, resolve_window
+from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.models.rotary import rotation_of
+from kv_claims.patch.bits import other_bits
+from kv_claims.patch.likeness import holds_other_token, is_known_equal, pastes_the_same
+from kv_claims.patch.overwrite import Place, overwrite
 from tests.models.architectures import tiny
 
 ROW = [5, 6, 7, 8, 9, 10, 11]

@@ -11,21 +11,21 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from harness.models.forward import with_cache
-from harness.models.load import LoadedModel
-from harness.models.rotary import rotation_of
-from harness.patch.activations import PromptPass
-from harness.patch.build import build
-from harness.patch.live import Live
-from harness.patch.plan import RowPlan, Steps, Write
-from harness.patch.store import PromptStore
-from harness.run.arms import BASE, SOURCE, patched
-from harness.run.decode import Decoded, decode
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling import choose, uniforms
-from harness.run.sampling_settings import Sampling
-from harness.spec import Active, Patch, Site, resolve_window
+from kv_claims.claims.patch import Active, Patch, Site, resolve_window
+from kv_claims.models.forward import with_cache
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import rotation_of
+from kv_claims.patch.activations import PromptPass
+from kv_claims.patch.build import build
+from kv_claims.patch.live import Live
+from kv_claims.patch.plan import RowPlan, Steps, Write
+from kv_claims.patch.store import PromptStore
+from kv_claims.run.arms import BASE, SOURCE, patched
+from kv_claims.run.decode import Decoded, decode
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling import choose, uniforms
+from kv_claims.run.sampling_settings import Sampling
 from tests.device import PLACE, placed
 from tests.models.architectures import prompt, tiny
 from tests.run.test_runner import number_task

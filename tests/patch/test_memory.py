@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness.patch.memory import Memory
+from kv_claims.patch.memory import Memory
 
 LIKE = [torch.zeros(5, 2, 9, 4), torch.zeros(5, 3, 9, 8)]
 

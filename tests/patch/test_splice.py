@@ -7,17 +7,17 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from harness.models.load import LoadedModel
-from harness.models.rotary import Rotation, rotation_of
-from harness.patch.build import Built, build
-from harness.patch.plan import RowPlan, Write
-from harness.patch.slab import Slab
-from harness.patch.store import PromptStore
-from harness.run.decode import decode
-from harness.run.oracle import Paste, oracle_logits, relative_error
-from harness.run.sampling import uniforms
-from harness.run.sampling_settings import Sampling
-from harness.spec import Site, Window, resolve_window
+from kv_claims.claims.patch import Site, Window, resolve_window
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import Rotation, rotation_of
+from kv_claims.patch.build import Built, build
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.slab import Slab
+from kv_claims.patch.store import PromptStore
+from kv_claims.run.decode import decode
+from kv_claims.run.oracle import Paste, oracle_logits, relative_error
+from kv_claims.run.sampling import uniforms
+from kv_claims.run.sampling_settings import Sampling
 from tests.device import placed
 from tests.models.architectures import CONFIGS, ROTARY, prompt, tiny
 

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from harness.errors import UsageError
-from harness.models.load import LoadedModel
-from harness.patch.store import PromptStore, bytes_a_position
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
-from harness.run.forced import ForcedRuns
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.spec import Patch
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.store import PromptStore, bytes_a_position
+from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
+from kv_claims.run.forced import ForcedRuns
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import prompt, tiny
 from tests.patch.test_splice import filled
 from tests.run.test_runner import number_task
@@ -97,7 +97,7 @@ def test_after_a_failure_it_is_empty_and_goes_on(monkeypatch: pytest.MonkeyPatch
     caches = store._prefill([PROMPTS[2]])
     with monkeypatch.context() as patch:
         patch.setattr(store, "_prefill", lambda _: caches)
-        patch.setattr("harness.patch.store.torch.cat", fails_at_the_third)
+        patch.setattr("kv_claims.patch.store.torch.cat", fails_at_the_third)
         with pytest.raises(RuntimeError, match="allocate"):
             store.add([PROMPTS[2]])
     assert (store.tokens, store.keys, store.values) == ([], [], [])

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from harness.models.load import LoadedModel
-from harness.models.rotary import Rotation, rotation_of
-from harness.patch import tails
-from harness.patch.activations import Catch, PromptPass, compute_prompts
-from harness.patch.build import build
-from harness.patch.plan import Footprint, RowPlan, Write
-from harness.patch.slab import Slab, copy_prompts
-from harness.patch.store import PromptStore
-from harness.patch.tails import CACHED, chunks
-from harness.spec import SITES, Site, Window, resolve_window
+from kv_claims.claims.patch import SITES, Site, Window, resolve_window
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import Rotation, rotation_of
+from kv_claims.patch import tails
+from kv_claims.patch.activations import Catch, PromptPass, compute_prompts
+from kv_claims.patch.build import build
+from kv_claims.patch.plan import Footprint, RowPlan, Write
+from kv_claims.patch.slab import Slab, copy_prompts
+from kv_claims.patch.store import PromptStore
+from kv_claims.patch.tails import CACHED, chunks
 from tests.models.architectures import CONFIGS, ROTARY, prompt, tiny
 from tests.patch.whole_prompt import by_oracle, cache_of, whole_prompts
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from harness.models.load import LoadedModel
-from harness.patch import tails
-from harness.patch.plan import RowPlan
-from harness.patch.slab import Slab
-from harness.patch.store import PromptStore
-from harness.run import oracle
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch import tails
+from kv_claims.patch.plan import RowPlan
+from kv_claims.patch.slab import Slab
+from kv_claims.patch.store import PromptStore
+from kv_claims.run import oracle
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.evidence import plain
-from harness.models.load import LoadedModel
-from harness.pins.pin import Pin, pin_of
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.study import CellRun, ModelStudy
-from harness.tasks.task import Task
+from kv_claims.evidence.evidence import plain
+from kv_claims.models.load import LoadedModel
+from kv_claims.pins.pin import Pin, pin_of
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study.study import CellRun, ModelStudy
+from kv_claims.tasks.task import Task
 from tests.runs import KINDS, PAIRS, TOKENS
 
 

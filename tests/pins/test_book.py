@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
-from harness.pins.book import PinBook
-from harness.pins.file import PinFile, Place, load_pins, save
+from kv_claims.errors import UsageError
+from kv_claims.pins.book import PinBook
+from kv_claims.pins.file import PinFile, Place, load_pins, save
 from tests.pins.conftest import Pinning
 
 FILE = "claims/test_a.py"

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.pins.check import Pinned, against
-from harness.pins.pin import FINGERPRINT, ArmPin, Pin
+from kv_claims.pins.check import Pinned, against
+from kv_claims.pins.pin import FINGERPRINT, ArmPin, Pin
 from tests.pins.conftest import Pinning
 from tests.runs import KINDS, PAIRS
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
-from harness.pins.file import PinFile, Place, load_pins, save, slug
-from harness.pins.pin import ArmPin, Pin
+from kv_claims.errors import UsageError
+from kv_claims.pins.file import PinFile, Place, load_pins, save, slug
+from kv_claims.pins.pin import ArmPin, Pin
 from tests.pins.conftest import Pinning
 from tests.runs import KINDS, PAIRS
 

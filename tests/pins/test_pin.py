@@ -8,9 +8,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from harness.evidence import plain, to_json
-from harness.judging.estimand import NEEDED
-from harness.pins.pin import (
+from kv_claims.evidence.evidence import plain, to_json
+from kv_claims.judging.estimand import NEEDED
+from kv_claims.pins.pin import (
     BUDGET,
     FINGERPRINT,
     Pin,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness.pins.file import PinFile, Place
-from harness.pins.pin import Pin
-from harness.pins.update import updated
+from kv_claims.pins.file import PinFile, Place
+from kv_claims.pins.pin import Pin
+from kv_claims.pins.update import updated
 from tests.pins.conftest import Pinning
 
 HERE, GONE = Place("transfer", "a"), Place("gap", "a")

@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from harness.models.planted.build import save_planted
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.models.planted.words import MARKERS
-from harness.run.arms import PROBE_PAIRS
-from harness.schema import unknown_fields
-from harness.stored import read_evidence
+from kv_claims.evidence.schema import unknown_fields
+from kv_claims.evidence.stored import read_evidence
+from kv_claims.planted.build import save_planted
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
+from kv_claims.planted.words import MARKERS
+from kv_claims.run.arms import PROBE_PAIRS
 from tests.processes import inherited
 
 ROOT = Path(__file__).parents[2]

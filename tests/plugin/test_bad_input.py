@@ -1,6 +1,6 @@
 """Options that no run can use: one line, exit status 4, and nothing touched.
 
-Every option is tried in `tests/test_session.py`, in memory; here is the way to the terminal.
+Every option is tried in `tests/plugin/test_session.py`, in memory; here is the way to the terminal.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.compare import compare
-from harness.errors import UsageError
-from harness.replay.option import check_options
-from harness.stored import load_run
+from kv_claims.errors import UsageError
+from kv_claims.evidence.compare import compare
+from kv_claims.evidence.stored import load_run
+from kv_claims.replay.option import check_options
 from tests.plugin.project import INERT, ROOT, STORED, Run, everything_in, run_pytest
 
 TABLE = ROOT / "docs/examples/seed-table"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.judging.multiplicity import holm
+from kv_claims.judging.multiplicity import holm
 from tests.plugin.project import FILES, STORED, Run, run_pytest
 from tests.plugin.test_outcome import closing_table
 from tests.report.test_markdown import tables

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.stored import load_run
+from kv_claims.evidence.stored import load_run
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
 from tests.plugin.project import PAIRS, Run, trials_of
 
 REPORTS = ("report.html", "report.md")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.ledger import Ledger
-from harness.stored import load_run
+from kv_claims.evidence.stored import load_run
+from kv_claims.run.ledger import Ledger
 from tests.plugin.project import SMALL, STORED, Run, run_pytest
 
 CELLS = (

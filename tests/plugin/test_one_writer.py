@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.__main__ import main
-from harness.stored import load_run
+from kv_claims.__main__ import main
+from kv_claims.evidence.stored import load_run
 from tests.plugin.project import SMALL, STORED, Run, everything_in, run_pytest
 from tests.processes import inherited
 
@@ -153,7 +153,7 @@ def test_workers_without_an_option_hold_the_folder_as_well(
     shutil.copytree(running.out, out, dirs_exist_ok=True)
     command = [sys.executable, "-m", "pytest", "test_small.py", "-p", "no:cacheprovider", "-n", "2"]
     environment = inherited()
-    from harness.lock import hold
+    from kv_claims.files.lock import hold
 
     with hold(out, command="another run"):
         done = subprocess.run(

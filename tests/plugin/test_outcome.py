@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.models.planted.truth import true_transfer
-from harness.spec import Patch
+from kv_claims.claims.patch import Patch
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
+from kv_claims.planted.truth import true_transfer
 from tests.plugin.project import (
     INERT,
     PAIRS,

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.published.defects import DEFECTS
+from kv_claims.published.defects import DEFECTS
 from tests.plugin.project import PAIRS, ROOT, SMALL, STORED, Run, run_pytest
 
 TEST = "test_published_protocol.py::test_the_published_protocol"

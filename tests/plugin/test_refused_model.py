@@ -51,11 +51,11 @@ def test_a_refused_model_of_two_fails_alone(half: Path, tmp_path: Path) -> None:
 def test_a_command_says_the_same_in_one_line(
     half: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.__main__ import main
+    from kv_claims.__main__ import main
 
     monkeypatch.chdir(ROOT)
     assert main(["bench", "--model", str(half), "--device", "cpu"]) == 2
     written = capsys.readouterr()
     assert written.err.count("\n") == 1
-    assert written.err.startswith(f"python -m harness: model '{half}': {WHY}")
+    assert written.err.startswith(f"python -m kv_claims: model '{half}': {WHY}")
     assert written.out == ""

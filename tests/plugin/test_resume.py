@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.run.arms import PROBE_PAIRS
-from harness.run.ledger import Ledger
-from harness.stored import load_run
+from kv_claims.evidence.stored import load_run
+from kv_claims.run.arms import PROBE_PAIRS
+from kv_claims.run.ledger import Ledger
 from tests.plugin.project import INERT, PAIRS, SMALL, STORED, Run, everything_in, run_pytest
 
 CORRUPT_LINE = 5

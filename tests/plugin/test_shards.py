@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.ledger import Ledger
+from kv_claims.run.ledger import Ledger
 from tests.plugin.project import ROOT, SMALL, STORED, Run, run_pytest
 
 

@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.claim import Region
-from harness.judging.contrast import edge_tests
-from harness.judging.estimand import Contrast
-from harness.judging.fieller import Floats, Interval, fieller, weakness
+from kv_claims.claims.claim import Region
+from kv_claims.judging.contrast import edge_tests
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import Floats, Interval, fieller, weakness
 
 laws = settings(deadline=None, max_examples=100, derandomize=True)
 levels = st.sampled_from([0.80, 0.90, 0.95, 0.99])

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness.measure.geometry import participation_ratio, participation_ratios
-from harness.outcome import VARIANTS, Variant
+from kv_claims.claims.outcome import VARIANTS, Variant
+from kv_claims.measure.geometry import participation_ratio, participation_ratios
 
 Floats = NDArray[np.float64]
 laws = settings(deadline=None, max_examples=100, derandomize=True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from harness.judging.multiplicity import holm
+from kv_claims.judging.multiplicity import holm
 
 pytestmark = pytest.mark.filterwarnings("error")
 

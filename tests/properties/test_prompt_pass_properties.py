@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.models.load import LoadedModel
-from harness.models.rotary import Rotation, rotation_of
-from harness.patch.build import build
-from harness.patch.plan import RowPlan, Write
-from harness.patch.store import PromptStore
-from harness.spec import TENSORS, Site, Tensor, Window
+from kv_claims.claims.patch import TENSORS, Site, Tensor, Window
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import Rotation, rotation_of
+from kv_claims.patch.build import build
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.store import PromptStore
 from tests.models.architectures import prompt, tiny
 from tests.patch.whole_prompt import by_oracle, cache_of
 

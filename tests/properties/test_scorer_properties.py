@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.published.scoring import Markers, WithBonus
-from harness.tasks.scorers import PUBLISHED_MARKERS, Lexicon, Published, Scorer, inside_words
-from harness.tasks.words import folded, placed_words, words_of
+from kv_claims.published.scoring import Markers, WithBonus
+from kv_claims.tasks.scorers import PUBLISHED_MARKERS, Lexicon, Published, Scorer, inside_words
+from kv_claims.tasks.words import folded, placed_words, words_of
 
 LEXICON = Lexicon(frozenset({"self", "itself", "strasse", "loop"}))
 # Markers, whole and in parts, beside letters that become longer, or other letters, when folded.

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.claim import ESTIMANDS, Part, Region
-from harness.judging.sensitivity import sensitivity
+from kv_claims.claims.claim import ESTIMANDS, Part, Region
+from kv_claims.judging.sensitivity import sensitivity
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.measure.behavior import NGRAM
-from harness.measure.separation import _repeated_grams, auc, repetition_share
-from harness.tasks.scorers import Lexicon, Published, Scorer
-from harness.tasks.words import words_of
+from kv_claims.measure.behavior import NGRAM
+from kv_claims.measure.separation import _repeated_grams, auc, repetition_share
+from kv_claims.tasks.scorers import Lexicon, Published, Scorer
+from kv_claims.tasks.words import words_of
 
 LEXICON = Lexicon(frozenset({"self", "loop"}))
 # Few numbers, so that many are equal.

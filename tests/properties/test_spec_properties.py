@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
-from harness.spec import (
+from kv_claims.claims.patch import (
     ACTIVE,
     SITES,
     Patch,
@@ -22,6 +21,7 @@ from harness.spec import (
     resolve_window,
     shifted_layers,
 )
+from kv_claims.errors import UsageError
 
 laws = settings(deadline=None, max_examples=100, derandomize=True)
 depths = st.integers(1, 10**9).flatmap(

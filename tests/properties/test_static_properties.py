@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.models.load import LoadedModel
-from harness.patch.build import build
-from harness.patch.memory import Memory
-from harness.patch.plan import RowPlan, Write
-from harness.patch.store import PromptStore
-from harness.run.decode import Decoded, decode
-from harness.run.sampling import uniforms
-from harness.run.sampling_settings import Sampling
-from harness.spec import Window
+from kv_claims.claims.patch import Window
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.build import build
+from kv_claims.patch.memory import Memory
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.store import PromptStore
+from kv_claims.run.decode import Decoded, decode
+from kv_claims.run.sampling import uniforms
+from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import prompt, tiny
 from tests.properties.test_splice_properties import laws
 

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.models.load import LoadedModel
-from harness.models.rotary import Rotation, rotation_of
-from harness.patch.build import build
-from harness.patch.plan import RowPlan, Write
-from harness.patch.slab import Slab
-from harness.patch.store import PromptStore
-from harness.run import trunks
-from harness.run.decode import Decoded, decode
-from harness.run.sampling_settings import Sampling
-from harness.spec import SITES, Site, Window
+from kv_claims.claims.patch import SITES, Site, Window
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import Rotation, rotation_of
+from kv_claims.patch.build import build
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.slab import Slab
+from kv_claims.patch.store import PromptStore
+from kv_claims.run import trunks
+from kv_claims.run.decode import Decoded, decode
+from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import VOCAB, prompt, tiny
 from tests.properties.test_splice_properties import laws
 

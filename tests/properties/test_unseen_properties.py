@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.claim import Region
-from harness.judging.contrast import edge_tests, interval
-from harness.judging.decide import decide
-from harness.judging.estimand import Contrast
-from harness.judging.rule import Rule
-from harness.judging.unseen import largest_share
+from kv_claims.claims.claim import Region
+from kv_claims.judging.contrast import edge_tests, interval
+from kv_claims.judging.decide import decide
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.rule import Rule
+from kv_claims.judging.unseen import largest_share
 
 CLUSTERS = st.integers(10, 300)
 ALPHA = st.sampled_from([0.05, 0.05 / 8, 0.01])

@@ -35,29 +35,29 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from harness.compare import compare
-from harness.errors import UsageError
-from harness.evidence import to_json
-from harness.models.load import LoadedModel, check_request, load_model
-from harness.models.planted.catalog import CATALOG, PLANTED_PREFIX
-from harness.models.planted.prompts import planted_task
-from harness.pins.file import load_pins
-from harness.replay.foreign import ForeignTable
-from harness.replay.run import ReplayedRun
-from harness.report.comparison import comparison_json, render_comparison
-from harness.report.figures.all import ModelFigures
-from harness.report.markdown import render
-from harness.report.page import render_page
-from harness.report.render import render_reports
-from harness.report.view.report import report_view
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.run.table import trials_frame
-from harness.stored import load_run
-from harness.study import ModelStudy
-from harness.tasks.load import load_task
-from harness.tasks.task import Task
+from kv_claims.errors import UsageError
+from kv_claims.evidence.compare import compare
+from kv_claims.evidence.evidence import to_json
+from kv_claims.evidence.stored import load_run
+from kv_claims.models.load import LoadedModel, check_request, load_model
+from kv_claims.pins.file import load_pins
+from kv_claims.planted.catalog import CATALOG, PLANTED_PREFIX
+from kv_claims.planted.prompts import planted_task
+from kv_claims.replay.foreign import ForeignTable
+from kv_claims.replay.run import ReplayedRun
+from kv_claims.report.comparison import comparison_json, render_comparison
+from kv_claims.report.figures.all import ModelFigures
+from kv_claims.report.markdown import render
+from kv_claims.report.page import render_page
+from kv_claims.report.render import render_reports
+from kv_claims.report.view.report import report_view
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.table import trials_frame
+from kv_claims.study.study import ModelStudy
+from kv_claims.tasks.load import load_task
+from kv_claims.tasks.task import Task
 from tests.reliability.mutators import BYTES, Places, json_bytes
 from tests.runs import KINDS, PAIRS, TOKENS, make_run
 
@@ -187,9 +187,10 @@ def _tried(kind: str, number: int, how: str, use: Callable[[], None]) -> Tried:
         word, told = "hang", f"more than {SECONDS:g} s of computing, or {WAITING:g} s of waiting"
     except BaseException as error:  # whatever it is, it is what is looked for
         word = "traceback"
-        own = [f for f in traceback.extract_tb(error.__traceback__) if "harness/" in f.filename]
-        at = own[-1] if own else traceback.extract_tb(error.__traceback__)[-1]
-        file = at.filename.rpartition("harness/")[2]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if "harness/kv_claims/" in frame.filename]
+        at = (own or frames)[-1]
+        file = at.filename.rpartition("harness/kv_claims/")[2]
         told = f"{file}:{at.lineno}: {type(error).__name__}: {str(error)[:150]!r}"
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -433,7 +434,7 @@ def _use_model(folder: Path, _luck: Random) -> None:
 
 
 def _report(folder: Path) -> list[str]:
-    return ["harness", "report", str(folder)]
+    return ["kv_claims", "report", str(folder)]
 
 
 # --- what is whole --------------------------------------------------------------------------

@@ -28,10 +28,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.files import replace
-from harness.run.ledger import Ledger
-from harness.stored import StoredRun, load_run
+from kv_claims.errors import UsageError
+from kv_claims.evidence.stored import StoredRun, load_run
+from kv_claims.files.atomic import replace
+from kv_claims.run.ledger import Ledger
 from tests.processes import inherited
 
 ROOT = Path(__file__).parents[2]

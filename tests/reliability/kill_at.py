@@ -1,7 +1,8 @@
 """A pytest plugin that kills its own process at the n-th change of names while files appear.
 
-`KV_KILL_AT=n`: as files of a run are staged, renamed and moved into place (`harness.folder`), every
-change of a name is counted, and before the n-th (from 0) the process gets SIGKILL.
+`KV_KILL_AT=n`: as files of a run are staged, renamed and moved into place
+(`kv_claims.evidence.folder`), every change of a name is counted, and before the n-th (from 0) the
+process gets SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _arm(at: int) -> None:
-    from harness import folder
-    from harness.report import write
+    from kv_claims.evidence import folder
+    from kv_claims.plugin import write
 
     publish = folder.publish
 

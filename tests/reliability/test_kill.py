@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.models.load import LoadedModel
-from harness.stored import load_run
+from kv_claims.evidence.stored import load_run
+from kv_claims.models.load import LoadedModel
 from tests.reliability import kill
 from tests.runs import KINDS, make_run
 

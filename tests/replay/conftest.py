@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.replay.run import ReplayedRun
-from harness.stored import TRIALS_FILE
-from harness.tasks.task import Task
+from kv_claims.evidence.stored import TRIALS_FILE
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
+from kv_claims.replay.run import ReplayedRun
+from kv_claims.tasks.task import Task
 
 MODEL = "planted:stored-at-layer"
 

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness.cell import Cell
-from harness.claim import Claim, Part, Region
-from harness.errors import UsageError
-from harness.evidence import plain
-from harness.judging.checks import INSTRUMENT_CHECKS
-from harness.judging.parts import judge_part
-from harness.replay.foreign import ForeignTable
-from harness.replay.source import kind_of
-from harness.spec import Patch
+from kv_claims.claims.claim import Claim, Part, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.evidence.evidence import plain
+from kv_claims.judging.checks import INSTRUMENT_CHECKS
+from kv_claims.judging.parts import judge_part
+from kv_claims.replay.foreign import ForeignTable
+from kv_claims.replay.source import kind_of
+from kv_claims.study.cell import Cell
 from tests.runs import claim
 
 PAIRS = 24

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.errors import UsageError
-from harness.replay.foreign import ForeignTable
-from harness.replay.option import open_source
-from harness.replay.run import ReplayedRun
-from harness.replay.source import Source
-from harness.tasks.task import Task
+from kv_claims.errors import UsageError
+from kv_claims.replay.foreign import ForeignTable
+from kv_claims.replay.option import open_source
+from kv_claims.replay.run import ReplayedRun
+from kv_claims.replay.source import Source
+from kv_claims.tasks.task import Task
 from tests.replay.conftest import MODEL, own_task
 from tests.runs import KINDS
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.errors import UsageError
-from harness.replay.run import ReplayedRun
-from harness.tasks.task import Prompt
+from kv_claims.errors import UsageError
+from kv_claims.replay.run import ReplayedRun
+from kv_claims.tasks.task import Prompt
 from tests.plugin.project import everything_in
 from tests.replay.conftest import MODEL, opened, own_task
 from tests.runs import KINDS, edited_copy

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from harness.cell import Cell
-from harness.claim import Part, Region
-from harness.errors import UsageError
-from harness.evidence import plain
-from harness.hashes import content_sha
-from harness.replay.edits import CLAIM_EDITED, FILES_EDITED, SCORER_CHANGED
-from harness.replay.run import ReplayedRun
-from harness.run.ledger import LIKELIHOODS, Records
-from harness.run.likelihood import Likelihood
-from harness.spec import Patch
-from harness.tasks.scorers import Hit, Lexicon
+from kv_claims.claims.claim import Part, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.evidence.evidence import plain
+from kv_claims.evidence.hashes import content_sha
+from kv_claims.replay.edits import CLAIM_EDITED, FILES_EDITED, SCORER_CHANGED
+from kv_claims.replay.run import ReplayedRun
+from kv_claims.run.ledger import LIKELIHOODS, Records
+from kv_claims.run.likelihood import Likelihood
+from kv_claims.study.cell import Cell
+from kv_claims.tasks.scorers import Hit, Lexicon
 from tests.replay.conftest import MODEL, opened, own_task
 from tests.runs import HERE, KINDS, PAIRS, THERE, claim, edited_copy, key_of
 

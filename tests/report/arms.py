@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.judging.fieller import Interval
-from harness.report.view.arms import ArmView
-from harness.spec import Patch
+from kv_claims.claims.patch import Patch
+from kv_claims.judging.fieller import Interval
+from kv_claims.report.view.arms import ArmView
 
 
 def view(layers: tuple[int, ...], positions: str, share: float, transfer: float = 0.5) -> ArmView:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.report.write import run_facts
-from harness.run.ledger import Ledger
-from harness.session import ClaimsSession
-from harness.stored import Key, StoredRun
+from kv_claims.evidence.stored import Key, StoredRun
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.write import run_facts
+from kv_claims.run.ledger import Ledger
 
 
 def stored_of(state: ClaimsSession) -> StoredRun:

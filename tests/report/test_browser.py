@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.report.write import write_again, write_reports
-from harness.session import LEDGER_FOLDER, ClaimsSession
-from harness.stored import StoredRun, load_run
+from kv_claims.evidence.stored import StoredRun, load_run
+from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.write import write_again, write_reports
 from tests.report.browser import Browser, Page, find
 from tests.report.hostile import SCRIPT, TEXTS
 
@@ -145,7 +145,7 @@ def test_under_its_policy_nothing_runs_and_nothing_is_fetched(
     """The policy alone: markup that got in despite all else would do nothing."""
     from jinja2 import Environment, PackageLoader
 
-    source = Environment(loader=PackageLoader("harness.report")).loader
+    source = Environment(loader=PackageLoader("kv_claims.report")).loader
     assert source is not None
     head = source.get_source(Environment(), "report.html.j2")[0]
     meta = next(line for line in head.splitlines() if "Content-Security-Policy" in line)

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.errors import UsageError
-from harness.report.markdown import render
-from harness.report.page import render_page
-from harness.report.view.report import report_view
-from harness.report.write import run_facts
-from harness.run.ledger import Ledger
-from harness.session import ClaimsSession
-from harness.stored import StoredRun
+from kv_claims.errors import UsageError
+from kv_claims.evidence.stored import StoredRun
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.write import run_facts
+from kv_claims.report.markdown import render
+from kv_claims.report.page import render_page
+from kv_claims.report.view.report import report_view
+from kv_claims.run.ledger import Ledger
 from tests.report.in_memory import stored_of
 from tests.report.test_page import Elements
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.plain import LONGEST_SHOWN
-from harness.report.render import render_reports
-from harness.report.view.report import report_view
-from harness.report.view.texts import beginning
-from harness.report.write import write_reports
-from harness.session import ClaimsSession
-from harness.stored import StoredRun, load_run
-from harness.tasks.words import words_of
+from kv_claims.evidence.stored import StoredRun, load_run
+from kv_claims.plain import LONGEST_SHOWN
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.write import write_reports
+from kv_claims.report.render import render_reports
+from kv_claims.report.view.report import report_view
+from kv_claims.report.view.texts import beginning
+from kv_claims.tasks.words import words_of
 
 LONG = 200_000
 

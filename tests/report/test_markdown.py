@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from harness.plain import LONGEST_SHOWN, visible
-from harness.report.markdown import delta, number, render
-from harness.report.markup import Markdown, as_text, code, fence
-from harness.report.view.report import report_view
-from harness.report.write import run_facts
-from harness.run.ledger import Ledger
-from harness.session import ClaimsSession
+from kv_claims.plain import LONGEST_SHOWN, visible
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.write import run_facts
+from kv_claims.report.markdown import delta, number, render
+from kv_claims.report.markup import Markdown, as_text, code, fence
+from kv_claims.report.view.report import report_view
+from kv_claims.run.ledger import Ledger
 from tests.report.in_memory import stored_of
 
 HOSTILE = [

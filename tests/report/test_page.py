@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.report.page import number, render_page
-from harness.report.render import render_reports
-from harness.report.view.report import again, report_view, truth_text
-from harness.session import ClaimsSession
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.report.page import number, render_page
+from kv_claims.report.render import render_reports
+from kv_claims.report.view.report import again, report_view, truth_text
 from tests.report.hostile import TEXTS
 from tests.report.in_memory import stored_of
 

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.report.shards import NAME, in_dispute, invalidate
-from harness.report.write import write_reports
-from harness.run.ledger import Ledger
-from harness.run.trial import Trial
-from harness.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.write import write_reports
+from kv_claims.report.shards import NAME, in_dispute, invalidate
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.trial import Trial
 
 
 def second_shard(state: ClaimsSession, change: Callable[[Trial], Trial], arm: str) -> list[Trial]:
@@ -101,7 +101,7 @@ def test_likelihoods_in_dispute_count_as_well(every_kind: ClaimsSession) -> None
 
 
 def test_a_ledger_that_is_only_read_is_left_alone(tmp_path: Path, state: ClaimsSession) -> None:
-    from harness.run.ledger import Records
+    from kv_claims.run.ledger import Records
 
     second_shard(state, other, "base")
     folder = state.settings.out / LEDGER_FOLDER

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import write
-from harness.report.spreadsheet import write_csv
-from harness.session import ClaimsSession
+from kv_claims.plugin import write
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.report.spreadsheet import write_csv
 
 FORMULAS = [
     '=HYPERLINK("http://192.0.2.1")',

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.run.captured import Recorder, Step
+from kv_claims.run.captured import Recorder, Step
 
 
 class Tape:

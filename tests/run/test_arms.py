@@ -12,12 +12,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from harness.errors import UsageError
-from harness.judging.instrument import REPEAT_TOLERANCE
-from harness.models.load import LoadedModel
-from harness.patch.build import build
-from harness.reach import is_donor
-from harness.run.arms import (
+from kv_claims.claims.patch import CACHE_SITES, SITES, Patch, resolve_layers
+from kv_claims.claims.reach import is_donor
+from kv_claims.errors import UsageError
+from kv_claims.judging.instrument import REPEAT_TOLERANCE
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.build import build
+from kv_claims.run.arms import (
     BASE,
     FULL_SWAP,
     SOURCE,
@@ -27,11 +28,10 @@ from harness.run.arms import (
     patched,
     self_patch,
 )
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.run.trial import Trial
-from harness.spec import CACHE_SITES, SITES, Patch, resolve_layers
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.trial import Trial
 from tests.models.architectures import CONFIGS, tiny
 from tests.run.test_runner import number_task
 

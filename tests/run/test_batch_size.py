@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.run.arms import BASE, Arm, self_patch
-from harness.run.batch_size import FIRST, BatchSize
-from harness.run.batches import first_batch
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
+from kv_claims.run.arms import BASE, Arm, self_patch
+from kv_claims.run.batch_size import FIRST, BatchSize
+from kv_claims.run.batches import first_batch
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import tiny
 from tests.run.test_runner import PATCH, number_task
 
@@ -91,8 +91,8 @@ def test_tokens_do_not_depend_on_what_was_measured(monkeypatch: pytest.MonkeyPat
     task = number_task()
     whole = Runner(tiny("llama"), task, Sampling(6), Ledger())
     one = whole.run([BASE], task.pairs, range(4))
-    monkeypatch.setattr("harness.run.batch_size.FIRST", 2)
-    monkeypatch.setattr("harness.run.batches.MOST_ROWS", 6)
+    monkeypatch.setattr("kv_claims.run.batch_size.FIRST", 2)
+    monkeypatch.setattr("kv_claims.run.batches.MOST_ROWS", 6)
     grown = Runner(tiny("llama"), task, Sampling(6), Ledger())
     other = grown.run([BASE], task.pairs, range(4))
     assert sum(grown.batches.values()) > sum(whole.batches.values()) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.run.captured import WARM_UPS, ReadBackError, Recorder
+from kv_claims.run.captured import WARM_UPS, ReadBackError, Recorder
 from tests.device import PRETENDED
 
 CPU = torch.device("cpu")

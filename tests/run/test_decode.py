@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.models.load import LoadedModel
-from harness.patch.build import build
-from harness.patch.plan import RowPlan
-from harness.patch.store import PromptStore
-from harness.run.decode import Compared, Decoded, decode
-from harness.run.sampling import choose, uniforms
-from harness.run.sampling_settings import Sampling
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.build import build
+from kv_claims.patch.plan import RowPlan
+from kv_claims.patch.store import PromptStore
+from kv_claims.run.decode import Compared, Decoded, decode
+from kv_claims.run.sampling import choose, uniforms
+from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import prompt, tiny
 
 STEPS = 12

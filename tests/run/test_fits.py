@@ -9,17 +9,17 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from harness.cell import Cell
-from harness.claim import Claim, Region
-from harness.errors import UsageError
-from harness.models.load import LoadedModel
-from harness.run import fits
-from harness.run.arms import Arm, controls, patched, self_patch
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.spec import Patch
-from harness.study import ModelStudy
+from kv_claims.claims.claim import Claim, Region
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.models.load import LoadedModel
+from kv_claims.run import fits
+from kv_claims.run.arms import Arm, controls, patched, self_patch
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study.cell import Cell
+from kv_claims.study.study import ModelStudy
 from tests.models.architectures import OTHERS, REFUSED, tiny
 from tests.run.test_runner import number_task
 

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from harness.models.load import LoadedModel
-from harness.run import forced
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
-from harness.run.forced import ForcedRuns
-from harness.run.ledger import Ledger
-from harness.run.likelihood import Likelihood
-from harness.run.oracle import oracle_logits
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.spec import Patch
+from kv_claims.claims.patch import Patch
+from kv_claims.models.load import LoadedModel
+from kv_claims.run import forced
+from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
+from kv_claims.run.forced import ForcedRuns
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.likelihood import Likelihood
+from kv_claims.run.oracle import oracle_logits
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.run.fused_norms import fused, fusible
+from kv_claims.run.fused_norms import fused, fusible
 from tests.device import PLACE
 from tests.models.architectures import tiny
 

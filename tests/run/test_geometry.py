@@ -9,18 +9,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.measure.geometry import VARIANTS, participation_ratio
-from harness.models.load import LoadedModel
-from harness.outcome import Outcome
-from harness.patch.slab import Slab
-from harness.run.arms import BASE, SOURCE, patched
-from harness.run.geometry import geometry_of
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.run.scores import geometry_score
-from harness.run.trial import Trial
-from harness.spec import Patch
+from kv_claims.claims.outcome import Outcome
+from kv_claims.claims.patch import Patch
+from kv_claims.measure.geometry import VARIANTS, participation_ratio
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.slab import Slab
+from kv_claims.run.arms import BASE, SOURCE, patched
+from kv_claims.run.geometry import geometry_of
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.scores import geometry_score
+from kv_claims.run.trial import Trial
 from tests.device import placed
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UnwritableError, UsageError
-from harness.run.ledger import LIKELIHOODS, SET_ASIDE, Ledger, archive, check_writable
-from harness.run.likelihood import Likelihood
-from harness.run.trial import Trial
+from kv_claims.errors import UnwritableError, UsageError
+from kv_claims.run.ledger import LIKELIHOODS, SET_ASIDE, Ledger, archive, check_writable
+from kv_claims.run.likelihood import Likelihood
+from kv_claims.run.trial import Trial
 
 TRIAL = Trial(
     key="k0",

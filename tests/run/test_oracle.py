@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from harness.errors import UsageError
-from harness.models.forward import with_cache
-from harness.models.load import LoadedModel
-from harness.models.rotary import rotation_of
-from harness.run.oracle import Paste, oracle_keys, oracle_logits, relative_error
-from harness.spec import CACHE_SITES, SITES, TENSORS, Active, Site, Window
+from kv_claims.claims.patch import CACHE_SITES, SITES, TENSORS, Active, Site, Window
+from kv_claims.errors import UsageError
+from kv_claims.models.forward import with_cache
+from kv_claims.models.load import LoadedModel
+from kv_claims.models.rotary import rotation_of
+from kv_claims.run.oracle import Paste, oracle_keys, oracle_logits, relative_error
 from tests.device import PLACE, placed
 from tests.models.architectures import CONFIGS, ROTARY, VOCAB, prompt, tiny
 

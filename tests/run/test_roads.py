@@ -9,17 +9,17 @@ import pytest
 import torch
 import transformers
 
-from harness.models.load import LoadedModel
-from harness.patch.plan import RowPlan
-from harness.patch.slab import Slab
-from harness.run import roads, shared_attention, steps
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
-from harness.run.ledger import Ledger
-from harness.run.roads import Road, road_of
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.run.trial import Trial
-from harness.spec import Patch
+from kv_claims.claims.patch import Patch
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.plan import RowPlan
+from kv_claims.patch.slab import Slab
+from kv_claims.run import roads, shared_attention, steps
+from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.roads import Road, road_of
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.trial import Trial
 from tests.device import on_the_cpu
 from tests.models.architectures import CONFIGS, tiny
 from tests.run.test_runner import ARMS, LIVE, RECOMPUTED, assert_same_geometry, number_task
@@ -160,7 +160,7 @@ def test_the_models_own_attention_is_put_back() -> None:
 
 def test_prompts_of_a_shared_batch_do_not_grow_with_the_arms() -> None:
     """Arms of one layer: beside it every arm of a base reads the very same numbers."""
-    from harness.patch.build import build
+    from kv_claims.patch.build import build
 
     model, task = tiny("llama"), number_task(((20, 20),))
     runner = Runner(model, task, Sampling(4), Ledger())

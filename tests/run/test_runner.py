@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import UsageError
-from harness.models.load import LoadedModel
-from harness.patch.slab import Slab
-from harness.run import runner as runner_module
-from harness.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
-from harness.run.decode import decode
-from harness.run.ledger import Ledger
-from harness.run.runner import Runner
-from harness.run.sampling_settings import Sampling
-from harness.run.trial import Trial
-from harness.spec import Patch
-from harness.tasks.scorers import Lexicon
-from harness.tasks.task import Prompt, Task
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.slab import Slab
+from kv_claims.run import runner as runner_module
+from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
+from kv_claims.run.decode import decode
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.trial import Trial
+from kv_claims.tasks.scorers import Lexicon
+from kv_claims.tasks.task import Prompt, Task
 from tests.models.architectures import prompt, tiny
 
 PATCH = Patch("kv", layers="1+2", positions="last(6)")

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
-from harness.run.sampling import choose, uniforms
-from harness.run.sampling_settings import Sampling
+from kv_claims.errors import UsageError
+from kv_claims.run.sampling import choose, uniforms
+from kv_claims.run.sampling_settings import Sampling
 
 
 def test_uniforms_depend_on_pair_seed_and_index_alone() -> None:

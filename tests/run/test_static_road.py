@@ -12,26 +12,26 @@ import pytest
 import torch
 import transformers
 
-from harness.models.load import LoadedModel
-from harness.patch.build import build
-from harness.patch.memory import Memory
-from harness.patch.plan import RowPlan
-from harness.patch.store import PromptStore
-from harness.provenance import provenance
-from harness.run import roads, static_step, steps
-from harness.run.arms import BASE, SOURCE, Arm, controls, patched, self_patch
-from harness.run.batch_size import BatchSize
-from harness.run.captured import Recorder, Step
-from harness.run.decode import Decoded, decode
-from harness.run.fused_norms import Norm
-from harness.run.ledger import Ledger
-from harness.run.roads import Road, road_of
-from harness.run.runner import Runner
-from harness.run.sampling import uniforms
-from harness.run.sampling_settings import Sampling
-from harness.run.static_step import KEPT, REACH
-from harness.run.tolerances import TOLERANCE
-from harness.spec import Patch
+from kv_claims.claims.patch import Patch
+from kv_claims.evidence.provenance import provenance
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.build import build
+from kv_claims.patch.memory import Memory
+from kv_claims.patch.plan import RowPlan
+from kv_claims.patch.store import PromptStore
+from kv_claims.run import roads, static_step, steps
+from kv_claims.run.arms import BASE, SOURCE, Arm, controls, patched, self_patch
+from kv_claims.run.batch_size import BatchSize
+from kv_claims.run.captured import Recorder, Step
+from kv_claims.run.decode import Decoded, decode
+from kv_claims.run.fused_norms import Norm
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.roads import Road, road_of
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling import uniforms
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.static_step import KEPT, REACH
+from kv_claims.run.tolerances import TOLERANCE
 from tests.device import on_a_gpu, on_the_cpu
 from tests.models.architectures import CONFIGS, prompt, tiny
 from tests.run.tape import taped

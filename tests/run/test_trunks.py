@@ -10,15 +10,15 @@ import pytest
 import torch
 import transformers
 
-from harness.models.architectures import TABLE, decoder_layers, output_of
-from harness.models.load import LoadedModel
-from harness.patch.build import Built, build
-from harness.patch.plan import RowPlan, Write
-from harness.patch.store import PromptStore
-from harness.run import trunks
-from harness.run.decode import Decoded, decode
-from harness.run.sampling_settings import Sampling
-from harness.spec import Site, Window
+from kv_claims.claims.patch import Site, Window
+from kv_claims.models.architectures import TABLE, decoder_layers, output_of
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.build import Built, build
+from kv_claims.patch.plan import RowPlan, Write
+from kv_claims.patch.store import PromptStore
+from kv_claims.run import trunks
+from kv_claims.run.decode import Decoded, decode
+from kv_claims.run.sampling_settings import Sampling
 from tests.device import PLACE
 from tests.models.architectures import VOCAB, prompt, tiny
 from tests.run.test_roads import OLDER

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.errors import UsageError
-from harness.tasks.load import load_task
-from harness.tasks.scorers import Lexicon, Published
-from harness.tasks.task import Prompt
+from kv_claims.errors import UsageError
+from kv_claims.tasks.load import load_task
+from kv_claims.tasks.scorers import Lexicon, Published
+from kv_claims.tasks.task import Prompt
 
 GOOD: dict[str, Any] = {
     "schema": 1,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tasks.scorers import PUBLISHED_MARKERS, Hit, Lexicon, Published, Scorer, inside_words
-from harness.tasks.words import Word, placed_words, words_of
+from kv_claims.tasks.scorers import PUBLISHED_MARKERS, Hit, Lexicon, Published, Scorer, inside_words
+from kv_claims.tasks.words import Word, placed_words, words_of
 
 # As the seed experiment lists them.
 MARKERS = [

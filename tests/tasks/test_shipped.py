@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.tasks.load import load_task
-from harness.tasks.scorers import Lexicon
-from harness.tasks.task import Prompt, Task
-from harness.tasks.words import words_of
+from kv_claims.tasks.load import load_task
+from kv_claims.tasks.scorers import Lexicon
+from kv_claims.tasks.task import Prompt, Task
+from kv_claims.tasks.words import words_of
 
 FOLDER = Path(__file__).parents[2] / "claims/tasks"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.errors import UsageError
-from harness.tasks import task as task_module
-from harness.tasks.scorers import Lexicon, Published
-from harness.tasks.task import DONORS_AT_ONCE, Pair, Pairing, Prompt, Task, clusters_of
+from kv_claims.errors import UsageError
+from kv_claims.tasks import task as task_module
+from kv_claims.tasks.scorers import Lexicon, Published
+from kv_claims.tasks.task import DONORS_AT_ONCE, Pair, Pairing, Prompt, Task, clusters_of
 
 WORDS = frozenset({"rain"})
 

@@ -8,9 +8,9 @@ import unicodedata
 
 import pytest
 
-from harness.errors import UsageError
-from harness.tasks.scorers import Hit, Lexicon
-from harness.tasks.words import folded, placed_words, unknown_script, words_of
+from kv_claims.errors import UsageError
+from kv_claims.tasks.scorers import Hit, Lexicon
+from kv_claims.tasks.words import folded, placed_words, unknown_script, words_of
 
 
 def nfd(text: str) -> str:

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.benching.gpu.steps import Finding, Findings, Given
+from kv_claims.benching.gpu.steps import Finding, Findings, Given
 
 
 def well(given: Given) -> Findings:

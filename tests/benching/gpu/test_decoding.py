@@ -1,4 +1,4 @@
-"""`harness bench --gpu`: the model, its floor, what is said; tried on a tiny model on a CPU."""
+"""`kv-claims bench --gpu`: the model, its floor, what is said; tried on a tiny model on a CPU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.__main__ import main
-from harness.benching.gpu import decoding
-from harness.benching.gpu.decoding import FULL, SMALL, Rates, Row, bounds, model_of
-from harness.run.roads import Road
+from kv_claims.__main__ import main
+from kv_claims.benching.gpu import decoding
+from kv_claims.benching.gpu.decoding import FULL, SMALL, Rates, Row, bounds, model_of
+from kv_claims.run.roads import Road
 
 META = torch.device("meta")
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from harness.benching.gpu import crowded, sameness, speed, suites
-from harness.benching.gpu.command import Ran
-from harness.benching.gpu.crowded import too_large
-from harness.benching.gpu.evidence import differing, words_of
-from harness.benching.gpu.real_model import real_model
-from harness.benching.gpu.sameness import Said, against
-from harness.benching.gpu.steps import Given
-from harness.errors import UsageError
-from harness.run.batch_size import BatchSize
-from harness.run.ledger import Ledger
+from kv_claims.benching.gpu import crowded, sameness, speed, suites
+from kv_claims.benching.gpu.command import Ran
+from kv_claims.benching.gpu.crowded import too_large
+from kv_claims.benching.gpu.evidence import differing, words_of
+from kv_claims.benching.gpu.real_model import real_model
+from kv_claims.benching.gpu.sameness import Said, against
+from kv_claims.benching.gpu.steps import Given
+from kv_claims.errors import UsageError
+from kv_claims.run.batch_size import BatchSize
+from kv_claims.run.ledger import Ledger
 
 JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.a" name="fine"/>
@@ -166,7 +166,7 @@ def test_the_real_model_is_what_is_asked_for_or_at_hand(
         real_model(str(tmp_path))
     (tmp_path / "config.json").touch()
     assert real_model(str(tmp_path)).name == str(tmp_path)
-    monkeypatch.setattr("harness.benching.gpu.real_model.ROOT", tmp_path / "checkout")
+    monkeypatch.setattr("kv_claims.benching.gpu.real_model.ROOT", tmp_path / "checkout")
     assert real_model(None).name == "mini"
     shared = tmp_path / "shared/models/stories260K"
     shared.mkdir(parents=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.benching.gpu import pack, parts
-from harness.benching.gpu.brought import unpack
-from harness.benching.gpu.pack import Index, Wanted, travelling
-from harness.benching.gpu.run import environment
-from harness.errors import UsageError
+from kv_claims.benching.gpu import pack, parts
+from kv_claims.benching.gpu.brought import unpack
+from kv_claims.benching.gpu.pack import Index, Wanted, travelling
+from kv_claims.benching.gpu.run import environment
+from kv_claims.errors import UsageError
 
 CONTENT = bytes(range(256)) * 10
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from harness.benching.gpu import record, report, steps
-from harness.benching.gpu.__main__ import main
-from harness.benching.gpu.record import Record
-from harness.benching.gpu.run import Asked, run
-from harness.benching.gpu.steps import ROOT, STEPS, Step, chosen
-from harness.errors import UsageError
+from kv_claims.benching.gpu import record, report, steps
+from kv_claims.benching.gpu.__main__ import main
+from kv_claims.benching.gpu.record import Record
+from kv_claims.benching.gpu.run import Asked, run
+from kv_claims.benching.gpu.steps import ROOT, STEPS, Step, chosen
+from kv_claims.errors import UsageError
 
 HERE = "tests.benching.gpu.made_up_steps"
 LONG = 60

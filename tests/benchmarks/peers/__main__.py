@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from harness.benching.reference import Reference
-from harness.benching.timing import Timed, in_turn
+from kv_claims.benching.reference import Reference
+from kv_claims.benching.timing import Timed, in_turn
 from tests.benchmarks.peers import by_engine
 from tests.benchmarks.peers.agreement import Plain, compare
 from tests.benchmarks.peers.report import Result, lines_of, ratio, write

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from harness.benching.reference import Reference
-from harness.models.forward import with_cache
+from kv_claims.benching.reference import Reference
+from kv_claims.models.forward import with_cache
 from tests.benchmarks.peers.ways import Found, Meaning, Rows, rows_of
 
 NEAR = 1e-4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache
 
-from harness.benching.reference import Reference
-from harness.patch.build import build
-from harness.run.slab_cache import as_cache
+from kv_claims.benching.reference import Reference
+from kv_claims.patch.build import build
+from kv_claims.run.slab_cache import as_cache
 from tests.benchmarks.peers.ways import Way, in_order
 
 BARE, ENGINE, IN_PROMPT = (

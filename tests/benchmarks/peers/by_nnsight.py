@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from harness.benching.reference import ARMS, Reference
-from harness.models.forward import with_cache
+from kv_claims.benching.reference import ARMS, Reference
+from kv_claims.models.forward import with_cache
 from tests.benchmarks.peers.by_engine import spliced
 from tests.benchmarks.peers.ways import (
     Cut,

@@ -7,7 +7,7 @@ import copy
 import torch
 from pyvene import IntervenableConfig, IntervenableModel, VanillaIntervention
 
-from harness.benching.reference import LAYERS, Reference
+from kv_claims.benching.reference import LAYERS, Reference
 from tests.benchmarks.peers.ways import Rows, Way, a_few, arm_by_arm, in_batches
 
 

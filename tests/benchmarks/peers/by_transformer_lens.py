@@ -13,7 +13,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformer_lens.pretrained.weight_conversions import convert_mistral_weights
 from transformers import DynamicCache
 
-from harness.benching.reference import ARMS, LAYERS, Reference
+from kv_claims.benching.reference import ARMS, LAYERS, Reference
 from tests.benchmarks.peers.by_engine import spliced
 from tests.benchmarks.peers.ways import (
     Found,

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from harness.benching.reference import ARMS, Reference
+from kv_claims.benching.reference import ARMS, Reference
 from tests.benchmarks.peers.ways import Found, Way, in_order
 
 

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.benching.timing import Ratio, Timed
+from kv_claims.benching.timing import Ratio, Timed
 from tests.benchmarks.peers.agreement import NEAR, Parted
 from tests.benchmarks.peers.ways import Meaning
 

@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from harness.benching.reference import ARMS, LAYERS, Reference, Tokens
+from kv_claims.benching.reference import ARMS, LAYERS, Reference, Tokens
 
 Meaning = Literal["unpatched", "splice", "in-prefill"]
 """When the source is pasted: never; into the cache, once the prompt is prefilled; or while the
-prompt is computed, so that later positions and layers see it (`harness.spec`)."""
+prompt is computed, so that later positions and layers see it (`kv_claims.claims.patch`)."""
 Found = Mapping[int, Sequence[int]]
 """Generated tokens by the number of the trial: a base's arms in turn."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.session import Settings
+from kv_claims.plugin.session import Settings
 from tests.plugin.project import STORED
 
 Given = Callable[..., Settings]
@@ -20,7 +20,7 @@ def given(pytester: pytest.Pytester) -> Given:
 
     def settings(*options: str, model: str | None = STORED) -> Settings:
         of_model = ("--model", model) if model else ()
-        plugin = ("-p", "harness.pytest_plugin")
+        plugin = ("-p", "kv_claims.plugin.hooks")
         config = pytester.parseconfigure(*plugin, "--claims-out", "out", *of_model, *options)
         collector = config.pluginmanager.get_plugin("kv-claims-collector")
         assert collector is not None

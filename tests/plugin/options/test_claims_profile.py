@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.session import PROFILES, describe
+from kv_claims.plugin.session import PROFILES, describe
 from tests.plugin.options.conftest import Given
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
-from harness.replay.option import check_options
-from harness.session import ClaimsSession
-from harness.signing import new_key
+from kv_claims.errors import UsageError
+from kv_claims.evidence.signing import new_key
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.replay.option import check_options
 from tests.plugin.options.conftest import Given
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.passing import outcome
+from kv_claims.pins.passes import outcome
 from tests.plugin.options.conftest import Given
 
 

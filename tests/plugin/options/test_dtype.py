@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.models.request import check_request
+from kv_claims.models.request import check_request
 from tests.plugin.options.conftest import Given, Refused
 
 

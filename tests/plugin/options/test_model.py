@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.session import EMBEDDED
+from kv_claims.plugin.session import EMBEDDED
 from tests.plugin.options.conftest import Given, Refused
 from tests.plugin.project import INERT, STORED
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession
 from tests.plugin.options.conftest import Given
 
 

@@ -1,6 +1,6 @@
 """A claim whose test asks for no study, so that nothing is judged."""
 
-from harness.claim import Region, claim
+from kv_claims.claims.claim import Region, claim
 
 
 @claim("without-study", says="It transfers.", cites="a test", transfer=Region(high=0.12))

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from harness.claim import Family, Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Family, Region, claim
+from kv_claims.claims.patch import Patch
 
 SAYS = {"says": "It transfers.", "cites": "a test"}
 FIVE = Family("a-family-of-two-claims", 5)

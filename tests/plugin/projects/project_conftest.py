@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["harness.pytest_plugin"]
+pytest_plugins = ["kv_claims.plugin.hooks"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _signal_after(appends: int, number: int, to: int) -> None:
     """Send a signal to a process once so many batches are in the ledger; a kill tears a line."""
-    from harness.run.ledger import Ledger
+    from kv_claims.run.ledger import Ledger
 
     # Started in the background, a process ignores Ctrl-C, and so do those that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,7 +65,7 @@ def _fill_disk(size: int) -> None:
 
 def _log_writes(log: Path) -> None:
     """A line in `log` for every time that this process writes the reports."""
-    from harness.report import write
+    from kv_claims.plugin import write
 
     write_reports = write.write_reports
 

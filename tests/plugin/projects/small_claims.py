@@ -2,11 +2,11 @@
 
 import pytest
 
-from harness.claim import Region, claim
-from harness.models.planted.catalog import CATALOG
-from harness.models.planted.prompts import planted_task
-from harness.models.planted.truth import true_transfer
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
+from kv_claims.planted.truth import true_transfer
 
 SAYS = {"says": "It transfers.", "cites": "a test"}
 AT_MOST = {**SAYS, "transfer": Region(high=0.25)}

@@ -1,7 +1,7 @@
 """Claims that are written wrongly, one defect each; and a right one, to run on too few pairs."""
 
-from harness.claim import Region, claim
-from harness.spec import Patch
+from kv_claims.claims.claim import Region, claim
+from kv_claims.claims.patch import Patch
 
 AT_MOST = {"says": "It transfers.", "cites": "a test", "transfer": Region(high=0.12)}
 FINE = Patch("kv", layers="9", positions="last(16)")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.figures.all import figures_of
-from harness.report.figures.geometry import geometry_figure
-from harness.report.figures.heatmap import heatmap
-from harness.report.figures.style import Drawn, inline, save
-from harness.report.view.geometry import GeometryView, Panel
-from harness.report.view.report import report_view
-from harness.report.write import write_reports
-from harness.session import ClaimsSession
-from harness.stored import load_run
+from kv_claims.evidence.stored import load_run
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.write import write_reports
+from kv_claims.report.figures.all import figures_of
+from kv_claims.report.figures.geometry import geometry_figure
+from kv_claims.report.figures.heatmap import heatmap
+from kv_claims.report.figures.style import Drawn, inline, save
+from kv_claims.report.view.geometry import GeometryView, Panel
+from kv_claims.report.view.report import report_view
 from tests.report.arms import view
 
 ARMS = [view((9,), "last(16)", 0.4, -0.3), view((12,), "all", 1.0, 0.9)]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from harness.models.load import LoadedModel
-from harness.report.view.arms import ArmView, arms_of, parse_arm
-from harness.report.view.dose import curves_by_layers, curves_by_share
-from harness.report.view.heatmap import grid_of, layers_text
-from harness.report.view.scores import Scores
-from harness.run.arms import patched
-from harness.spec import Patch, canonical
-from harness.stored import StoredRun, load_run
+from kv_claims.claims.patch import Patch, canonical
+from kv_claims.evidence.stored import StoredRun, load_run
+from kv_claims.models.load import LoadedModel
+from kv_claims.report.view.arms import ArmView, arms_of, parse_arm
+from kv_claims.report.view.dose import curves_by_layers, curves_by_share
+from kv_claims.report.view.heatmap import grid_of, layers_text
+from kv_claims.report.view.scores import Scores
+from kv_claims.run.arms import patched
 from tests.report.arms import view
 from tests.runs import key_of, make_run
 

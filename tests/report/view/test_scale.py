@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from harness.report.view.scale import Scale
+from kv_claims.report.view.scale import Scale
 
 
 def test_0_and_1_of_a_share_are_always_on_the_line() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.view.texts import picked, pieces_of, repeated_words, scorer_from
-from harness.tasks.scorers import Lexicon, Published
+from kv_claims.report.view.texts import picked, pieces_of, repeated_words, scorer_from
+from kv_claims.tasks.scorers import Lexicon, Published
 
 SEA = Lexicon(frozenset({"sea", "boat"}))
 

@@ -1,0 +1,112 @@
+"""A user's model on a user's machine: trials a second at several batch sizes, and what follows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.files.shipped import shipped
+from kv_claims.models.folder import model_folder
+from kv_claims.models.load import load_model
+from kv_claims.planted.prompts import planted_task
+from kv_claims.run.arms import BASE, SOURCE, patched
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.tasks.load import load_task, own_task
+
+SIZES = (1, 8, 32, 64, 128, 256, 512)
+STEPS = 16
+STUDIES = {"smoke": (20, 1, 30), "default": (200, 1, 50), "full": (300, 2, 100)}
+"""Pairs, seeds and new tokens of the profiles of `pytest claims` (README.md)."""
+
+
+def measure(
+    name: str,
+    *,
+    task_file: Path | None,
+    device: str | None,
+    dtype: str | None,
+    n_pairs: int,
+    arms: int,
+) -> dict[str, Any]:
+    """Batch sizes and their speed, the best one, and estimates for studies of so many arms."""
+    model = load_model(name, device=device, dtype=dtype)
+    if model.planted is not None:
+        # As `pytest claims` does: sharing so small a matrix out costs more than it gives.
+        torch.set_num_threads(1)
+    if model.planted is not None and task_file is None:
+        task = planted_task(model.planted, n_pairs=n_pairs)
+    else:
+        own = own_task(model_folder(name))
+        task = load_task(task_file or own or shipped("tasks/self_observation.yaml"))
+    pairs = task.first_pairs(n_pairs)
+    some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
+    some = some[:arms]
+    runner = Runner(model, task, Sampling(STEPS), Ledger())
+    runner.check(some, pairs)
+    started = time.perf_counter()
+    runner.prefill([(pair, arm) for pair in pairs for arm in some])
+    a_prompt = (time.perf_counter() - started) / len(runner.store.tokens)
+    works = [(pair, arm, 0) for pair in pairs for arm in some]
+    speeds: dict[int, float] = {}
+    for rows in SIZES:
+        if rows > runner.rows_at_once() or rows > 2 * len(works):
+            break
+        seconds = _seconds(runner, works[:rows])
+        speeds[rows] = min(rows, len(works)) * STEPS / seconds
+        if seconds > 60:
+            break
+    if not speeds:
+        raise UsageError(f"bench: {name} fits no row into memory")
+    best = max(speeds, key=lambda rows: speeds[rows])
+    estimates = {
+        profile: 2 * n * a_prompt + n * seeds * arms * tokens / speeds[best]
+        for profile, (n, seeds, tokens) in STUDIES.items()
+    }
+    road = runner.road
+    lines = [
+        f"{model.name}, {model.dtype_name} on {model.device}, decoded by the {road.kind} road"
+        + (f" ({road.reason})" if road.reason else ""),
+        f"a prompt takes {1e3 * a_prompt:.1f} ms",
+        "rows of a batch   tokens/s   trials/s of 50 tokens",
+        *(f"{rows:15}   {speed:8.1f}   {speed / 50:8.2f}" for rows, speed in speeds.items()),
+        f"best: --batch-size {best}",
+        f"one claim of {arms} arms takes about, checks and tables not counted:",
+        *(
+            f"  {profile:8} {_span(seconds):>8}  ({n} pairs, {seeds} seeds, {tokens} tokens)"
+            for (profile, seconds), (n, seeds, tokens) in zip(
+                estimates.items(), STUDIES.values(), strict=True
+            )
+        ),
+    ]
+    return {
+        "lines": lines,
+        "model": model.name,
+        "road": road._asdict(),
+        "tokens_per_second": speeds,
+        "best_batch_size": best,
+        "seconds_a_prompt": a_prompt,
+        "estimated_seconds": estimates,
+    }
+
+
+def _seconds(runner: Runner, works: list[Any]) -> float:
+    """Seconds of a batch, its second time."""
+    best = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        runner.decode_only(works)
+        best = time.perf_counter() - started
+    return best
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,402 @@
+"""What is patched: site, layers, positions, and their resolution to indices. No torch here.
+
+Promises: exact rational arithmetic for depths; a window that does not fit is an error, never
+shortened (docs/failures.md names it *short-window*); two layer parts that meet are an error. What
+no model could have is a `UsageError`, what others have and this one has not a `NoSuchCellError`.
+Does not: touch tensors, know architectures, or know what a source and a base are.
+
+Two experiments share the name "KV patch" and are kept apart by their site. A *splice* (`kv`, `k`,
+`v`) overwrites slots of the cache once the base is prefilled: a prompt of T tokens caches T-1 of
+them (slots 0 .. T-2), the last prompt token is fed afterwards, in every arm alike. An *in-prefill*
+patch (`kv_proj`, `k_proj`, `v_proj`, `residual`) overwrites activations while the prompt is
+computed, so that everything downstream is computed from them: its positions are the T tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, floor
+from typing import Literal, NamedTuple, get_args
+
+from kv_claims.errors import NoSuchCellError, UsageError
+
+Site = Literal["kv", "k", "v", "kv_proj", "k_proj", "v_proj", "residual"]
+SITES: tuple[Site, ...] = get_args(Site)
+CACHE_SITES: tuple[Site, ...] = ("kv", "k", "v")
+Tensor = Literal["k", "v", "residual"]
+TENSORS: dict[Site, tuple[Tensor, ...]] = {
+    "kv": ("k", "v"),
+    "k": ("k",),
+    "v": ("v",),
+    "kv_proj": ("k", "v"),
+    "k_proj": ("k",),
+    "v_proj": ("v",),
+    "residual": ("residual",),
+}
+"""The tensors of a layer that a site writes: keys, values, or the layer's output."""
+Active = Literal["prompt", "every_step", "every_step(held)"]
+ACTIVE: tuple[Active, ...] = get_args(Active)
+Span = Literal["cache", "prompt"]
+"""What positions count: the T-1 cached tokens, or all T tokens of the prompt."""
+
+_HELP = {
+    "layers": "expected a layer such as '9', a depth such as '18/32', several joined by '+', "
+    "a half-open range such as '0:8' or '16/32:32/32', or 'all'",
+    "heads": "expected a KV head such as '0', several joined by '+', a half-open range such as "
+    "'0:4', or 'all'",
+}
+_POSITIONS_HELP = "expected 'last(W)', 'first(W)', 'first(P%)' or 'all'"
+
+
+_SIZES = range(1, 1025)
+"""Layers, or heads, that some model may have."""
+
+
+class Window(NamedTuple):
+    """Which positions of the source go into which positions of the base, in order."""
+
+    source_slots: range
+    base_slots: range
+
+    @property
+    def shift(self) -> int:
+        """How far each key moves, in positions (base position - source position)."""
+        return self.base_slots.start - self.source_slots.start
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One intervention: `site` in `layers` at `positions`, from the source into the base.
+
+    site: 'kv', 'k', 'v' (the cache, spliced) | 'kv_proj', 'k_proj', 'v_proj' (the projections'
+        outputs) | 'residual' (a decoder layer's output), both in the prompt pass.
+    layers: '9' | '18/32' | 'a+b' | 'a:b' | 'all'; a depth d is layer floor(d * n_layers).
+    positions: 'last(W)' | 'first(W)' | 'first(P%)' | 'all'.
+    heads: KV heads, '0' | 'a+b' | 'a:b' | 'all'; of keys and values only.
+    mode: 'replace' | 'append' (the source's last W slots behind the base's) | 'mix(alpha)'
+        ((1 - alpha) base + alpha source); the last two on the cache only.
+    active: 'prompt' (written once) | 'every_step' (also on at each generated token: the source's
+        own activation at the same step of its own generation) | 'every_step(held)' (there the
+        source's last prompt position, held constant).
+    Raises UsageError where the text cannot be read or the parts do not go together; whether it
+    fits a model or a prompt is found by `resolve_layers`, `resolve_heads` and `resolve_window`.
+    """
+
+    site: Site
+    layers: str
+    positions: str
+    heads: str = "all"
+    mode: str = "replace"
+    active: Active = "prompt"
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise UsageError(f"Patch(site={self.site!r}): expected one of {', '.join(SITES)}")
+        if self.active not in ACTIVE:
+            raise UsageError(f"Patch(active={self.active!r}): expected one of {', '.join(ACTIVE)}")
+        for field in ("layers", "positions", "heads", "mode"):
+            object.__setattr__(self, field, _squeeze(getattr(self, field), field))
+        _parse_spans(self.layers, "layers")
+        _parse_positions(self.positions)
+        _parse_spans(self.heads, "heads")
+        if self.heads != "all" and self.site == "residual":
+            raise UsageError(f"Patch(heads={self.heads!r}): the residual has no heads")
+        _check_mode(self)
+
+    def __str__(self) -> str:
+        extra = [f"heads={self.heads}"] if self.heads != "all" else []
+        extra += [part for part in (self.mode, self.active) if part not in ("replace", "prompt")]
+        return "/".join([f"{self.site}@{self.layers}/{self.positions}", *extra])
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of a layer that are written."""
+        return TENSORS[self.site]
+
+    @property
+    def is_splice(self) -> bool:
+        """Whether the cache is overwritten; else activations, in the prompt pass."""
+        return self.site in CACHE_SITES
+
+    @property
+    def span(self) -> Span:
+        """Which positions its windows count."""
+        return "cache" if self.is_splice else "prompt"
+
+    @property
+    def alpha(self) -> float:
+        """The source's weight: 1 but for `mix(alpha)`."""
+        return float(self.mode[4:-1]) if self.mode.startswith("mix(") else 1.0
+
+
+def is_full_swap(patches: Sequence[Patch], n_layers: int) -> bool:
+    """Whether the patches of an arm name the whole cache: K and V of every layer at all positions.
+
+    In one patch or in several, whatever else the arm writes and however long. Such an arm takes the
+    source's cache with its length, and the source's last token. patches: in one spelling.
+    """
+    named = {
+        (layer, tensor)
+        for patch in patches
+        if patch.is_splice
+        and (patch.positions, patch.heads, patch.mode) == ("all", "all", "replace")
+        for layer in resolve_layers(patch.layers, n_layers)
+        for tensor in patch.tensors
+    }
+    return len(named) == n_layers * len(TENSORS["kv"])
+
+
+def as_patches(patches: Patch | Sequence[Patch]) -> tuple[Patch, ...]:
+    """One patch or several of one arm, as a tuple. Raises UsageError for none."""
+    found = (patches,) if isinstance(patches, Patch) else tuple(patches)
+    if not found or not all(isinstance(patch, Patch) for patch in found):
+        raise UsageError(f"patches {patches!r}: expected a Patch, or several")
+    return found
+
+
+def canonical(patch: Patch, n_layers: int, n_heads: int) -> Patch:
+    """The same patch in one spelling: layers and heads as plain numbers on this model.
+
+    `all` stays, and stands for every range that is all; 'mix(1)' is 'replace'. n_heads: KV heads.
+    """
+    layers = resolve_layers(patch.layers, n_layers)
+    heads = resolve_heads(patch.heads, n_heads)
+    return replace(
+        patch,
+        layers="all" if len(layers) == n_layers else "+".join(map(str, layers)),
+        heads="all" if len(heads) == n_heads else "+".join(map(str, heads)),
+        mode="replace" if patch.mode.startswith("mix(") and patch.alpha == 1 else patch.mode,
+    )
+
+
+def some_model_has(find: Callable[[int], object]) -> bool:
+    """Whether a call raises no UsageError at some size. find: takes a number of layers or heads."""
+    for size in _SIZES:
+        try:
+            find(size)
+        except UsageError:
+            continue
+        return True
+    return False
+
+
+def check_apart(patches: Sequence[Patch], n_layers: int) -> None:
+    """Raise UsageError where two patches of one arm write the same tensor of the same layer."""
+    owner: dict[tuple[int, Tensor], Patch] = {}
+    for patch in patches:
+        for layer in resolve_layers(patch.layers, n_layers):
+            for tensor in patch.tensors:
+                if (other := owner.setdefault((layer, tensor), patch)) is not patch:
+                    raise UsageError(
+                        f"patches {other} and {patch}: both write {tensor!r} of layer {layer}; "
+                        "expected different tensors or layers"
+                    )
+    if len(patches) > 1 and any(patch.mode == "append" for patch in patches):
+        raise UsageError("mode 'append' moves every later position; expected it alone in its arm")
+
+
+def resolve_layers(text: str, n_layers: int) -> tuple[int, ...]:
+    """Layer indices, ascending, of a layers text on a model of `n_layers`.
+
+    Raises UsageError for a layer out of range, an empty range, or two parts that meet, as a
+    NoSuchCellError where it fits another model.
+    """
+    return _resolve(text, n_layers, "layers")
+
+
+def resolve_heads(text: str, n_heads: int) -> tuple[int, ...]:
+    """KV head indices, ascending, of a heads text on a model of `n_heads` KV heads.
+
+    With grouped queries a KV head serves several query heads; heads are KV heads throughout.
+    Raises UsageError for a head out of range, as a NoSuchCellError where another model has it: a
+    slice past the end would silently be empty.
+    """
+    return _resolve(text, n_heads, "heads")
+
+
+def _resolve(text: str, n: int, what: str) -> tuple[int, ...]:
+    squeezed = _squeeze(text, what)
+    _parse_spans(squeezed, what)
+    try:
+        return _indices(squeezed, n, what)
+    except UsageError as error:
+        if _fits_some_model(squeezed, what):
+            raise NoSuchCellError(str(error)) from None
+        raise
+
+
+@lru_cache(maxsize=1024)
+def _fits_some_model(text: str, what: str) -> bool:
+    return some_model_has(lambda size: _indices(text, size, what))
+
+
+def _indices(text: str, n: int, what: str) -> tuple[int, ...]:
+    """Indices among n of a text that can be read. Raises UsageError where it does not fit n."""
+    spans = _parse_spans(text, what)
+    if spans is None:
+        return tuple(range(n))
+    owner: dict[int, str] = {}
+    for part, start, stop in spans:
+        first = _layer_index(start, n)
+        last = first + 1 if stop is None else _layer_index(stop, n)
+        if not 0 <= first < n or last > n:
+            kind = "KV heads" if what == "heads" else what
+            raise UsageError(
+                f"{what} {text!r}: {part!r} is out of range, "
+                f"expected {kind} 0 to {n - 1} (the model has {n})"
+            )
+        if last <= first:
+            raise UsageError(f"{what} {text!r}: the range {part!r} is empty on {n} {what}")
+        for index in range(first, last):
+            if index in owner:
+                raise UsageError(
+                    f"{what} {text!r}: {owner[index]!r} and {part!r} meet in {what[:-1]} {index} "
+                    f"of {n}; expected parts that are different {what}"
+                )
+            owner[index] = part
+    return tuple(sorted(owner))
+
+
+def resolve_window(
+    text: str,
+    source_tokens: int,
+    base_tokens: int,
+    *,
+    span: Span = "cache",
+    where: str = "this pair",
+) -> Window:
+    """The positions that a text names for a source and a base of so many prompt tokens.
+
+    `last(W)` aligns the ends of both, `first(W)` their starts, `first(p%)` takes ceil(p% of the
+    shorter), `all` the whole of the shorter, aligned at the ends.
+    span: whether the T-1 cached tokens are meant or all T.
+    Raises UsageError when a window does not fit both.
+    """
+    kind, size = _parse_positions(_squeeze(text, "positions"))
+    left_out = 1 if span == "cache" else 0
+    of_source, of_base = source_tokens - left_out, base_tokens - left_out
+    shorter = min(of_source, of_base)
+    if kind == "all":
+        kind, width = "last", shorter
+    elif isinstance(size, Fraction):
+        width = ceil(size * shorter)
+    else:
+        width = size
+    if not 1 <= width <= shorter:
+        cached, caches = ("cached ", "caches") if span == "cache" else ("", "has")
+        raise UsageError(
+            f"positions {text!r} need {width} {cached}positions, but in {where} the source "
+            f"{caches} {of_source} (of {source_tokens} tokens) and the base {of_base} "
+            f"(of {base_tokens}); expected a window that fits both"
+        )
+    if kind == "first":
+        return Window(range(width), range(width))
+    return Window(range(of_source - width, of_source), range(of_base - width, of_base))
+
+
+def shifted_layers(text: str, n_layers: int) -> str | None:
+    """The wrong-layer control: the same layers moved by half the depth, modulo the depth.
+
+    None where there is no such control: for `all`, or when the moved set meets the patched one.
+    """
+    layers = resolve_layers(text, n_layers)
+    moved = sorted((layer + n_layers // 2) % n_layers for layer in layers)
+    if set(moved) & set(layers):
+        return None
+    return "+".join(map(str, moved))
+
+
+_Point = int | Fraction
+
+
+def _squeeze(text: object, what: str) -> str:
+    if not isinstance(text, str):
+        raise UsageError(f"{what} {text!r}: expected text, got {type(text).__name__}")
+    if re.search(r"\d\s+\d", text):
+        raise UsageError(f"{what} {text!r}: two numbers with nothing between them")
+    return "".join(text.split())
+
+
+def _check_mode(patch: Patch) -> None:
+    """Raise UsageError for a mode that cannot be read, or that its site does not have."""
+    given = f"Patch(site={patch.site!r}, mode={patch.mode!r})"
+    if patch.mode == "replace":
+        return
+    number = re.fullmatch(r"mix\((\d*\.?\d+)\)", patch.mode)
+    if patch.mode != "append" and not (number and 0 < float(number[1]) <= 1):
+        raise UsageError(
+            f"{given}: expected 'replace', 'append', or 'mix(alpha)' with 0 < alpha <= 1"
+        )
+    if not patch.is_splice:
+        raise UsageError(f"{given}: expected one of the cache sites {', '.join(CACHE_SITES)}")
+    if patch.active != "prompt":
+        raise UsageError(f"{given}: active={patch.active!r} goes with mode 'replace' only")
+    if patch.mode == "append" and (patch.site, patch.layers, patch.heads) != ("kv", "all", "all"):
+        raise UsageError(
+            f"{given}: appending makes the cache longer, which it must be in every layer and head "
+            "alike; expected site 'kv', layers 'all', heads 'all'"
+        )
+    if patch.mode == "append" and not patch.positions.startswith("last("):
+        raise UsageError(f"{given}: the source's tail is appended; expected positions 'last(W)'")
+
+
+def _parse_spans(text: str, what: str) -> list[tuple[str, _Point, _Point | None]] | None:
+    """Parts as (text, start, stop or None for one index); None means all."""
+    if text == "all":
+        return None
+    spans: list[tuple[str, _Point, _Point | None]] = []
+    for part in text.split("+"):
+        ends = part.split(":")
+        if len(ends) > 2:
+            raise UsageError(f"{what} {text!r}: cannot read {part!r}; {_HELP[what]}")
+        is_range = len(ends) == 2
+        start = _parse_point(ends[0], text, what, is_range_end=False)
+        spans.append(
+            (
+                part,
+                start,
+                _parse_point(ends[1], text, what, is_range_end=True) if is_range else None,
+            )
+        )
+    return spans
+
+
+def _parse_point(point: str, text: str, what: str, *, is_range_end: bool) -> _Point:
+    """An index or, of layers, a depth; a depth of 1 is a range's end and nothing else."""
+    match = re.fullmatch(r"(-?\d+)(?:/(\d+))?", point)
+    if match is None or (match[2] is not None and what == "heads"):
+        raise UsageError(f"{what} {text!r}: cannot read {point!r}; {_HELP[what]}")
+    number, denominator = int(match[1]), match[2]
+    if denominator is None:
+        if number < 0:
+            raise UsageError(f"{what} {text!r}: {what[:-1]} {number} is below 0; {_HELP[what]}")
+        return number
+    if int(denominator) == 0:
+        raise UsageError(f"{what} {text!r}: {point!r} divides by zero; {_HELP[what]}")
+    depth = Fraction(number, int(denominator))
+    if not 0 <= depth < 1 and not (is_range_end and depth == 1):
+        raise UsageError(f"{what} {text!r}: depth {point} is outside [0, 1); {_HELP[what]}")
+    return depth
+
+
+def _layer_index(point: _Point, n_layers: int) -> int:
+    return floor(point * n_layers) if isinstance(point, Fraction) else point
+
+
+def _parse_positions(text: str) -> tuple[Literal["last", "first", "all"], int | Fraction]:
+    if text == "all":
+        return "all", 0
+    match = re.fullmatch(r"(last|first)\((\d+)(%?)\)", text)
+    if match is None or (match[1] == "last" and match[3]):
+        raise UsageError(f"positions {text!r}: cannot be read; {_POSITIONS_HELP}")
+    kind: Literal["last", "first"] = "last" if match[1] == "last" else "first"
+    number = int(match[2])
+    if number < 1 or (match[3] and number > 100):
+        raise UsageError(
+            f"positions {text!r}: expected at least 1 position and at most 100%; {_POSITIONS_HELP}"
+        )
+    return kind, Fraction(number, 100) if match[3] else number

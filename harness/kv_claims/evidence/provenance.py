@@ -1,0 +1,78 @@
+"""What it takes to run a study again: versions, hardware, hashes and settings."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from kv_claims.process.cores import usable_cores
+from kv_claims.run.rows import Tokens
+from kv_claims.run.runner import Runner
+from kv_claims.tasks.task import Pair
+
+IGNORED = (
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "repetition_penalty", "no_repeat_ngram_size"),
+    *("num_beams", "min_length", "min_new_tokens", "max_length", "max_new_tokens", "bad_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+)
+"""Settings of a model's own generation config that are not followed, and recorded as such."""
+
+
+def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Versions, hardware, hashes and settings of a run on some pairs, as plain JSON."""
+    model = runner.model
+    generation = model.network.generation_config.to_diff_dict()
+    device = (
+        torch.cuda.get_device_name(model.device)
+        if model.device.type == "cuda"
+        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return {
+        "python": platform.python_version(),
+        "versions": {
+            name: metadata.version(name)
+            for name in (
+                *("torch", "transformers", "tokenizers"),
+                *("numpy", "scipy", "pandas", "pytest"),
+                *("regex", "icu4py"),  # by which words are told apart
+            )
+        },
+        "device": str(model.device),
+        "hardware": device,
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "dtype": model.dtype_name,
+        # The rounding that tolerances allow for.
+        "precision": model.precision,
+        "n_layers": model.n_layers,
+        "n_kv_heads": model.n_kv_heads,
+        "revision": model.revision,
+        "weights_sha": runner.weights_sha,
+        # What transformers left out, put in or guessed when the model was loaded.
+        "loading": model.loading.to_dict(),
+        "task_sha": runner.task.sha,
+        "tokens": {
+            **model.tokenization.describe(),
+            **model.tokenization.in_prompts(_prompts(runner, pairs)),
+        },
+        "sampling": {
+            **asdict(runner.sampling),
+            "rule": "inverse CDF over the full vocabulary, common random numbers",
+            "ignored": {k: str(v) for k, v in generation.items() if k in IGNORED},
+        },
+        "batch_size": runner.batch_size or "auto",
+        # By which road batches are decoded, and why by no faster one (kv_claims.run.roads).
+        "decoding": runner.road._asdict(),
+    }
+
+
+def _prompts(runner: Runner, pairs: Sequence[Pair]) -> list[Tokens]:
+    """Token ids of the prompts of some pairs, each text once."""
+    texts = {side.text: side for pair in pairs for side in (pair.source, pair.base)}
+    return [runner.rows.tokens(prompt) for prompt in texts.values()]

@@ -1,0 +1,162 @@
+"""From patches and a donor to what is written where, for the truth.
+
+Follows the meaning of a patch as `kv_claims.claims.patch` and DESIGN.md give it, from token counts
+alone: a splice writes over the first T-1 positions, an in-prefill patch over all T, and what is
+active at every step also over those behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from kv_claims.claims.patch import (
+    Patch,
+    Window,
+    check_apart,
+    is_full_swap,
+    resolve_heads,
+    resolve_layers,
+    resolve_window,
+)
+from kv_claims.errors import UsageError
+from kv_claims.planted.catalog import N_KV_HEADS, N_LAYERS
+from kv_claims.planted.circuit import Circuit
+from kv_claims.planted.features import Cases, Prompts
+from kv_claims.planted.simulate import Fill, Paste, Trace, run
+
+Donor = Literal["source", "base", "unrelated-base", "noise"]
+DONORS: tuple[Donor, ...] = get_args(Donor)
+
+
+class Row(NamedTuple):
+    """A patched arm: its prompts, those of its donor, and what goes from one to the other."""
+
+    prompts: Prompts
+    donor: Prompts
+    pastes: tuple[Paste, ...]
+
+    def run(
+        self,
+        circuit: Circuit,
+        fill: Fill | None = None,
+        *,
+        own_feedback: float = 0.0,
+        donor_feedback: float = 0.0,
+    ) -> Trace:
+        """The row's run. The feedbacks are the triggers of all words that each generates."""
+        trigger = circuit.at("trigger")
+        donor = run(circuit, self.donor.going_on(trigger, donor_feedback))
+        prompts = self.prompts.going_on(trigger, own_feedback)
+        return run(circuit, prompts, donor, self.pastes, fill)
+
+    @property
+    def follows_donor(self) -> bool:
+        """Whether what is written depends on what the donor generates."""
+        first = self.prompts.tokens[:, None]
+        return any(
+            not paste.held and bool((paste.written & (self.prompts.positions >= first)).any())
+            for paste in self.pastes
+        )
+
+
+def check(patches: Sequence[Patch], donor: Donor) -> None:
+    """Raise UsageError for patches or a donor that do not fit the planted models."""
+    if donor not in DONORS:
+        raise UsageError(f"donor {donor!r}: expected one of {', '.join(DONORS)}")
+    check_apart(patches, N_LAYERS)
+    for patch in patches:
+        resolve_heads(patch.heads, N_KV_HEADS)
+
+
+def is_source_run(patches: Sequence[Patch], donor: Donor) -> bool:
+    """Whether the arm starts from the source: the full swap, and what else names all of a cache."""
+    return donor == "source" and is_full_swap(patches, N_LAYERS)
+
+
+def extra_positions(patches: Sequence[Patch], longest: int) -> int:
+    """Positions by which appending makes a row longer; `longest` bounds a window."""
+    return longest if any(patch.mode == "append" for patch in patches) else 0
+
+
+def tokens_needed(patches: Sequence[Patch], n_source: int, n_base: int) -> int:
+    """Tokens that an unrelated base must have to hold every window."""
+    return max(
+        2,
+        *(
+            len(window_of(patch, n_source, n_base).base_slots) + patch.is_splice
+            for patch in patches
+        ),
+    )
+
+
+def window_of(patch: Patch, n_source: int, n_base: int) -> Window:
+    """The source's positions and those of the row that they are written to."""
+    if patch.mode == "append":
+        taken = resolve_window(patch.positions, n_source, n_source).source_slots
+        return Window(taken, range(n_base - 1, n_base - 1 + len(taken)))
+    return resolve_window(patch.positions, n_source, n_base, span=patch.span)
+
+
+def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
+    """The arm of some pairs in which the base gets the donor's activations."""
+    row = cases.source if is_source_run(patches, donor) else cases.base
+    if row is cases.source and all(patch.active != "every_step(held)" for patch in patches):
+        # Whatever is written stands there already.
+        return Row(row, row, ())
+    prompts = {"base": cases.base, "unrelated-base": cases.unrelated}.get(donor, cases.source)
+    lengths = list(zip(cases.source.tokens.tolist(), row.tokens.tolist(), strict=True))
+    windows = [[window_of(patch, *both) for both in lengths] for patch in patches]
+    if patches[0].mode == "append":
+        row = row.parted(len(windows[0][0].base_slots))
+    pastes: list[Paste] = []
+    for patch, found in zip(patches, windows, strict=True):
+        if donor in ("base", "unrelated-base"):
+            found = [
+                _aligned(patch, tokens, window)
+                for tokens, window in zip(prompts.tokens.tolist(), found, strict=True)
+            ]
+        pastes += _pastes(patch, found, row, prompts)
+    return Row(row, prompts, tuple(pastes))
+
+
+def _aligned(patch: Patch, donor_tokens: int, window: Window) -> Window:
+    """A donor's own window: at its start for `first`, at its end else."""
+    width = len(window.base_slots)
+    end = donor_tokens - patch.is_splice
+    start = 0 if patch.positions.startswith("first") else end - width
+    return Window(range(start, start + width), window.base_slots)
+
+
+def _pastes(patch: Patch, windows: list[Window], row: Prompts, donor: Prompts) -> list[Paste]:
+    """The window, once; and the generated positions, where the patch stays on."""
+    pos = row.positions
+    first = np.array([window.base_slots.start for window in windows])[:, None]
+    stop = np.array([window.base_slots.stop for window in windows])[:, None]
+    shift = np.array([window.shift for window in windows])[:, None]
+    layers = frozenset(resolve_layers(patch.layers, N_LAYERS))
+    alpha = patch.alpha
+
+    def paste(written: np.ndarray, taken: np.ndarray, in_cache: bool, held: bool) -> Paste:
+        return Paste(
+            layers,
+            patch.tensors,
+            written,
+            np.where(written, taken, 0),
+            alpha,
+            in_cache,
+            held,
+        )
+
+    found = [paste((pos >= first) & (pos < stop), pos - shift, patch.is_splice, False)]
+    if patch.active == "prompt":
+        return found
+    behind = pos >= row.tokens[:, None]
+    last = donor.tokens[:, None] - 1
+    if patch.active == "every_step(held)":
+        return [*found, paste(behind, last + 0 * pos, False, True)]
+    # Both blocks have as many positions; what lies beyond the donor's end is beyond the last step.
+    same_step = np.minimum(last + 1 + pos - row.tokens[:, None], len(pos) - 1)
+    return [*found, paste(behind, same_step, False, False)]

@@ -1,0 +1,191 @@
+"""The YAML that describes a published table: where it is, its columns, which arm is what.
+
+Every defect of it is one error that names the place and what was expected; docs/replay.md has the
+keys. Nothing in it says how a claim is judged: that stands in the claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kv_claims.claims.outcome import Outcome
+from kv_claims.errors import UsageError
+from kv_claims.files.given import read_yaml
+from kv_claims.files.reading import check_file, inside, shown, unquoted
+from kv_claims.judging.checks import CONTROLS
+from kv_claims.judging.frame import ARMS
+
+SCHEMA = 1
+MOST_BYTES = 2**20
+"""Of a description."""
+ROLES = (*ARMS, *CONTROLS)
+_NEEDED = ("schema", "table", "model", "n_layers", "columns", "claims")
+_KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "n_kv_heads", "tokens")
+_COLUMNS_NEEDED = ("pair", "arm")
+_COLUMNS = (*_COLUMNS_NEEDED, "seed", "score", "text", "cluster", "source", "base")
+
+Roles = Mapping[str, str]
+"""Which arm of the table stands in each role."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A published table, as somebody describes it.
+
+    where: the YAML file. n_layers, n_kv_heads: of the model (0: heads not given). columns: the
+    table's names of pair, arm, seed, score, text, cluster, source, base. scores: its columns of
+    other outcomes, by the outcome's name. claims: by claim and cell, the arms. tokens: of the
+    source's and the base's prompt, None where they are not given.
+    """
+
+    where: Path
+    about: str
+    table: Path
+    model: str
+    n_layers: int
+    n_kv_heads: int
+    columns: Mapping[str, str]
+    scores: Mapping[str, str]
+    claims: Mapping[str, Mapping[str, Roles]]
+    tokens: tuple[int, int] | None
+    task: Path | None
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms of the table that stand in some role, each once."""
+        return list(
+            dict.fromkeys(
+                arm
+                for cells in self.claims.values()
+                for roles in cells.values()
+                for arm in roles.values()
+            )
+        )
+
+
+def read_description(path: Path) -> Described:
+    """Read the YAML. Raises UsageError, naming the key, for anything that is not as described."""
+    where = str(path)
+    check_file(path, "a description of a published table", most=MOST_BYTES)
+    content = _mapping(read_yaml(path, "description of a published table"), where)
+    _check_keys(content, _NEEDED, _KNOWN, where)
+    if content["schema"] != SCHEMA:
+        raise UsageError(f"{where}: schema {unquoted(repr(content['schema']))}, expected {SCHEMA}")
+    columns = _names(content["columns"], f"{where}: columns")
+    _check_keys(columns, _COLUMNS_NEEDED, _COLUMNS, f"{where}: columns")
+    task = content.get("task")
+    if "score" not in columns and not ("text" in columns and task is not None):
+        raise UsageError(f"{where}: columns has no score; expected one, or text and a task")
+    scores = _names(content.get("scores", {}), f"{where}: scores")
+    return Described(
+        where=path,
+        about=str(content.get("about", "")),
+        table=inside(path.parent, _name(content["table"], f"{where}: table"), f"{where}: table"),
+        model=_name(content["model"], f"{where}: model"),
+        n_layers=_count(content["n_layers"], f"{where}: n_layers", 10_000),
+        n_kv_heads=_count(content["n_kv_heads"], f"{where}: n_kv_heads", 10_000)
+        if "n_kv_heads" in content
+        else 0,
+        columns=columns,
+        scores={str(Outcome.parse(name)): column for name, column in scores.items()},
+        claims=_claims(content, where),
+        tokens=_tokens(content["tokens"], f"{where}: tokens") if "tokens" in content else None,
+        task=None
+        if task is None
+        else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, where something known is near."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles]]:
+    shared = _roles(content.get("shared", {}), f"{where}: shared")
+    found: dict[str, dict[str, Roles]] = {}
+    for claim, cells in _mapping(content["claims"], f"{where}: claims").items():
+        here = f"{where}: claims: {unquoted(str(claim))}"
+        found[str(claim)] = {
+            str(cell): {**shared, **_roles(roles, f"{here}: {unquoted(str(cell))}")}
+            for cell, roles in _mapping(cells, here).items()
+        }
+        for cell, roles in found[str(claim)].items():
+            _check_one_role_each(roles, f"{here}: {unquoted(cell)}")
+        if not found[str(claim)]:
+            raise UsageError(f"{here}: no cell, expected at least one")
+    if not found:
+        raise UsageError(f"{where}: claims is empty, expected at least one claim with a cell")
+    return found
+
+
+def _check_one_role_each(roles: Roles, where: str) -> None:
+    """An arm in two roles is compared with itself: as a control, it would pass whatever it is."""
+    owner: dict[str, str] = {}
+    for role, arm in roles.items():
+        if owner.setdefault(arm, role) != role:
+            raise UsageError(
+                f"{where}: arm {shown(arm)} is both {owner[arm]} and {role}, expected an arm of "
+                "its own for each role"
+            )
+
+
+def _roles(content: Any, where: str) -> dict[str, str]:
+    roles = _names(content, where)
+    _check_keys(roles, (), ROLES, where)
+    return roles
+
+
+def _tokens(content: Any, where: str) -> tuple[int, int]:
+    found = _mapping(content, where)
+    _check_keys(found, ("source", "base"), ("source", "base"), where)
+    return _count(found["source"], f"{where}: source"), _count(found["base"], f"{where}: base")
+
+
+def _mapping(content: Any, where: str) -> dict[Any, Any]:
+    if not isinstance(content, dict):
+        raise UsageError(f"{where}: {type(content).__name__}, expected a mapping")
+    return content
+
+
+def _names(content: Any, where: str) -> dict[str, str]:
+    return {
+        str(key): _name(value, f"{where}: {unquoted(str(key))}")
+        for key, value in _mapping(content, where).items()
+    }
+
+
+def _name(value: Any, where: str) -> str:
+    """Text, or a number as it is written. YAML reads a bare `no` as false: that is refused."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise UsageError(
+            f"{where}: {unquoted(repr(value))}, expected text (in quotes, if YAML reads it as else)"
+        )
+    return str(value)
+
+
+def _count(value: Any, where: str, most: int = 2**31) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise UsageError(
+            f"{where}: {unquoted(repr(value))}, expected a whole number from 1 to {most:,}"
+        )
+    return value
+
+
+def _check_keys(
+    content: Mapping[Any, Any], needed: Iterable[str], known: Iterable[str], where: str
+) -> None:
+    known = list(known)
+    for key in content:
+        if key not in known:
+            raise UsageError(
+                f"{where}: unknown key {shown(str(key))}, expected {', '.join(known)}"
+                f"{nearest(str(key), known)}"
+            )
+    if missing := [key for key in needed if key not in content]:
+        raise UsageError(f"{where}: missing key {', '.join(missing)}")

@@ -1,0 +1,61 @@
+"""From a trial to the number that a claim is about, by outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from kv_claims.claims.outcome import Outcome
+from kv_claims.errors import UsageError
+from kv_claims.run.likelihood import Likelihood
+from kv_claims.run.trial import Geometry, Trial
+
+Likelihoods = Mapping[tuple[str, str, int], Likelihood]
+"""By arm id, pair and seed."""
+
+
+def scored(
+    frame: pd.DataFrame,
+    trials: Sequence[Trial],
+    outcome: Outcome,
+    n_layers: int,
+    likelihoods: Likelihoods,
+) -> pd.DataFrame:
+    """A table of trials with the outcome as its `score`; NaN where a trial has none.
+
+    frame: rows of `table.trials_frame`, in the order of `trials`.
+    """
+    if outcome.is_text:
+        column = "score" if outcome.name == "behavior" else outcome.name
+        return frame.assign(score=frame[column].astype(float))
+    if outcome.is_likelihood:
+        found = [likelihoods[trial.arm, trial.pair, trial.seed] for trial in trials]
+        values = [one.loglik if outcome.name == "loglik" else -one.kl for one in found]
+        return frame.assign(score=values)
+    return frame.assign(score=[geometry_score(trial, outcome, n_layers) for trial in trials])
+
+
+def geometry_score(trial: Trial, outcome: Outcome, n_layers: int) -> float:
+    """A participation ratio, or R_V, of a trial; NaN where its window does not fit."""
+    return ratio_of(trial.geometry, outcome, n_layers)
+
+
+def ratio_of(geometry: Geometry, outcome: Outcome, n_layers: int) -> float:
+    """The same from what is kept of a trial's geometry.
+
+    Raises UsageError for one of a model with another number of layers.
+    """
+    ratios = geometry.get(f"{outcome.variant}/{outcome.where}")
+    if ratios is None:
+        return float("nan")
+    if len(ratios) != n_layers:
+        raise UsageError(
+            f"geometry of a stored trial: {len(ratios)} layers, expected {n_layers} as the model "
+            "has; the trial is of another model, or was edited"
+        )
+    read = [ratios[layer] for layer in outcome.layers(n_layers)]
+    known = [ratio for ratio in read if ratio is not None]
+    if len(known) < len(read):
+        return float("nan")
+    return known[0] if outcome.name == "pr" else known[1] / known[0]

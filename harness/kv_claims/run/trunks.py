@@ -1,0 +1,198 @@
+"""Rows that have said the same on one prompt are one row below the layers where they differ.
+
+Arms of a base differ by their patches alone: below the lowest layer that its patch changes, a row
+computes what the unpatched one does, as long as both were fed the same tokens. There one of them,
+the *leader*, is run for all; the others join at the layer from which they are their own. A row
+that is fed another token parts: what its leader generated in the layers below becomes its own.
+
+So an arm whose text stays that of the base costs the layers from its patch on only. Rows only ever
+part; once too little is shared to pay for picking rows, every row is run in every layer again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+
+from kv_claims.models.architectures import TABLE, decoder_layers, output_of, with_output
+from kv_claims.models.load import LoadedModel
+from kv_claims.patch.sharing import among
+from kv_claims.patch.slab import Slab
+
+LEAST = 0.1
+"""Share of the rows of all layers that must be saved: picking rows costs some of it."""
+
+
+class Picked(NamedTuple):
+    """The rows that are run in a layer.
+
+    rows: of the batch, ascending, `[n]`; None: all. source: where each of them, or its leader, is
+    among those of the layer before, `[n]`; None: they are the same rows. stand_in: where each
+    row of the batch, or its leader, is among those that are run, `[row]`.
+    """
+
+    rows: torch.Tensor | None = None
+    source: torch.Tensor | None = None
+    stand_in: torch.Tensor | None = None
+
+
+EVERY_ROW = Picked()
+
+
+class Trunks:
+    """Which rows of a shared slab are run in which layer.
+
+    groups: rows that have said the same on one prompt have the same number, `[row]`.
+    picked: by layer; empty while every row is run in each. end: as `source`, behind the last layer.
+    slab: as the rows that are run read it.
+    """
+
+    def __init__(self, slab: Slab, groups: torch.Tensor) -> None:
+        assert slab.shared is not None
+        self.slab = self._whole = slab
+        self._shared = slab.shared
+        self._own_from = slab.shared.own_from
+        self.groups = groups
+        self.picked: list[Picked] = []
+        self.end: torch.Tensor | None = None
+        self._rows = torch.arange(len(groups), device=groups.device)
+        self._leaders = self._rows
+
+    def hear(self, token: torch.Tensor) -> bool:
+        """Take in the token that each row is fed next, `[row]`; whether rows part by it."""
+        # A group and a token as one number: tokens are below 2^31, and so are groups.
+        said, groups = torch.unique((self.groups << 31) + token, return_inverse=True)
+        before, self.groups = self.groups, groups
+        return len(said) > int(before.max()) + 1
+
+    def part(self, token: torch.Tensor, filled: int) -> bool:
+        """As `hear`, and lay down which rows are run now; whether enough of them share.
+
+        filled: tokens in the room so far. After False every row has all that is its own.
+        """
+        if self.hear(token) or not self.picked:
+            self._lead(self._leaders_of(self.groups), filled)
+            self._pick()
+        if self.picked:
+            return True
+        self.close(filled)
+        return False
+
+    def close(self, filled: int) -> None:
+        """Give every row what its leader generated for it."""
+        self._lead(self._rows, filled)
+        self.picked, self.end, self.slab = [], None, self._whole
+
+    def _leaders_of(self, groups: torch.Tensor) -> torch.Tensor:
+        """Of each group the row that is its own from the highest layer on; of several the first."""
+        # So the leader of a group leads the part that it stays in.
+        number = len(self._rows)
+        rank = self._own_from * number + (number - 1 - self._rows)
+        best = rank.new_zeros(number).scatter_reduce(0, groups, rank, "amax", include_self=False)
+        return number - 1 - best[groups] % number
+
+    def _lead(self, leaders: torch.Tensor, filled: int) -> None:
+        """Change leaders; rows that lead from now on get what theirs generated below them."""
+        shared = self._shared
+        parted = self._rows[(leaders == self._rows) & (self._leaders != self._rows)]
+        for layer, rooms in enumerate(zip(shared.new_keys, shared.new_values, strict=True)):
+            parted = parted[self._own_from[parted] > layer]
+            if not len(parted):
+                break
+            for room in rooms:
+                room[parted, :, :filled] = room[self._leaders[parted], :, :filled]
+        self._leaders = leaders
+
+    def _pick(self) -> None:
+        """Lay down which rows are run where; none, if that saves too little."""
+        shared = self._shared
+        n_layers, n_rows = len(shared.layouts), len(self._rows)
+        run_from = self._own_from.where(self._leaders != self._rows, 0)
+        counts = run_from.bincount(minlength=n_layers + 1).cumsum(0).tolist()
+        self.picked = []
+        if sum(counts[:n_layers]) > (1 - LEAST) * n_rows * n_layers:
+            return
+        rows = at = self._rows
+        layouts, made = [], {}
+        for layer, layout in enumerate(shared.layouts):
+            source = None
+            if layer == 0 or counts[layer] > counts[layer - 1]:
+                is_run = run_from <= layer
+                rows = self._rows[is_run]
+                source = at[rows]
+                at = (is_run.cumsum(0) - 1)[self._rows.where(is_run, self._leaders)]
+            is_all = counts[layer] == n_rows
+            self.picked.append(Picked(None if is_all else rows, source, at))
+            key = id(layout), counts[layer]
+            if key not in made:
+                made[key] = layout if is_all else among(layout, rows)
+            layouts.append(made[key])
+        self.end = None if counts[n_layers - 1] == n_rows else at
+        self.slab = replace(self._whole, shared=replace(shared, layouts=layouts))
+
+
+def has_known_layers(model: LoadedModel) -> bool:
+    """Whether it is known where a model keeps its decoder layers."""
+    return model.config.model_type in TABLE
+
+
+@contextmanager
+def picking(model: LoadedModel, now: Callable[[], Trunks | None]) -> Iterator[None]:
+    """While this is open, decoder layers are run on the rows that are picked for them.
+
+    now: what says which; asked at each layer.
+    """
+    layers = decoder_layers(model.network)
+    handles = [
+        module.register_forward_pre_hook(_before(layer, now), with_kwargs=True)
+        for layer, module in enumerate(layers)
+    ]
+    handles.append(layers[-1].register_forward_hook(_behind(now)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _before(layer: int, now: Callable[[], Trunks | None]) -> Callable[[Any, Any, Any], Any]:
+    def hook(_module: Any, args: Any, kwargs: Any) -> Any:
+        trunks = now()
+        if trunks is None:
+            return None
+        rows, source, _ = trunks.picked[layer]
+        if source is not None:
+            if args:
+                args = (args[0][source], *args[1:])
+            else:
+                kwargs = {**kwargs, "hidden_states": kwargs["hidden_states"][source]}
+        if rows is not None:
+            # Every layer is handed the positions of all rows.
+            kwargs = {
+                name: _of(rows, given) if name.startswith("position") else given
+                for name, given in kwargs.items()
+            }
+        return args, kwargs
+
+    return hook
+
+
+def _of(rows: torch.Tensor, given: Any) -> Any:
+    """Some rows of positions, or of what turns by them: tensors, or several of them."""
+    if isinstance(given, tuple):
+        return tuple(_of(rows, one) for one in given)
+    return given[rows] if torch.is_tensor(given) else given
+
+
+def _behind(now: Callable[[], Trunks | None]) -> Callable[[Any, Any, Any], Any]:
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        trunks = now()
+        if trunks is None or trunks.end is None:
+            return output
+        return with_output(output, output_of(output)[trunks.end])
+
+    return hook

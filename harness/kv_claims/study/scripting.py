@@ -1,0 +1,106 @@
+"""The engine for a script of one's own: arms by name in, a table of trials out."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+
+from kv_claims.claims.outcome import Outcome
+from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
+from kv_claims.files.lock import hold_ledger
+from kv_claims.judging.checks import CONTROLS
+from kv_claims.models.load import LoadedModel
+from kv_claims.run.arms import BASE, SOURCE, Arm, Donor, patched
+from kv_claims.run.forced import ForcedRuns
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.scores import scored
+from kv_claims.run.table import trials_frame
+from kv_claims.study.study import by_arm
+from kv_claims.tasks.task import Task
+
+_OWN = ("base", "source")
+"""Arms that every study has, by these names."""
+_DONORS = tuple(donor for donor in get_args(Donor) if donor in CONTROLS)
+"""Names of controls that an arm's donor tells apart; a wrong layer is a patch like any other."""
+
+
+def run_study(
+    model: LoadedModel,
+    task: Task,
+    arms: Mapping[str, Patch | Sequence[Patch] | Arm],
+    *,
+    outcome: str = "behavior",
+    pairs: int | None = None,
+    seeds: int = 1,
+    max_new_tokens: int = 50,
+    temperature: float = 0.7,
+    batch_size: int | None = None,
+    ledger: Path | None = None,
+) -> pd.DataFrame:
+    """Run arms by name, with base and source beside them: one row a trial.
+
+    arms: a name (such as 'patched') to a Patch of the source, to several, or to an Arm. No name
+        may be 'base' or 'source', which are run as they are; 'noise' and 'unrelated-base', which
+        `judge` reads as negative controls, are for arms of that donor.
+    outcome: what `score` is, such as 'behavior', 'loglik' or 'pr@27/32'; NaN where a trial has
+    none.
+    pairs: how many, from the first; None for all of the task. ledger: a folder that keeps the
+    trials and lets a killed study go on, and has one writer at a time; None keeps nothing.
+    Columns: `pair, arm, seed, score`, the trial's record and its other outcomes.
+    Raises UsageError for whatever does not fit, before the model runs.
+    """
+    if seeds < 1:
+        raise UsageError(f"seeds {seeds}: expected at least 1")
+    wanted = Outcome.parse(outcome)
+    wanted.layers(model.n_layers)
+    chosen = task.first_pairs(len(task.pairs) if pairs is None else pairs)
+    named = {"base": BASE, "source": SOURCE, **_named(arms)}
+    sampling = Sampling(max_new_tokens, temperature)
+    likelihoods = {}
+    with nullcontext() if ledger is None else hold_ledger(ledger, command="run_study"):
+        runner = Runner(model, task, sampling, Ledger(ledger), batch_size)
+        trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
+        if wanted.is_likelihood:
+            found = ForcedRuns(runner).measure(named.values(), chosen, range(seeds))
+            likelihoods = {(one.arm, one.pair, one.seed): one for one in found}
+    frames = []
+    for name, arm in named.items():
+        some = trials[runner.canonical(arm).id]
+        frame = scored(trials_frame(some, task), some, wanted, model.n_layers, likelihoods)
+        frames.append(frame.assign(arm=name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _named(arms: Mapping[str, Patch | Sequence[Patch] | Arm]) -> dict[str, Arm]:
+    """Arms by name. Raises UsageError for a name that is another arm's, or no name."""
+    if not isinstance(arms, Mapping):
+        raise UsageError(f"arms: {type(arms).__name__}, expected names and patches")
+    found: dict[str, Arm] = {}
+    names: dict[str, str] = {}
+    for name, given in arms.items():
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise UsageError(f"arms: name {name!r}, expected text without space around it")
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        if plain in _OWN:
+            raise UsageError(
+                f"arms: name {name!r} is that of an arm which every study runs; expected another "
+                "one, such as 'patched'"
+            )
+        if (other := names.setdefault(plain, name)) != name:
+            raise UsageError(f"arms: names {other!r} and {name!r} differ in case or form only")
+        arm = given if isinstance(given, Arm) else patched(given)
+        if plain in _DONORS and arm.donor != plain:
+            raise UsageError(
+                f"arms: name {name!r} is that of a negative control, whose donor is {plain!r}; "
+                f"got {arm.id}"
+            )
+        found[name] = arm
+    return found

@@ -1,0 +1,135 @@
+"""Task files: YAML in, `Task` out. Every defect of a file is one error that names the place.
+
+Unknown keys are errors: a threshold that nothing reads must not look as if it were in force
+(docs/failures.md names it *unread-thresholds*).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, get_args
+
+from kv_claims.errors import UsageError
+from kv_claims.files.given import read_yaml
+from kv_claims.files.reading import listed
+from kv_claims.tasks.scorers import Lexicon, Published, Scorer
+from kv_claims.tasks.task import Pairing, Prompt, Task
+
+SCHEMA = 1
+OWN_TASK = "task.yaml"
+"""A model's own task, in its folder: what it runs when no other is given."""
+_REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "name": str,
+    "about": str,
+    "scorer": str,
+    "lexicon": list,
+    "pairing": str,
+    "sources": list,
+    "bases": list,
+}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
+_PROMPT_KEYS = ("id", "family", "text")
+
+
+def load_task(path: str | Path) -> Task:
+    """Read a task file (YAML, schema 1; `claims/README.md` describes the keys).
+
+    Raises UsageError for a file that is missing, is not YAML, has an unknown or missing key, a
+    key of the wrong type, an empty or repeated prompt, or one text as both source and base.
+    """
+    path = Path(path)
+    return _task_of(read_yaml(path, "task file"), where=f"task file {path}")
+
+
+def own_task(folder: Path | None) -> Path | None:
+    """The task file in a model's folder; None where the model is none (None), or brings none."""
+    path = folder / OWN_TASK if folder else None
+    return path if path and path.is_file() else None
+
+
+def _task_of(content: Any, where: str) -> Task:
+    if not isinstance(content, dict):
+        raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
+    known = {**_REQUIRED, **_OPTIONAL}
+    _check_keys(content, set(_REQUIRED), set(known), where)
+    for key, kind in known.items():
+        if key in content and (
+            not isinstance(content[key], kind) or isinstance(content[key], bool)
+        ):
+            raise UsageError(f"{where}: `{key}` is {content[key]!r:.60}, expected {_name_of(kind)}")
+    if content["schema"] != SCHEMA:
+        raise UsageError(f"{where}: schema {content['schema']}, expected {SCHEMA}")
+    if content["pairing"] not in get_args(Pairing):
+        raise UsageError(
+            f"{where}: pairing {content['pairing']!r}, expected one of {get_args(Pairing)}"
+        )
+    share = content.get("max_degenerate_share", Task.max_degenerate_share)
+    if not 0 <= share < 1:
+        raise UsageError(f"{where}: max_degenerate_share {share}, expected 0 <= share < 1")
+    lexicon = _lexicon_of(content["lexicon"], where)
+    return Task(
+        name=content["name"],
+        about=content["about"],
+        sources=_prompts_of(content["sources"], f"{where}: sources"),
+        bases=_prompts_of(content["bases"], f"{where}: bases"),
+        pairing=content["pairing"],
+        scorer=_scorer_of(content["scorer"], lexicon, where),
+        lexicon=lexicon.words,
+        max_degenerate_share=float(share),
+        where=where,
+    )
+
+
+def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:
+    scorers: dict[str, Scorer] = {"lexicon": lexicon, "published": Published()}
+    if name not in scorers:
+        raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(scorers)}")
+    return scorers[name]
+
+
+def _lexicon_of(words: list[Any], where: str) -> Lexicon:
+    if not words:
+        raise UsageError(f"{where}: `lexicon` is empty, expected at least one word")
+    for word in words:
+        if not isinstance(word, str) or word != word.lower():
+            raise UsageError(
+                f"{where}: lexicon entry {word!r:.60}, expected one whole word in lower case "
+                "(quote words that YAML reads as something else, such as 'no')"
+            )
+    if twice := sorted(word for word, n in Counter(words).items() if n > 1):
+        raise UsageError(f"{where}: lexicon words given twice: {', '.join(twice)}")
+    try:
+        return Lexicon(frozenset(words))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
+    prompts = []
+    for number, entry in enumerate(entries, start=1):
+        here = f"{where} entry {number}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{here}: {entry!r:.60}, expected a mapping of {_PROMPT_KEYS}")
+        _check_keys(entry, set(_PROMPT_KEYS), set(_PROMPT_KEYS), here)
+        for key in _PROMPT_KEYS:
+            if not isinstance(entry[key], str) or not entry[key].strip():
+                raise UsageError(f"{here}: `{key}` is {entry[key]!r:.60}, expected text, not empty")
+        prompts.append(Prompt(**entry))
+    return tuple(prompts)
+
+
+def _check_keys(found: dict[Any, Any], required: set[str], known: set[str], where: str) -> None:
+    if unknown := sorted(map(str, set(found) - known)):
+        raise UsageError(
+            f"{where}: unknown key {listed(unknown)}; expected {', '.join(sorted(known))}"
+        )
+    if missing := sorted(required - set(found)):
+        raise UsageError(f"{where}: missing key {', '.join(missing)}")
+
+
+def _name_of(kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    words = {int: "a whole number", float: "a number", str: "text", list: "a list"}
+    return words[kinds[-1]]

@@ -1,0 +1,239 @@
+"""A task: sources, bases, how they are paired, and the scorer. Plain data, no files, no torch.
+
+Every text has a hash, and a pair's id is the SHA-256 of its two texts, so that one id can never
+stand for two texts (the failure *prompt-drift*) and is the same under any `--pairs N`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from math import lcm
+from typing import Literal
+
+import regex
+
+from kv_claims.errors import UsageError
+from kv_claims.tasks import words
+from kv_claims.tasks.scorers import Lexicon, Scorer
+
+Pairing = Literal["one-to-one", "crossed"]
+DONORS_AT_ONCE = 512
+"""Bases among which a pair's best unrelated one is looked for: of all, it takes their square."""
+_UNSEEN = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]")
+"""Characters without a shape of their own: zero-width ones, directions, selectors, soft hyphens."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text, with the family (voice, subject, template) it comes from."""
+
+    id: str
+    family: str
+    text: str
+
+    @cached_property
+    def sha(self) -> str:
+        """SHA-256 of the text, hex."""
+        return sha256(self.text)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A source and a base: the unit of inference."""
+
+    index: int
+    source: Prompt
+    base: Prompt
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of the two texts, hex."""
+        return sha256(self.source.text + "\0" + self.base.text)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, pairing rule and scorer; `where` says where it came from, for errors.
+
+    max_degenerate_share: the share of degenerate texts (see `measure.behavior`) that an arm may
+        have before its scores are not believed.
+    """
+
+    name: str
+    about: str
+    sources: tuple[Prompt, ...]
+    bases: tuple[Prompt, ...]
+    pairing: Pairing
+    scorer: Scorer
+    lexicon: frozenset[str]
+    max_degenerate_share: float = 0.10
+    where: str = "<memory>"
+
+    def __post_init__(self) -> None:
+        check_prompts(self.sources, self.bases, self.pairing, self.where)
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs, in an order of which every prefix shares as few prompts as it can."""
+        if self.pairing == "one-to-one":
+            matched = list(zip(self.sources, self.bases, strict=True))
+        else:
+            # Both go round at once; when both are back at the start, bases move on by one.
+            n_sources, n_bases = len(self.sources), len(self.bases)
+            round_length = lcm(n_sources, n_bases)
+            matched = [
+                (self.sources[k % n_sources], self.bases[(k + k // round_length) % n_bases])
+                for k in range(n_sources * n_bases)
+            ]
+        return tuple(Pair(i, source, base) for i, (source, base) in enumerate(matched))
+
+    def first_pairs(self, n: int) -> tuple[Pair, ...]:
+        """The first n pairs. Raises UsageError if there are fewer, or n is below 1."""
+        if n < 1:
+            raise UsageError(f"pairs {n}: expected at least 1")
+        if n > len(self.pairs):
+            raise UsageError(
+                f"pairs {n}: task {self.name!r} has {len(self.pairs)} pairs ({self.where})"
+            )
+        return self.pairs[:n]
+
+    @cached_property
+    def by_lexicon(self) -> Lexicon:
+        """The scorer by the task's lexicon, which is measured beside the task's own."""
+        return Lexicon(self.lexicon)
+
+    @cached_property
+    def sha(self) -> str:
+        """SHA-256 over everything that decides a trial's prompts and scores."""
+        return sha256(
+            json.dumps(
+                [
+                    words.VERSION,
+                    self.name,
+                    self.scorer.name,
+                    sorted(self.lexicon),
+                    self.pairing,
+                    self.max_degenerate_share,
+                    [(prompt.id, prompt.family, prompt.text) for prompt in self.sources],
+                    [(prompt.id, prompt.family, prompt.text) for prompt in self.bases],
+                ]
+            )
+        )
+
+    def unrelated(self, pair: Pair) -> Iterator[Prompt]:
+        """Bases to use as a foreign donor for a pair, best first, the same under any `--pairs`.
+
+        Another text, of another family where there is one; the order comes from a hash, so that
+        no pair's donor is chosen by hand. Of many bases it is the order of `DONORS_AT_ONCE` after
+        `DONORS_AT_ONCE` of them, beginning where the pair's hash says.
+        """
+
+        def others(*, same_family: bool) -> Iterator[Prompt]:
+            return (
+                base
+                for base in self._round(pair)
+                if base.text != pair.base.text and (base.family == pair.base.family) == same_family
+            )
+
+        own = _by_luck(others(same_family=True), pair)
+        if self._families == {pair.base.family}:
+            return own
+        return chain(_by_luck(others(same_family=False), pair), own)
+
+    def _round(self, pair: Pair) -> Iterator[Prompt]:
+        """All bases in an order that does not follow the file, from the pair's own place on."""
+        start = int(pair.id[:16], 16) % len(self._ring)
+        return chain(self._ring[start:], self._ring[:start])
+
+    @cached_property
+    def _ring(self) -> tuple[Prompt, ...]:
+        return tuple(sorted(self.bases, key=lambda base: base.sha))
+
+    @cached_property
+    def _families(self) -> set[str]:
+        return {base.family for base in self.bases}
+
+
+def _by_luck(bases: Iterable[Prompt], pair: Pair) -> Iterator[Prompt]:
+    """Bases in the order of their hash with a pair's, so many at once."""
+    rest = iter(bases)
+    while some := list(islice(rest, DONORS_AT_ONCE)):
+        yield from sorted(some, key=lambda base: sha256(pair.id + base.sha))
+
+
+def by_text(prompt: Prompt) -> str:
+    """A prompt's identity where no model is known: the hash of its text."""
+    return prompt.sha
+
+
+def clusters_of(
+    pairs: Sequence[Pair], identity: Callable[[Prompt], str] = by_text
+) -> dict[str, dict[str, str]]:
+    """By what pairs are clustered, and the cluster of each: pair id to a prompt's identity.
+
+    By 'source', by 'base' or by both, where some of the pairs share such a prompt; else by 'pair'.
+    identity: of a prompt; on a model, that of its tokens.
+    """
+    by = {
+        "source": {pair.id: identity(pair.source) for pair in pairs},
+        "base": {pair.id: identity(pair.base) for pair in pairs},
+    }
+    shared = {side: found for side, found in by.items() if len(set(found.values())) < len(found)}
+    return shared or {"pair": {pair.id: pair.id for pair in pairs}}
+
+
+def seen(text: str) -> str:
+    """What a reader sees of a text: no character without a shape, NFC, one blank for several."""
+    return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
+
+
+def sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8, hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_prompts(
+    sources: tuple[Prompt, ...], bases: tuple[Prompt, ...], pairing: str, where: str
+) -> None:
+    """Raise UsageError for prompts that no study should run on, naming the prompt."""
+    for side, prompts in (("sources", sources), ("bases", bases)):
+        if not prompts:
+            raise UsageError(f"{where}: `{side}` is empty, expected at least one prompt")
+        ids: dict[str, Prompt] = {}
+        texts: dict[str, Prompt] = {}
+        for prompt in prompts:
+            here = f"{where}: {side} {prompt.id!r}"
+            words = seen(prompt.text)
+            if not words:
+                raise UsageError(f"{here}: the text is empty")
+            if prompt.id in ids:
+                raise UsageError(f"{here}: the id is used twice, expected one text an id")
+            # What nobody sees makes no other text: what follows from both is no independent draw.
+            if words in texts:
+                raise UsageError(f"{here}: {_same(prompt, texts[words])} as {texts[words].id!r}")
+            ids[prompt.id] = texts[words] = prompt
+    by_words = {seen(base.text): base for base in bases}
+    for source in sources:
+        if (base := by_words.get(seen(source.text))) is not None:
+            raise UsageError(
+                f"{where}: source {source.id!r} and base {base.id!r} are {_same(source, base)}, "
+                "expected a difference to transfer"
+            )
+    if pairing == "one-to-one" and len(sources) != len(bases):
+        raise UsageError(
+            f"{where}: pairing 'one-to-one' with {len(sources)} sources and {len(bases)} bases, "
+            "expected as many of each"
+        )
+
+
+def _same(one: Prompt, other: Prompt) -> str:
+    """What two texts are that look the same."""
+    if one.text.split() == other.text.split():
+        return "the same text"
+    return "the same text (but for characters that do not show, or Unicode form)"

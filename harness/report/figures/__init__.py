@@ -1,1 +1,0 @@
-"""Figures of a report, one module a kind; each takes plain data from `harness.report.view`."""

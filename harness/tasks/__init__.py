@@ -1,6 +1,0 @@
-"""What is asked of a model: prompts in pairs, and how a generated text is scored."""
-
-from harness.tasks.load import load_task
-from harness.tasks.task import Pair, Prompt, Task
-
-__all__ = ["Pair", "Prompt", "Task", "load_task"]

@@ -1,0 +1,237 @@
+"""A planted network run one row at a time, with plain module hooks: what its truth is held against.
+
+Shares no code with the engine (`kv_claims.patch`, `kv_claims.run`) nor with the truth. Slow and
+simple: batch 1, float64, generated tokens given, so that probabilities can be compared step by
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
+
+from kv_claims.claims.patch import Patch, resolve_layers, resolve_window
+from kv_claims.models.forward import with_cache
+from kv_claims.planted.build import build_planted
+from kv_claims.planted.catalog import Planted
+from kv_claims.tasks.task import Pair, Prompt, Task
+
+Key = tuple[int, str]
+"""A layer and 'k', 'v' or 'residual'."""
+
+
+@dataclass
+class Seen:
+    """What one forward pass computed: logits `pos vocab`, activations `pos width` by layer."""
+
+    logits: torch.Tensor
+    acts: dict[Key, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Donor:
+    """A prompt's unpatched run: its prompt length, and activations of prompt and generation."""
+
+    tokens: int
+    acts: dict[Key, torch.Tensor]
+
+
+Edits = dict[Key, dict[int, torch.Tensor]]
+"""For a layer and tensor: what stands at a position (counted through prompt and generation)."""
+
+
+@contextmanager
+def _hooks(network: Any, first: int, edits: Edits, acts: dict[Key, torch.Tensor]) -> Iterator[None]:
+    def hook(key: Key) -> Callable[..., Any]:
+        def edit(_module: Any, _inputs: Any, output: Any) -> Any:
+            states = output[0] if isinstance(output, tuple) else output
+            states = states.clone()
+            for position, vector in edits.get(key, {}).items():
+                if 0 <= position - first < states.shape[1]:
+                    states[0, position - first] = vector
+            acts[key] = states[0].clone()
+            return (states, *output[1:]) if isinstance(output, tuple) else states
+
+        return edit
+
+    handles = []
+    for index, layer in enumerate(network.model.layers):
+        for name, module in (
+            ("k", layer.self_attn.k_proj),
+            ("v", layer.self_attn.v_proj),
+            ("residual", layer),
+        ):
+            handles.append(module.register_forward_hook(hook((index, name))))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def forward(
+    network: Any, ids: Sequence[int], edits: Edits | None = None, cache: DynamicCache | None = None
+) -> Seen:
+    """One forward pass over tokens, behind what the cache holds."""
+    first = cache.get_seq_length() if cache is not None else 0
+    seen = Seen(torch.empty(0))
+    with _hooks(network, first, edits or {}, seen.acts):
+        found = network(
+            torch.tensor([list(ids)]), **with_cache(network, cache), use_cache=cache is not None
+        )
+    seen.logits = found.logits[0]
+    return seen
+
+
+def donor_run(network: Any, prompt: Sequence[int], generated: Sequence[int]) -> Donor:
+    """An unpatched run whose generation is given."""
+    return Donor(len(prompt), forward(network, [*prompt, *generated]).acts)
+
+
+def patched_run(
+    network: Any,
+    base: Sequence[int],
+    generated: Sequence[int],
+    patches: Sequence[Patch],
+    donor: Donor,
+    source_tokens: int,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits at each step of a patched row, `step vocab`, and V of its prompt by layer.
+
+    source_tokens: prompt length of the pair's source, which decides the windows.
+    """
+    n_layers, n_base = len(network.model.layers), len(base)
+    edits: Edits = {}
+    splices: list[tuple[Patch, int, list[int], list[int]]] = []
+    appended = 0
+    for patch in patches:
+        if patch.mode == "append":
+            taken = resolve_window(patch.positions, source_tokens, source_tokens).source_slots
+            slots = range(n_base - 1, n_base - 1 + len(taken))
+            appended = len(taken)
+        else:
+            window = resolve_window(patch.positions, source_tokens, n_base, span=patch.span)
+            taken, slots = window.source_slots, window.base_slots
+        if donor.tokens != source_tokens or patch.positions.startswith("last"):
+            end = donor.tokens - (1 if patch.is_splice else 0)
+            start = 0 if patch.positions.startswith("first") else end - len(slots)
+            taken = range(start, start + len(slots))
+        if patch.is_splice:
+            splices.append((patch, n_layers, list(taken), list(slots)))
+        else:
+            _edit(edits, patch, n_layers, donor, taken, slots)
+        first = n_base + appended
+        steps = range(first, first + len(generated))
+        if patch.active == "every_step":
+            own = range(donor.tokens, donor.tokens + len(generated))
+            _edit(edits, patch, n_layers, donor, own, steps)
+        elif patch.active != "prompt":
+            _edit(edits, patch, n_layers, donor, [donor.tokens - 1] * len(generated), steps)
+    cache = DynamicCache()
+    forward(network, base[:-1], edits, cache)
+    for splice in splices:
+        _splice(network, cache, donor, *splice)
+    after = forward(network, [base[-1], *generated], edits, cache)
+    values = [layer.values[0, 0, : n_base + appended] for layer in cache.layers]
+    return after.logits, values
+
+
+def _edit(
+    edits: Edits,
+    patch: Patch,
+    n_layers: int,
+    donor: Donor,
+    taken: Sequence[int],
+    places: Sequence[int],
+) -> None:
+    for layer in resolve_layers(patch.layers, n_layers):
+        for tensor in patch.tensors:
+            at = edits.setdefault((layer, tensor), {})
+            for position, place in zip(taken, places, strict=True):
+                at[place] = donor.acts[layer, tensor][position]
+
+
+def _splice(
+    network: Any,
+    cache: DynamicCache,
+    donor: Donor,
+    patch: Patch,
+    n_layers: int,
+    taken: list[int],
+    slots: list[int],
+) -> None:
+    """Write over the cache, or behind it; keys are turned to their new positions."""
+    cos, sin = network.model.rotary_emb(torch.zeros(1, dtype=torch.float64), torch.tensor([slots]))
+    for index in resolve_layers(patch.layers, n_layers):
+        layer = cache.layers[index]
+        keys = donor.acts[index, "k"][taken][None, None]
+        _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
+        new = {"k": keys, "v": donor.acts[index, "v"][taken][None, None]}
+        for tensor in patch.tensors:
+            name = {"k": "keys", "v": "values"}[tensor]
+            old = getattr(layer, name)
+            if patch.mode == "append":
+                setattr(layer, name, torch.cat([old, new[tensor]], dim=2))
+            else:
+                mixed = (1 - patch.alpha) * old[:, :, slots] + patch.alpha * new[tensor]
+                old[:, :, slots] = mixed
+
+
+def noisy(donor: Donor, seed: int) -> Donor:
+    """The same run with every vector of K and V replaced by one of its length in any direction."""
+    draw = torch.Generator().manual_seed(seed)
+    acts = {}
+    for (layer, tensor), vectors in donor.acts.items():
+        noise = torch.randn(vectors.shape, generator=draw, dtype=vectors.dtype)
+        noise *= vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        acts[layer, tensor] = noise
+    return Donor(donor.tokens, acts)
+
+
+@dataclass
+class Bench:
+    """A planted network with its task, and donors' runs that are already done."""
+
+    planted: Planted
+    network: Any
+    tokenizer: Any
+    task: Task
+    runs: dict[tuple[int, ...], Donor] = field(default_factory=dict)
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        return list(self.tokenizer(prompt.text)["input_ids"])
+
+    def donor(
+        self, pair: Pair, donor: str, patches: Sequence[Patch], generated: list[int]
+    ) -> Donor:
+        """The run of the prompt that is pasted from; the rules of `unrelated` written out again."""
+        if donor != "unrelated-base":
+            prompt = pair.source if donor == "source" else pair.base
+            return self.run(self.ids(prompt), generated)
+        n_source, n_base = len(self.ids(pair.source)), len(self.ids(pair.base))
+        needed = 0
+        for patch in patches:
+            longest = n_source if patch.mode == "append" else n_base
+            window = resolve_window(patch.positions, n_source, longest, span=patch.span)
+            needed = max(needed, len(window.base_slots) + patch.is_splice)
+        ids = next(i for i in map(self.ids, self.task.unrelated(pair)) if len(i) >= needed)
+        return self.run(ids, generated)
+
+    def run(self, ids: list[int], generated: list[int]) -> Donor:
+        """A donor's run, done once."""
+        key = (len(ids), *ids, *generated)
+        if key not in self.runs:
+            self.runs[key] = donor_run(self.network, ids, generated)
+        return self.runs[key]
+
+
+def bench(planted: Planted, n_pairs: int = 40) -> Bench:
+    network, tokenizer = build_planted(planted)
+    return Bench(planted, network, tokenizer, planted.task(n_pairs))
