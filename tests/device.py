@@ -1,7 +1,7 @@
 """On which device the tests' models lie: `KV_CLAIMS_DEVICE=cpu|cuda|cuda:N|pretend`.
 
 `pretend` is `tests.pretend_gpu`, which needs no GPU. Tests that are of one device say so with
-`on_the_cpu` (a fact of the CPU's road, threads or memory) or `on_a_gpu`.
+`on_the_cpu` (a fact of the CPU's route, threads or memory) or `on_a_gpu`.
 """
 
 from __future__ import annotations

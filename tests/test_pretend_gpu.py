@@ -15,7 +15,7 @@ import torch
 from kv_claims.run import static_step
 from kv_claims.run.arms import Arm, patched, self_patch
 from kv_claims.run.ledger import Ledger
-from kv_claims.run.roads import Road
+from kv_claims.run.routes import Route
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.trial import Trial
@@ -26,7 +26,7 @@ from tests.run.test_runner import ARMS, LIVE, RECOMPUTED, number_task
 
 pytestmark = pytest.mark.skipif(PLACE.type != "cpu", reason="the tests are on a device already")
 ARMS_OF = {"static": [*ARMS, *RECOMPUTED[:2]], "plain": [self_patch(LIVE), patched(LIVE)]}
-"""By the road that they are decoded by: what is written while rows generate is not recorded."""
+"""By the route that they are decoded by: what is written while rows generate is not recorded."""
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def ran(
 @pytest.mark.parametrize("kind", ARMS_OF)
 def test_every_kind_of_arm_says_on_it_what_it_says_on_a_cpu(kind: str) -> None:
     arms = ARMS_OF[kind]
-    _, wanted = ran("cpu", torch.float64, arms, road=Road("plain"))
+    _, wanted = ran("cpu", torch.float64, arms, route=Route("plain"))
     with pretend_gpu():
         runner, found = ran("cuda", torch.float64, arms)
-    assert runner.road == Road("static")
+    assert runner.route == Route("static")
     assert set(runner.batches) == {kind}
     assert [one.tokens for one in found] == [one.tokens for one in wanted]
     for one, other in zip(found, wanted, strict=True):
@@ -67,7 +67,7 @@ def test_every_kind_of_arm_says_on_it_what_it_says_on_a_cpu(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_other_dtypes_run_on_it(gpu: torch.device, dtype: torch.dtype) -> None:
     runner, found = ran("cuda", dtype)
-    assert runner.road == Road("static")
+    assert runner.route == Route("static")
     assert len(found) == 2 * len(ARMS_OF["static"])
     assert gpu.type == "cuda"
 
@@ -75,7 +75,7 @@ def test_other_dtypes_run_on_it(gpu: torch.device, dtype: torch.dtype) -> None:
 def test_a_tensor_left_on_the_host_is_told(
     gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step whose positions stand on the host: the road is not taken, and the reason is said."""
+    """A step whose positions stand on the host: the route is not taken, and the reason is said."""
     real = static_step.StaticStep.__init__
 
     def forgets(self: static_step.StaticStep, *args: object) -> None:
@@ -84,8 +84,8 @@ def test_a_tensor_left_on_the_host_is_told(
 
     monkeypatch.setattr(static_step.StaticStep, "__init__", forgets)
     runner, _ = ran(gpu.type, torch.float64)
-    assert runner.road.kind == "plain"
-    assert "same device" in runner.road.reason
+    assert runner.route.kind == "plain"
+    assert "same device" in runner.route.reason
 
 
 HOST, WORDS = torch.ones(2, 3), torch.zeros(2, dtype=torch.long)

@@ -23,15 +23,15 @@ def small() -> Reference:
     return Reference(24, pairs=2, new_tokens=6)
 
 
-def test_all_roads_and_batches_give_the_same_tokens(small: Reference) -> None:
+def test_all_routes_and_batches_give_the_same_tokens(small: Reference) -> None:
     found = small.engine()
     assert len(found) == small.trials == 16
     assert found == small.engine("plain") == small.engine(rows=5)
-    assert small.road.kind == "shared"
+    assert small.route.kind == "shared"
 
 
 @pytest.mark.parametrize("site", ["v_proj", "residual"])
-def test_other_sites_are_other_work_by_both_roads(small: Reference, site: Site) -> None:
+def test_other_sites_are_other_work_by_both_routes(small: Reference, site: Site) -> None:
     found = small.engine(site=site)
     assert len(found) == small.trials
     assert found == small.engine("plain", site=site)
@@ -112,7 +112,7 @@ def test_a_model_is_measured_and_a_study_estimated(
     options = ["bench", "--model", "planted:relay", "--pairs", "2", "--out", str(tmp_path)]
     assert main(options) == 0
     said = capsys.readouterr().out
-    assert "decoded by the shared road" in said
+    assert "decoded by the shared route" in said
     found = json.loads((tmp_path / "bench.json").read_text())
     assert str(found["best_batch_size"]) in found["tokens_per_second"]
     costs = found["estimated_seconds"]

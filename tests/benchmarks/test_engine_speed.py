@@ -24,7 +24,7 @@ from kv_claims.report.render import render_reports
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, patched
 from kv_claims.run.geometry import geometry_of
 from kv_claims.run.ledger import Ledger
-from kv_claims.run.roads import Kind
+from kv_claims.run.routes import Kind
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling import choose
 from kv_claims.run.sampling_settings import Sampling
@@ -59,7 +59,7 @@ def test_splice_of_400_rows(benchmark: Benchmark, stored: LoadedModel, stored_ta
         write = Write(store.index(source), "kv", (9, 12), window)
         plans.append(RowPlan(store.index(base), len(base), (write,)))
     rotation = rotation_of(stored.network)
-    built = benchmark(build, store, plans * 10, rotation, room=50)
+    built = benchmark(build, store, plans * 10, rotation, headroom=50)
     assert all(footprint.changed for footprint in built.footprints)
 
 
@@ -81,7 +81,7 @@ def test_geometry_of_40_rows(benchmark: Benchmark, stored: LoadedModel, stored_t
     prompts = [stored.encode(pair.base.text) for pair in stored_task.pairs]
     store.add(prompts)
     plans = [RowPlan(store.index(prompt), len(prompt)) for prompt in prompts]
-    slab = build(store, plans, None, room=20, shared=True).slab
+    slab = build(store, plans, None, headroom=20, shared=True).slab
     assert len(benchmark(geometry_of, slab, [20] * len(plans))) == 40
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from kv_claims.claims.claim import Claim, Part, Region
 from kv_claims.errors import UsageError
+from kv_claims.evidence.claim_edits import edited
 from kv_claims.evidence.compare import ComparedCell, Comparison, compare, paired_difference
 from kv_claims.evidence.evidence import plan_sha
-from kv_claims.evidence.stated import edited
 from kv_claims.evidence.stored import StoredRun, load_run
 from kv_claims.judging.fieller import Interval
 from kv_claims.models.load import LoadedModel

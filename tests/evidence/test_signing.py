@@ -71,7 +71,7 @@ def test_no_key_is_overwritten(keys: tuple[Path, Path, str], tmp_path: Path) -> 
 
 
 def test_a_fingerprint_is_that_of_the_key_in_der(keys: tuple[Path, Path, str]) -> None:
-    """By another road than the module's: as `openssl pkey -pubin -outform DER | sha256sum`."""
+    """By another route than the module's: as `openssl pkey -pubin -outform DER | sha256sum`."""
     key = load_pem_public_key(keys[1].read_bytes())
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert hashlib.sha256(der).hexdigest() == keys[2]

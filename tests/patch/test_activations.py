@@ -43,7 +43,7 @@ def row(store: PromptStore, *writes: Write) -> RowPlan:
 
 
 def built(store: PromptStore, *plans: RowPlan) -> Built:
-    return build(store, plans, rotation_of(store.model.network), room=0)
+    return build(store, plans, rotation_of(store.model.network), headroom=0)
 
 
 def cut(slab: Slab, place: int, positions: range) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -128,7 +128,7 @@ def test_noise_has_the_norms_of_what_the_source_would_have(store: PromptStore, s
     noise = plain._replace(noise="a pair:0", instead_of=pasted)
     other = plain._replace(noise="a pair:1", instead_of=pasted)
     plans = [row(store, write) for write in (plain, noise, other)]
-    slab = copy_prompts(store, plans, room=0)
+    slab = copy_prompts(store, plans, headroom=0)
     done = compute_prompts(slab, store, plans, rotation_of(store.model.network))
     assert set(done.last) == {(1, tensor) for tensor in plain.tensors}
     for (caught,) in done.last.values():
@@ -176,7 +176,7 @@ def test_a_control_that_pastes_what_the_patch_does_is_counted_as_no_difference(
 
 
 def pass_of(store: PromptStore, plans: list[RowPlan]) -> tuple[Slab, PromptPass]:
-    slab = copy_prompts(store, plans, room=0)
+    slab = copy_prompts(store, plans, headroom=0)
     return slab, compute_prompts(slab, store, plans, rotation_of(store.model.network))
 
 
@@ -232,7 +232,7 @@ def test_rows_that_need_no_pass_are_left_as_they_were(store: PromptStore) -> Non
     splice = Write(store.index(DONOR), "kv", (1,), resolve_window("last(5)", 17, 12))
     plans = [row(store, write_of(store, "v_proj")), row(store, splice), row(store)]
     assert [plan.needs_prompt_pass for plan in plans] == [True, False, False]
-    slab = copy_prompts(store, plans, room=0)
+    slab = copy_prompts(store, plans, headroom=0)
     before = [tensor.clone() for tensor in [*slab.keys, *slab.values]]
     compute_prompts(slab, store, plans, rotation_of(store.model.network))
     for tensor, old in zip([*slab.keys, *slab.values], before, strict=True):

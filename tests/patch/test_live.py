@@ -52,7 +52,7 @@ def generated(
     window = resolve_window(f"last({width})", len(DONOR_PROMPT), len(BASE_PROMPT), span=span)
     write = Write(donor, site, (LAYER,), window, active=active)
     plans = [RowPlan(base, len(BASE_PROMPT), (write,)), RowPlan(donor, len(DONOR_PROMPT))]
-    built = build(store, plans, rotation_of(model.network), room=8, donor_rows={(0, donor): 1})
+    built = build(store, plans, rotation_of(model.network), headroom=8, donor_rows={(0, donor): 1})
     decoded = decode(
         model,
         built.slab,

@@ -44,7 +44,7 @@ def logits_of(
     model: LoadedModel, store: PromptStore, plans: list[RowPlan], first: list[int]
 ) -> tuple[list[list[int]], dict[int, torch.Tensor], Slab]:
     """Decode rows; tokens, logits of every row, and the slab."""
-    slab = build(store, plans, rotation_or_none(model), room=6).slab
+    slab = build(store, plans, rotation_or_none(model), headroom=6).slab
     uniform = torch.stack([uniforms(f"row {i}", 0, 6) for i in range(len(plans))])
     decoded = decode(model, slab, first, uniform, SAMPLING, keep=range(len(plans)))
     return decoded.tokens, decoded.logits, slab
@@ -95,7 +95,7 @@ def test_keys_that_are_not_rotated_do_not_pass_the_oracle(name: str) -> None:
     store = filled(model, base, donor)
     window = resolve_window("last(8)", len(donor), len(base))
     plan = RowPlan(store.index(base), len(base), (Write(store.index(donor), "k", (1,), window),))
-    slab = build(store, [plan], None, room=6).slab
+    slab = build(store, [plan], None, headroom=6).slab
     decoded = decode(model, slab, [base[-1]], uniforms("x", 0, 6)[None], SAMPLING, keep=[0])
     paste = Paste(donor, "k", (1,), kv_heads(model), window)
     wanted = oracle_logits(model, base, decoded.tokens[0], [paste])
@@ -114,7 +114,7 @@ def test_the_whole_cache_of_the_source_is_the_source_to_the_bit(name: str, other
         RowPlan(store.index(base), len(source), (write,)),
         RowPlan(store.index(source), len(source)),
     ]
-    slab = build(store, plans, rotation_or_none(model), room=0).slab
+    slab = build(store, plans, rotation_or_none(model), headroom=0).slab
     end = slab.slots
     start = end - (len(source) - 1)
     for tensor in [*slab.keys, *slab.values]:
@@ -132,7 +132,7 @@ def test_footprint_counts_what_was_written_and_what_changed() -> None:
         RowPlan(store.index(base), 12, (write._replace(donor=store.index(base)),)),
         RowPlan(store.index(base), 12),
     ]
-    built = build(store, plans, rotation_of(model.network), room=0)
+    built = build(store, plans, rotation_of(model.network), headroom=0)
     patched, own, none = built.footprints
     # 2 layers x (K, V); 2 heads x 3 positions x 8 components in each tensor.
     assert (patched.fired, patched.elements) == (4, 4 * 2 * 3 * 8)
@@ -156,7 +156,7 @@ class Bench(NamedTuple):
             RowPlan(base, len(BASE) + more, (write,) if write else ())
             for write, more in zip(writes, grown, strict=True)
         ]
-        return build(self.store, plans, rotation_of(self.model.network), room=0)
+        return build(self.store, plans, rotation_of(self.model.network), headroom=0)
 
 
 BASE, DONOR = prompt(12, 1), prompt(15, 2)
@@ -233,7 +233,7 @@ def test_two_writes_of_a_row_are_counted_together(bench: Bench) -> None:
     base = bench.store.index(BASE)
     plans = [RowPlan(base, 12, writes) for writes in ((bench.write,), (keys, values), (keys,))]
     slab, (both, parts, one), _ = build(
-        bench.store, plans, rotation_of(bench.model.network), room=0
+        bench.store, plans, rotation_of(bench.model.network), headroom=0
     )
     assert both == parts
     assert one.fired * 2 == both.fired
@@ -249,12 +249,12 @@ def test_noise_keeps_norms_and_differs_from_the_source() -> None:
     source = Write(store.index(donor), "kv", (1,), window)
     noise = source._replace(noise="draw", instead_of=(store.index(donor), window))
     plans = [RowPlan(store.index(base), 12, (write,)) for write in (source, noise)]
-    slab, footprints, _ = build(store, plans, rotation_of(model.network), room=0)
+    slab, footprints, _ = build(store, plans, rotation_of(model.network), headroom=0)
     for tensor in (slab.keys[1], slab.values[1]):
         norms = tensor[:, :, slab.slots - 6 :].norm(dim=-1)
         torch.testing.assert_close(norms[0], norms[1])
     assert footprints[1].differs == footprints[1].elements
-    again = build(store, plans, rotation_of(model.network), room=0).slab
+    again = build(store, plans, rotation_of(model.network), headroom=0).slab
     assert torch.equal(again.keys[1], slab.keys[1])
 
 

@@ -86,7 +86,7 @@ def plans_of(store: PromptStore, *, moved: bool = True) -> list[RowPlan]:
 def passed(
     store: PromptStore, plans: Sequence[RowPlan], *, shared: bool = False
 ) -> tuple[Slab, PromptPass]:
-    slab = copy_prompts(store, plans, room=0, shared=shared)
+    slab = copy_prompts(store, plans, headroom=0, shared=shared)
     return slab, compute_prompts(slab, store, plans, turned(store.model))
 
 
@@ -147,7 +147,7 @@ def test_tails_give_what_the_oracle_gives(name: str) -> None:
         if all(write.noise is None for write in plan.writes)
     ]
     slab = build(
-        store, [p._replace(writes=_in_the_prompt(p)) for p in plans], turned(model), room=0
+        store, [p._replace(writes=_in_the_prompt(p)) for p in plans], turned(model), headroom=0
     )
     for row, plan in enumerate(plans):
         wanted = by_oracle(model, store, plan)
@@ -194,7 +194,7 @@ def run_in(model: LoadedModel, store: PromptStore, plans: Sequence[RowPlan]) -> 
         lambda _m, _a, given: seen.append(given["input_ids"]), with_kwargs=True
     )
     try:
-        build(store, plans, rotation_of(model.network), room=0)
+        build(store, plans, rotation_of(model.network), headroom=0)
     finally:
         handle.remove()
     return seen
@@ -259,7 +259,7 @@ def test_the_pass_ends_with_the_last_thing_wanted(
             store,
             [row_of(store, write_of(store, site, layer, window=window))],
             rotation_of(model.network),
-            room=0,
+            headroom=0,
         )
     finally:
         for handle in handles:
@@ -296,7 +296,7 @@ def test_rows_share_their_prompt_below_the_patch(store: PromptStore) -> None:
 
 def test_a_write_into_a_prompt_that_several_rows_read_is_refused(store: PromptStore) -> None:
     plans = [row_of(store), row_of(store, write_of(store, "v_proj", 2, window=LAST_5))]
-    slab = copy_prompts(store, plans, room=0, shared=True)
+    slab = copy_prompts(store, plans, headroom=0, shared=True)
     before = [tensor.clone() for tensor in [*slab.keys, *slab.values]]
     # The row is written to from layer 1 on, where it reads the same prompt as the other.
     lower = [plans[0], row_of(store, write_of(store, "v_proj", 1, window=LAST_5))]
@@ -346,7 +346,7 @@ def test_positions_behind_a_tail_are_none_that_a_model_may_not_have() -> None:
     plans = [RowPlan(at, 256, (Write(donor, "v_proj", (1,), window),)) for window in (wide, narrow)]
     own = tails.Tails(store, [at, at], [plans[0].computed, plans[1].computed])
     assert int(own.positions.max()) == 254
-    slab = build(store, plans, None, room=0).slab
+    slab = build(store, plans, None, headroom=0).slab
     for row, plan in enumerate(plans):
         for one, other in zip(cache_of(slab, row), by_oracle(model, store, plan), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kv_claims.evidence.spent import Spent
+from kv_claims.evidence.cost import Cost
 from kv_claims.plugin.session import ClaimsSession
 from kv_claims.plugin.terminal import (
     WORDS,
@@ -235,7 +235,7 @@ class Clock:
 
 
 def test_how_far_a_run_is_is_said_once_it_is_known() -> None:
-    spent = Spent(Clock(), cells=216)
+    spent = Cost(Clock(), cells=216)
     assert about_text(spent) == ""
     for _ in range(12):
         spent.add("m", run=200, read=0, seconds=1.0)
@@ -245,7 +245,7 @@ def test_how_far_a_run_is_is_said_once_it_is_known() -> None:
 
 def test_plain_lines_come_every_so_often() -> None:
     clock = Clock()
-    spent = Spent(clock, cells=10)
+    spent = Cost(clock, cells=10)
     lines = Lines(spent, every=30)
     said = []
     for _ in range(9):

@@ -122,7 +122,7 @@ def test_files_are_written_by_the_one_who_holds_the_folder(state: ClaimsSession)
 
 
 def test_a_run_that_was_broken_off_says_so_wherever_it_is_read(state: ClaimsSession) -> None:
-    state.spent.cells = 8
+    state.cost.cells = 8
     told = f"incomplete: {state.cells['judged']} of 8 cells"
     write_reports(state)
     out = state.settings.out
@@ -131,7 +131,7 @@ def test_a_run_that_was_broken_off_says_so_wherever_it_is_read(state: ClaimsSess
     assert run["cells"] == state.cells == {"planned": 8, "judged": state.cells["judged"]}
     for name in ("report.md", "report.html"):
         assert told in (out / name).read_text()
-    state.spent.cells = 0
+    state.cost.cells = 0
     write_reports(state)
     assert json.loads((out / "evidence.json").read_text())["run"]["complete"] is True
     for name in ("report.md", "report.html"):

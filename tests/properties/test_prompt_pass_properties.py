@@ -78,7 +78,7 @@ def batches(draw: st.DrawFn, *, moved: bool = True) -> list[RowPlan]:
 def assert_whole(name: str, plans: list[RowPlan], *, shared: bool, within: float) -> None:
     """That a batch's caches are what one forward pass over each whole prompt has."""
     model, store, rotation = bench(name)
-    slab = build(store, plans, rotation, room=0, shared=shared).slab
+    slab = build(store, plans, rotation, headroom=0, shared=shared).slab
     for row, plan in enumerate(plans):
         for one, other in zip(cache_of(slab, row), by_oracle(model, store, plan), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=within)
@@ -117,7 +117,7 @@ def test_its_own_activations_change_nothing(plans: list[RowPlan], shared: bool) 
         for plan in plans
     ]
     plain = RowPlan(plans[0].prompt, plans[0].tokens)
-    built = build(store, [*own, *plans, plain], rotation, room=0, shared=shared)
+    built = build(store, [*own, *plans, plain], rotation, headroom=0, shared=shared)
     for row, (plan, footprint) in enumerate(zip(own, built.footprints, strict=False)):
         assert footprint.beyond_rounding == 0
         assert footprint.fired == sum(w.n_tensors for w in plan.writes)

@@ -75,7 +75,7 @@ def slab_of(case: Case, *writes: Write | None) -> Slab:
     b = bench()
     tokens = b.store.lengths[case.base]
     plans = [RowPlan(case.base, tokens, (write,) if write else ()) for write in writes]
-    return build(b.store, plans, b.rotation, room=0).slab
+    return build(b.store, plans, b.rotation, headroom=0).slab
 
 
 def rows_equal(slab: Slab, one: int, other: int) -> bool:
@@ -156,7 +156,7 @@ def patched_again(case: Case, second: Case) -> list[torch.Tensor]:
         ):
             old[base, :, old.shape[2] - first.slots :] = new[0]
     plan = RowPlan(base, length, (second.write._replace(donor=donor),))
-    slab = build(store, [plan], b.rotation, room=0).slab
+    slab = build(store, [plan], b.rotation, headroom=0).slab
     return [t[0] for t in [*slab.keys, *slab.values]]
 
 
@@ -180,7 +180,7 @@ def test_patching_and_patching_back_restores_the_base(case: Case) -> None:
         b.store.lengths[case.base],
         (case.write._replace(donor=case.base, window=Window(slots, slots)),),
     )
-    back = build(b.store, [back_plan], b.rotation, room=0).slab
+    back = build(b.store, [back_plan], b.rotation, headroom=0).slab
     touched = [there.slots - (b.store.lengths[case.base] - 1) + slot for slot in slots]
     # Carry the restored slots into the patched row: what results must be the base itself.
     for name in ("keys", "values"):
@@ -226,7 +226,7 @@ def test_full_swap_gives_the_logits_of_the_source(base: int, source: int) -> Non
     everything = Window(range(length - 1), range(length - 1))
     swap = Write(source, "kv", tuple(range(N_LAYERS)), everything)
     plans = [RowPlan(base, length, (swap,)), RowPlan(source, length)]
-    slab = build(b.store, plans, b.rotation, room=4).slab
+    slab = build(b.store, plans, b.rotation, headroom=4).slab
     last = b.store.tokens[source][-1]
     decoded = decode(
         b.model,

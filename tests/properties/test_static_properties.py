@@ -1,4 +1,4 @@
-"""A law of the static road: whatever batches stood in a memory before, the next one is plain."""
+"""A law of the static route: whatever batches stood in a memory before, the next one is plain."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def decoded(rows: list[tuple[int, bool]], steps: int, memory: Memory | None) -> 
     model, store = stored()
     write = Write(len(LENGTHS) - 1, "kv", (1,), Window(range(2), range(2)))
     plans = [RowPlan(p, LENGTHS[p], (write,) if patched else ()) for p, patched in rows]
-    slab = build(store, plans, None, room=steps, memory=memory).slab
+    slab = build(store, plans, None, headroom=steps, memory=memory).slab
     first = [store.tokens[plan.prompt][-1] for plan in plans]
     luck = torch.stack([uniforms(f"row {row}", 0, steps) for row in range(len(plans))])
     kept = range(len(plans))

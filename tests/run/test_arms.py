@@ -390,7 +390,7 @@ def test_an_arm_is_its_donor_where_two_bases_leave_the_same_cache(arm: str) -> N
     runner.check([one], pairs)
     runner.prefill([(pair, one) for pair in pairs])
     plans = [runner.rows.plan(one, pair, 0, runner.store) for pair in pairs]
-    slab = build(runner.store, plans, runner.rows.rotation, room=0).slab
+    slab = build(runner.store, plans, runner.rows.rotation, headroom=0).slab
     same = [
         bool((tensor[0, :, -10:] - tensor[1, :, -10:]).abs().max() < 1e-6)
         for tensor in [*slab.keys, *slab.values]

@@ -28,7 +28,7 @@ def side_by_side(
     plans = [RowPlan(store.index(tokens), len(tokens)) for tokens in prompts]
     return decode(
         model,
-        build(store, plans, None, room=STEPS).slab,
+        build(store, plans, None, headroom=STEPS).slab,
         [tokens[-1] for tokens in prompts],
         uniforms("a pair", 0, STEPS).repeat(len(prompts), 1),
         sampling,

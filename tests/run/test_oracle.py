@@ -22,7 +22,7 @@ DRAWN, DONOR_DRAWN = prompt(6, 3), prompt(6, 4)
 LAYERS, HEADS = (0, 1, 2, 3), (0, 1)
 LAST = 3
 SAME = 1e-6
-"""Two roads through the same model, relative: angles and norms are float32."""
+"""Two routes through the same model, relative: angles and norms are float32."""
 
 
 def span(site: Site, tokens: int) -> int:
@@ -217,7 +217,7 @@ class Intercepting(DynamicCache):
 def test_projections_overwritten_are_the_cache_overwritten_after_rotation(
     name: str, site: Site, active: Active
 ) -> None:
-    """Another road to the same patch: no module hooks, keys moved by the rotation we tested."""
+    """Another route to the same patch: no module hooks, keys moved by the rotation we tested."""
     model, layers, heads = tiny(name), (1, 2), [1]
     window = at_end(site, 4)
     paste = Paste(DONOR, site, layers, (1,), window, active=active, donor_generated=DONOR_DRAWN)

@@ -22,7 +22,7 @@ from kv_claims.patch.plan import RowPlan, Write
 from kv_claims.patch.store import PromptStore
 from kv_claims.planted.made import plain_mistral, word_tokenizer
 from kv_claims.run.decode import decode
-from kv_claims.run.roads import Kind, Road, road_of
+from kv_claims.run.routes import Kind, Route, route_of
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.tasks.scorers import Lexicon
 from kv_claims.tasks.task import Prompt, Task
@@ -99,8 +99,8 @@ class Reference:
         return ARMS * len(self.bases)
 
     @cached_property
-    def road(self) -> Road:
-        return road_of(self.model)
+    def route(self) -> Route:
+        return route_of(self.model)
 
     def planned(self, site: Site = "kv") -> tuple[PromptStore, list[RowPlan]]:
         """Its prompts, prefilled, and its trials as the engine's rows.
@@ -125,9 +125,9 @@ class Reference:
     ) -> Tokens:
         """Patched, by this project's engine.
 
-        kind: the road; None takes the model's. rows: of a batch; None for all at once.
+        kind: the route; None takes the model's. rows: of a batch; None for all at once.
         """
-        kind = kind or self.road.kind
+        kind = kind or self.route.kind
         store, plans = self.planned(site)
         found: Tokens = []
         for start in range(0, len(plans), rows or len(plans)):
@@ -136,7 +136,7 @@ class Reference:
                 store,
                 some,
                 None,
-                room=self.new_tokens,
+                headroom=self.new_tokens,
                 shared=kind == "shared",
                 memory=self._memory if kind == "static" else None,
             )

@@ -50,7 +50,7 @@ def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
         f"one thread, CPU seconds, best of {rounds}, medians of ratios within a round",
         f"engine, shared prompts       {best['engine']:7.2f} s  {work.trials / best['engine']:6.1f}"
         f" trials/s  {ratio.median:.2f} x the bare loop ({ratio.least:.2f} to {ratio.most:.2f})",
-        f"engine, plain road           {best['plain']:7.2f} s  {work.trials / best['plain']:6.1f}"
+        f"engine, plain route           {best['plain']:7.2f} s  {work.trials / best['plain']:6.1f}"
         f" trials/s  {timed.ratio('bare', 'plain').median:.2f} x",
         f"unpatched bare decode loop   {best['bare']:7.2f} s  {work.trials / best['bare']:6.1f}"
         " trials/s  1.00 x",
@@ -60,7 +60,7 @@ def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
         f"{limit.decode_macs:.2f} of multiply-adds at {machine.macs / 1e9:.0f} G/s, "
         f"{limit.decode_bytes:.2f} of bytes at {machine.bytes / 1e9:.1f} GB/s); "
         f"the engine takes {best['engine'] / limit.total:.2f} of it",
-        f"tokens of both roads are {'the same' if same else 'NOT the same'}",
+        f"tokens of both routes are {'the same' if same else 'NOT the same'}",
     ]
     result: dict[str, Any] = {
         "date": date.today().isoformat(),

@@ -69,10 +69,10 @@ def measure(
         profile: 2 * n * a_prompt + n * seeds * arms * tokens / speeds[best]
         for profile, (n, seeds, tokens) in STUDIES.items()
     }
-    road = runner.road
+    route = runner.route
     lines = [
-        f"{model.name}, {model.dtype_name} on {model.device}, decoded by the {road.kind} road"
-        + (f" ({road.reason})" if road.reason else ""),
+        f"{model.name}, {model.dtype_name} on {model.device}, decoded by the {route.kind} route"
+        + (f" ({route.reason})" if route.reason else ""),
         f"a prompt takes {1e3 * a_prompt:.1f} ms",
         "rows of a batch   tokens/s   trials/s of 50 tokens",
         *(f"{rows:15}   {speed:8.1f}   {speed / 50:8.2f}" for rows, speed in speeds.items()),
@@ -88,7 +88,7 @@ def measure(
     return {
         "lines": lines,
         "model": model.name,
-        "road": road._asdict(),
+        "route": route._asdict(),
         "tokens_per_second": speeds,
         "best_batch_size": best,
         "seconds_a_prompt": a_prompt,

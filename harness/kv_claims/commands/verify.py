@@ -38,8 +38,8 @@ class _Line(NamedTuple):
 
 def _files(folder: Path) -> Iterator[_Line]:
     """Every file against its hash."""
+    from kv_claims.evidence.cost import incomplete_text
     from kv_claims.evidence.folder import CSV_FILE, EVIDENCE_FILE, REPORT_FILES, TRIALS_FILE
-    from kv_claims.evidence.spent import incomplete_text
     from kv_claims.evidence.stored import load_run
     from kv_claims.replay.run import integrity_of, read_likelihoods
 

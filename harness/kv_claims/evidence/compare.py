@@ -17,7 +17,7 @@ import pandas as pd
 from kv_claims.claims.claim import SAME_WITHIN, Part
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
-from kv_claims.evidence.stated import Change, changes, edited, stated_changes
+from kv_claims.evidence.claim_edits import Change, changes, edited, stated_changes
 from kv_claims.evidence.stored import Key, StoredRun, part_of
 from kv_claims.judging.checks import instrument_failures
 from kv_claims.judging.estimand import NEEDED, Contrast, contrast, direction_of, orientation

@@ -67,8 +67,8 @@ def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
             "ignored": {k: str(v) for k, v in generation.items() if k in IGNORED},
         },
         "batch_size": runner.batch_size or "auto",
-        # By which road batches are decoded, and why by no faster one (kv_claims.run.roads).
-        "decoding": runner.road._asdict(),
+        # By which route batches are decoded, and why by no faster one (kv_claims.run.routes).
+        "decoding": runner.route._asdict(),
     }
 
 

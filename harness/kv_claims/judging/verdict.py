@@ -276,7 +276,7 @@ def _if_it_shows(verdict: Verdict, region: Region) -> Verdict:
     """The verdict, if its interval shows the same; else *invalid: same-is-not-p>0.05*.
 
     The word comes from tests at the region's edges, the interval from Fieller's formula (and both
-    from a count, where clusters are all alike): two roads to one answer. A *supported* that rests
+    from a count, where clusters are all alike): two routes to one answer. A *supported* that rests
     on "no difference was found" has an interval that reaches out of the region.
     """
     if verdict.word not in ("supported", "refuted"):

@@ -153,7 +153,7 @@ def _ignored(network: Any, contents: Contents, unexpected: Sequence[str]) -> dic
     """Parts that the network does not have, by name, with how many tensors they hold."""
     modules = {name for name, _ in network.named_modules()}
     names = {name.rpartition(".")[2] for name in modules}
-    trunk = _trunk(network, modules)
+    base_model = _base_model(network, modules)
     prefix = getattr(network, "base_model_prefix", "") + "."
     has_prefix = any(name.startswith(prefix) for name in contents.tensors)
     parts: dict[str, list[str]] = {}
@@ -161,7 +161,7 @@ def _ignored(network: Any, contents: Contents, unexpected: Sequence[str]) -> dic
     for key in unexpected:
         parent = _parent(key, modules)
         own, _, rest = key[len(parent) + bool(parent) :].partition(".")
-        if parent in trunk and rest and not own.isdigit() and own not in names:
+        if parent in base_model and rest and not own.isdigit() and own not in names:
             parts.setdefault(f"{parent}.{own}".lstrip("."), []).append(rest)
         else:
             left.append(key)
@@ -182,7 +182,7 @@ def _ignored(network: Any, contents: Contents, unexpected: Sequence[str]) -> dic
     return {**{part: len(inside) for part, inside in parts.items()}, **own_list}
 
 
-def _trunk(network: Any, modules: Iterable[str]) -> set[str]:
+def _base_model(network: Any, modules: Iterable[str]) -> set[str]:
     """The modules around the layers, from the outermost to the decoder."""
     decoder = network.get_decoder()
     path = next((name for name, module in network.named_modules() if module is decoder), "")

@@ -28,7 +28,7 @@ def build(
     plans: Sequence[RowPlan],
     rotation: Rotation | None,
     *,
-    room: int,
+    headroom: int,
     donor_rows: Mapping[tuple[int, int], int] | None = None,
     shared: bool = False,
     memory: Memory | None = None,
@@ -36,11 +36,11 @@ def build(
     """Carry out everything that the rows' plans say before they generate.
 
     rotation: turns moved keys; None for a model that has none, where no key may move.
-    room: positions kept free behind the prompt, for decoding.
+    headroom: positions kept free behind the prompt, for decoding.
     donor_rows: see `live.Live`; needed where a plan reads its donor at every step.
     shared, memory: the form of the slab, see `slab.copy_prompts`.
     """
-    slab = copy_prompts(store, plans, room=room, shared=shared, memory=memory)
+    slab = copy_prompts(store, plans, headroom=headroom, shared=shared, memory=memory)
     computed = compute_prompts(slab, store, plans, rotation)
     groups = [*computed.groups, *splice(slab, store, plans, rotation)]
     footprints = [Footprint() for _ in plans]
@@ -53,7 +53,7 @@ def build(
         donor_rows or {},
         rotation,
         lengths=store.lengths,
-        steps=room,
+        steps=headroom,
         device=slab.lengths.device,
     )
     return Built(slab, footprints, live)

@@ -18,8 +18,8 @@ import torch
 from kv_claims.patch.plan import RowPlan
 
 WIDTH = 16
-"""Shared caches and rooms are as wide as a multiple of this: vector loops have no tail then, which
-on a CPU takes up to ten times as long as the rest."""
+"""Shared caches and headrooms are as wide as a multiple of this: vector loops have no tail then,
+which on a CPU takes up to ten times as long as the rest."""
 
 
 def round_up(number: int, to: int = WIDTH) -> int:

@@ -1,9 +1,10 @@
-"""The caches of a batch: copied out of the store into memory of their own, with room to grow.
+"""The caches of a batch: copied out of the store into memory of their own, with headroom to grow.
 
-Three forms. *Plain*: every row has its prompt and its room in one piece, as any attention expects.
-*Shared*: rows that read the same numbers in a layer share one copy of the prompt there
-(`kv_claims.patch.sharing`), and the room stands apart; memory for prompts then does not grow with
-the arms. *Static*: as plain, in memory that all batches use in turn (`kv_claims.patch.memory`).
+Three forms. *Plain*: every row has its prompt and its headroom in one piece, as any attention
+expects. *Shared*: rows that read the same numbers in a layer share one copy of the prompt there
+(`kv_claims.patch.sharing`), and the headroom stands apart; memory for prompts then does not grow
+with the arms. *Static*: as plain, in memory that all batches use in turn
+(`kv_claims.patch.memory`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Shared:
 
     layouts: by layer. prompts: the store's prompt of each row, `[row]`. own_from: the lowest layer
     whose generated keys or values are not the unpatched row's, `[row]`; see `RowPlan.own_from`.
-    new_keys, new_values: the room, by layer, `batch head step d_head`; steps are
+    new_keys, new_values: the headroom, by layer, `batch head step d_head`; steps are
     rounded up.
     """
 
@@ -38,9 +39,10 @@ class Shared:
 
 @dataclass
 class Slab:
-    """The caches of a batch, aligned at the right end of `slots`, with room behind.
+    """The caches of a batch, aligned at the right end of `slots`, with headroom behind.
 
-    keys, values: a list by layer of `batch head pos d_head`, pos = slots + room; in a shared slab
+    keys, values: a list by layer of `batch head pos d_head`, pos = slots + headroom; in a shared
+    slab
         `variant head pos d_head`, pos = slots.
     lengths: prompt length T of each row; its cache fills the T-1 positions before `slots`.
     shared: None but in a shared slab. frame: None but in a static one, whose keys and values are
@@ -71,12 +73,12 @@ class Slab:
         return place
 
     def values_at(self, layer: int, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Values of rows at columns (from `slots` on: the room), `... head d_head`."""
+        """Values of rows at columns (from `slots` on: the headroom), `... head d_head`."""
         if self.shared is None:
             return self.values[layer][rows, :, columns]
-        room = self.shared.new_values[layer]
+        headroom = self.shared.new_values[layer]
         cached = self.values[layer][self.place(layer, rows), :, columns.clamp(max=self.slots - 1)]
-        new = room[rows, :, (columns - self.slots).clamp(0, room.shape[2] - 1)]
+        new = headroom[rows, :, (columns - self.slots).clamp(0, headroom.shape[2] - 1)]
         return torch.where((columns < self.slots)[..., None, None], cached, new)
 
     def narrowed(self, rows: Sequence[int]) -> Slab:
@@ -94,17 +96,17 @@ class Slab:
             [t[layout.prompts] for t, layout in zip(some, layouts, strict=True)]
             for some in (self.keys, self.values)
         )
-        rooms = self.shared.new_keys, self.shared.new_values
+        headrooms = self.shared.new_keys, self.shared.new_values
         shared = Shared(
             layouts,
             self.shared.prompts[kept],
             self.shared.own_from[kept],
-            *([room[kept] for room in some] for some in rooms),
+            *([headroom[kept] for headroom in some] for some in headrooms),
         )
         return Slab(keys, values, self.slots, self.lengths[kept], shared)
 
     def take_back(self, narrow: Slab, rows: Sequence[int]) -> None:
-        """Put into the room what rows generated after they were narrowed to: values alone."""
+        """Put into the headroom what rows generated after they were narrowed to: values alone."""
         kept = torch.tensor(rows, dtype=torch.long, device=self.lengths.device)
         for layer in range(len(self.values)):
             if self.shared is not None and narrow.shared is not None:
@@ -117,26 +119,26 @@ def copy_prompts(
     store: PromptStore,
     plans: Sequence[RowPlan],
     *,
-    room: int,
+    headroom: int,
     shared: bool = False,
     memory: Memory | None = None,
 ) -> Slab:
     """Every row's prompt cache as the store has it; behind it, space for what is appended.
 
-    room: positions kept free for decoding. shared: whether rows share prompts.
+    headroom: positions kept free for decoding. shared: whether rows share prompts.
     memory: where a static slab is to lie; None for the other forms.
     """
     slots = max(max(plan.tokens, store.lengths[plan.prompt]) for plan in plans) - 1
     device = store.keys[0].device
     lengths = torch.tensor([plan.tokens for plan in plans], device=device)
     if shared:
-        slab = _shared(store, plans, slots, lengths, room)
+        slab = _shared(store, plans, slots, lengths, headroom)
     elif memory is not None:
-        slab = _static(store, plans, slots, lengths, room, memory)
+        slab = _static(store, plans, slots, lengths, headroom, memory)
     else:
         prompts = torch.tensor([plan.prompt for plan in plans], device=device)
         keys, values = (
-            [_copy(layer, prompts, slots, room) for layer in layers]
+            [_copy(layer, prompts, slots, headroom) for layer in layers]
             for layers in (store.keys, store.values)
         )
         slab = Slab(keys, values, slots, lengths)
@@ -146,7 +148,7 @@ def copy_prompts(
 
 
 def _shared(
-    store: PromptStore, plans: Sequence[RowPlan], slots: int, lengths: torch.Tensor, room: int
+    store: PromptStore, plans: Sequence[RowPlan], slots: int, lengths: torch.Tensor, headroom: int
 ) -> Slab:
     first, slots = store.keys[0], round_up(slots)
     layouts = layouts_of(
@@ -157,7 +159,7 @@ def _shared(
         for of in (store.keys, store.values)
     )
     # Zeros: what is not generated yet is read and weighs nothing, which a NaN would not.
-    width = round_up(room)
+    width = round_up(headroom)
     new_keys, new_values = (
         [layer.new_zeros(len(plans), layer.shape[1], width, layer.shape[3]) for layer in of]
         for of in (store.keys, store.values)
@@ -178,15 +180,15 @@ def _static(
     plans: Sequence[RowPlan],
     slots: int,
     lengths: torch.Tensor,
-    room: int,
+    headroom: int,
     memory: Memory,
 ) -> Slab:
     """A plain slab in memory used before; rows and positions are rounded up, to few shapes."""
     n_layers, n_rows, slots = len(store.keys), len(plans), round_up(slots)
     rows = round_up(n_rows, ROWS)
     # Batches come in the order of their prompts' lengths.
-    most = round_up(round_up(store.slots) + room)
-    width = round_up(slots + room)
+    most = round_up(round_up(store.slots) + headroom)
+    width = round_up(slots + headroom)
     taken = memory.take([*store.keys, *store.values], rows, width, most=most)
     frame = Frame(memory, taken[:n_layers], taken[n_layers:])
     prompts = torch.tensor([plan.prompt for plan in plans], device=lengths.device)
@@ -196,11 +198,11 @@ def _static(
     return Slab(keys, values, slots, lengths, frame=frame)
 
 
-def _copy(layer: torch.Tensor, prompts: torch.Tensor, slots: int, room: int) -> torch.Tensor:
+def _copy(layer: torch.Tensor, prompts: torch.Tensor, slots: int, headroom: int) -> torch.Tensor:
     """Rows of one layer, `batch head pos d_head`, in fresh memory."""
-    if room == 0 and slots <= layer.shape[2]:
+    if headroom == 0 and slots <= layer.shape[2]:
         return layer[prompts, :, layer.shape[2] - slots :]
-    out = layer.new_zeros(len(prompts), layer.shape[1], slots + room, layer.shape[3])
+    out = layer.new_zeros(len(prompts), layer.shape[1], slots + headroom, layer.shape[3])
     _fill(out, layer, prompts, slots)
     return out
 

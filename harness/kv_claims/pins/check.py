@@ -15,8 +15,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from kv_claims.claims.claim import SAME_WITHIN, Part, Region
+from kv_claims.evidence.claim_edits import stated_changes
 from kv_claims.evidence.compare import paired_difference
-from kv_claims.evidence.stated import stated_changes
 from kv_claims.judging.estimand import NEEDED
 from kv_claims.pins.pin import BUDGET, FINGERPRINT, Pin, short_id
 from kv_claims.run.tolerances import parts_by_rounding

@@ -21,8 +21,8 @@ import pytest
 
 from kv_claims.claims.claim import Claim, claim_in
 from kv_claims.errors import UnwritableError, UsageError
+from kv_claims.evidence.cost import COST, cost_by
 from kv_claims.evidence.evidence import EVIDENCE, INSTRUMENT, PROTOCOL
-from kv_claims.evidence.spent import SPENT, spent_by
 from kv_claims.judging.family import cells_of
 from kv_claims.pins.file import Place
 from kv_claims.plain import line_of
@@ -175,7 +175,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     claims = [item for item in session.items if is_claim(item)]
     config.stash[_COLLECTED] = [item.nodeid for item in claims]
     config.stash[_CELLS] = claims
-    config.stash[_SESSION].spent.cells = len(claims)
+    config.stash[_SESSION].cost.cells = len(claims)
     if not claims or config.option.collectonly:
         return
     if hasattr(config, "workerinput"):
@@ -244,12 +244,12 @@ def study(request: pytest.FixtureRequest, _claims_model: Any) -> Any:
     pins = request.config.stash[_SESSION].pins
     # A replay has no runner, and spends nothing.
     runner = getattr(_claims_model, "runner", None)
-    spent = spent_by(runner) if runner is not None else None
+    spent = cost_by(runner) if runner is not None else None
 
     def record(kind: str, content: str) -> None:
         item.user_properties.append((kind, content))
         if spent is not None:
-            item.user_properties.append((SPENT, json.dumps(spent())))
+            item.user_properties.append((COST, json.dumps(spent())))
 
     def pin(content: str) -> None:
         item.stash[_PIN] = content
@@ -289,7 +289,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     state = node.config.stash[_SESSION]
     claims = claims_among(ids, (*state.settings.models, *EMBEDDED))
     node.config.stash[_COLLECTED] = claims
-    state.spent.cells = len(claims)
+    state.cost.cells = len(claims)
     if claims and not node.config.option.collectonly:
         with _usage_errors():
             state.check()
@@ -356,7 +356,7 @@ class _Collector:
 
     def __init__(self, state: ClaimsSession, config: pytest.Config) -> None:
         self.state, self._config = state, config
-        self._lines = terminal.Lines(state.spent)
+        self._lines = terminal.Lines(state.cost)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not _is_of_a_test(report):
@@ -370,8 +370,8 @@ class _Collector:
                 into.append({**content, "test": report.nodeid})
         if (pin := report.__dict__.get(PIN)) is not None:
             self.state.pins.add(json.loads(pin), failed=report.failed)
-        if (spent := _property(report, SPENT)) is not None:
-            self.state.spent.add(**spent, seconds=report.duration)
+        if (spent := _property(report, COST)) is not None:
+            self.state.cost.add(**spent, seconds=report.duration)
             terminal.progress_line(self._config, self._lines)
 
 
@@ -502,7 +502,7 @@ def _progress_of(
         with ExitStack() as stack:
             if capture is not None:
                 stack.enter_context(capture.global_and_fixture_disabled())
-            about = terminal.about_text(config.stash[_SESSION].spent)
+            about = terminal.about_text(config.stash[_SESSION].cost)
             yield stack.enter_context(terminal.progress_bar(label, total, quiet=quiet, about=about))
 
     return show

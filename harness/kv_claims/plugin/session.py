@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from kv_claims.claims.claim import Claim
 from kv_claims.errors import UsageError
+from kv_claims.evidence.cost import Cost
 from kv_claims.evidence.folder import finish
-from kv_claims.evidence.spent import Spent
 from kv_claims.files.lock import ORPHANS_END, hold, hold_ledger
 from kv_claims.files.shipped import shipped
 from kv_claims.models.folder import model_folder
@@ -153,7 +153,7 @@ class ClaimsSession:
     """State of a run.
 
     evidence, instrument, protocol: what tests reported, as JSON objects. families: Holm's procedure
-    over them, once the run is over. spent: time and trials so far.
+    over them, once the run is over. cost: time and trials so far.
     """
 
     settings: Settings
@@ -163,7 +163,7 @@ class ClaimsSession:
     instrument: list[dict[str, Any]] = field(default_factory=list)
     protocol: list[dict[str, Any]] = field(default_factory=list)
     families: list[dict[str, Any]] = field(default_factory=list)
-    spent: Spent = field(default_factory=Spent)
+    cost: Cost = field(default_factory=Cost)
     checked: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     """Of this run and no other: its files are known by it."""
@@ -201,7 +201,7 @@ class ClaimsSession:
     def cells(self) -> dict[str, int]:
         """Tests that owe evidence, and those that it came from."""
         judged = len({one.get("test") for one in self.reported})
-        return {"planned": max(self.spent.cells, judged), "judged": judged}
+        return {"planned": max(self.cost.cells, judged), "judged": judged}
 
     @property
     def is_complete(self) -> bool:

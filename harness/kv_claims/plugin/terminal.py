@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kv_claims.claims.claim import Claim
-from kv_claims.evidence.spent import Spent, incomplete_text, span
+from kv_claims.evidence.cost import Cost, incomplete_text, span
 from kv_claims.judging.result import WORDS
 from kv_claims.plain import line_of
 from kv_claims.plugin.session import ClaimsSession
@@ -95,7 +95,7 @@ def progress_bar(label: str, total: int, *, quiet: bool, about: str = "") -> Ite
         yield Bar(bar)
 
 
-def about_text(spent: Spent) -> str:
+def about_text(spent: Cost) -> str:
     """How far a whole run is: `12 of 216 cells, about 3:10 left`; empty before a cell ended."""
     left = spent.left()
     if left is None:
@@ -109,7 +109,7 @@ class Lines:
     every: seconds between lines.
     """
 
-    def __init__(self, spent: Spent, every: float = 30.0) -> None:
+    def __init__(self, spent: Cost, every: float = 30.0) -> None:
         self._spent, self._every, self._last = spent, every, 0.0
 
     def due(self) -> str | None:
@@ -210,7 +210,7 @@ def pins_lines(state: ClaimsSession) -> list[str]:
     other = {one["model"] for one, pin in pinned if any("weights_sha" in n for n in pin["notes"])}
     lines += [f"  the pins of {model} were recorded of other weights" for model in sorted(other)]
     held = {one["model"] for one, _ in pinned}
-    read = sum(n for model, n in state.spent.read_by_model().items() if model in held)
+    read = sum(n for model, n in state.cost.read_by_model().items() if model in held)
     # Without --resume what was read is of this very run, by another worker.
     if read and state.settings.resume:
         lines.append(f"  {read} trials were read from the ledger, as they were run then")

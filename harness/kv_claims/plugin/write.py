@@ -143,7 +143,7 @@ def _settings(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
         "temperature": settings.sampling.temperature,
         "strict": settings.strict,
         "ledger_lines_set_aside": [str(bad) for bad in ledger.bad_lines],
-        "spent": state.spent.to_dict(),
+        "spent": state.cost.to_dict(),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kv_claims.evidence.claim_edits import Change, edited, stated_changes
 from kv_claims.evidence.hashes import Integrity
-from kv_claims.evidence.stated import Change, edited, stated_changes
 from kv_claims.judging.checks import Check
 from kv_claims.study.cell import Cell
 from kv_claims.study.record import plan_of

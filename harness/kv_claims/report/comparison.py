@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from kv_claims.evidence.claim_edits import Change
 from kv_claims.evidence.compare import ComparedCell, ComparedPart, Comparison, Side
-from kv_claims.evidence.spent import incomplete_text
-from kv_claims.evidence.stated import Change
+from kv_claims.evidence.cost import incomplete_text
 from kv_claims.evidence.stored import Key, StoredRun
 from kv_claims.judging.fieller import Interval
 from kv_claims.plain import line_of

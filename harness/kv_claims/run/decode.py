@@ -74,7 +74,7 @@ def decode(
     keep: Sequence[int] = (),
     past_stops: bool = False,
 ) -> Decoded:
-    """Generate from every row of a slab; the slab's free room is used up.
+    """Generate from every row of a slab; the slab's free headroom is used up.
 
     first: the last prompt token of each row. uniform: float64, `batch step`.
     live: what is written while the rows generate.

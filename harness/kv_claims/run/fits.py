@@ -70,7 +70,7 @@ def _largest_error(model: LoadedModel) -> float:
         RowPlan(base, len(prompts[1])),
         RowPlan(base, len(prompts[1]), (Write(source, "kv", layers, window),)),
     ]
-    slab = build(store, plans, None, room=_STEPS).slab
+    slab = build(store, plans, None, headroom=_STEPS).slab
     decoded = decode(
         model,
         slab,

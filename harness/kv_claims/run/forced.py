@@ -222,7 +222,7 @@ class ForcedRuns:
             runner.store,
             [row.plan for row in rows],
             runner.rows.rotation,
-            room=steps,
+            headroom=steps,
             donor_rows=donor_rows,
         )
         slab, live = built.slab, built.live or None
@@ -267,7 +267,7 @@ class ForcedRuns:
         steps = runner.sampling.max_new_tokens
         decoded = decode(
             runner.model,
-            build(runner.store, plans, runner.rows.rotation, room=steps).slab,
+            build(runner.store, plans, runner.rows.rotation, headroom=steps).slab,
             [tokens[-1] for tokens in prompts],
             torch.stack([uniforms(pair, seed, steps) for (pair, seed), _ in spots]),
             runner.sampling,

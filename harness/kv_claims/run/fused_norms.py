@@ -4,7 +4,7 @@ In a recorded step nothing waits for the host any more, and small kernels of som
 are what is left above the bytes. Of the 1303 operations of a step of a Mistral-7B, 520 are those of
 its 65 norms. torch's own `rms_norm` (one kernel on a GPU in recent releases) rounds once where the
 eight round twice. So it is taken in half precision only, where tokens depend on such things anyway
-and the road is part of what identifies a run; and only for modules that it was seen to agree with.
+and the route is part of what identifies a run; and only for modules that it was seen to agree with.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same logits by another road: one row at a time, none of the engine's code.
+"""The same logits by another route: one row at a time, none of the engine's code.
 
 An unpatched row is one forward pass over prompt and generated tokens, without any cache: a last
 token fed twice cannot hide (*duplicate-last-token*). A splice takes the donor's keys from a

@@ -35,7 +35,7 @@ from kv_claims.run.fits import check_fits
 from kv_claims.run.geometry import geometry_of
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.recompute import Recomputed, for_oracle, logits_error, pasted_keys
-from kv_claims.run.roads import Road, road_of
+from kv_claims.run.routes import Route, route_of
 from kv_claims.run.rows import Rows
 from kv_claims.run.sampling import uniforms
 from kv_claims.run.sampling_settings import Sampling
@@ -73,10 +73,10 @@ class Runner:
 
     batch_size: rows decoded together, or None to choose by memory.
     ran, read: trials that were run so far, and that the ledger had.
-    batches: how many were decoded by which road, see `kv_claims.run.roads`.
+    batches: how many were decoded by which route, see `kv_claims.run.routes`.
     weights_sha: hash of the network as it was when this was made; a network that was edited since
         needs another runner, and says so.
-    memory: that of the static road, which its batches use in turn.
+    memory: that of the static route, which its batches use in turn.
     """
 
     model: LoadedModel
@@ -105,9 +105,9 @@ class Runner:
         self.batches: Counter[str] = Counter()
 
     @cached_property
-    def road(self) -> Road:
+    def route(self) -> Route:
         """How batches are decoded; found out when first asked, by running a few rows."""
-        return road_of(self.model)
+        return route_of(self.model)
 
     def check(self, arms: Iterable[Arm], pairs: Sequence[Pair]) -> None:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
@@ -182,7 +182,7 @@ class Runner:
             plans = [_prompt_only(self.rows.plan(arm, pair, 0, self.store)) for pair in group]
             for start in range(0, len(plans), size):
                 some = plans[start : start + size]
-                found += build(self.store, some, self.rows.rotation, room=0).footprints
+                found += build(self.store, some, self.rows.rotation, headroom=0).footprints
         return found
 
     def decode_only(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
@@ -208,7 +208,7 @@ class Runner:
             "temperature": self.sampling.temperature,
             # Half precision depends on the batch and on how it is decoded: there both are part of
             # the identity.
-            "batch": {"size": self.batch_size, "road": self.road.kind} if half else None,
+            "batch": {"size": self.batch_size, "route": self.route.kind} if half else None,
         }
 
     def key(self, pair: Pair, arm: Arm, seed: int) -> str:
@@ -307,14 +307,14 @@ class Runner:
         """Run trials together, with the rows added that they are compared with or read from."""
         rows, compare, donor_rows = self._with_companions(batch)
         plans = [row.plan for row in rows]
-        kind = self.road.of(plans, self.sampling.max_new_tokens)
+        kind = self.route.of(plans, self.sampling.max_new_tokens)
         started = time.perf_counter()
         self.batches[kind] += 1
         built = build(
             self.store,
             plans,
             self.rows.rotation,
-            room=self.sampling.max_new_tokens,
+            headroom=self.sampling.max_new_tokens,
             donor_rows=donor_rows,
             shared=kind == "shared",
             memory=self.memory if kind == "static" else None,

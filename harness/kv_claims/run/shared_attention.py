@@ -6,7 +6,7 @@ softmax([a, b]) = w softmax(a) + (1 - w) softmax(b), w = sigmoid(logsumexp(a) - 
 
 It stands in for a model's own attention through transformers' `AttentionInterface`, one query a
 row, so any model that asks that interface can use it. It knows scaled dot products and nothing
-else (no soft caps, no sinks, no windows); `kv_claims.run.roads` says when it is taken.
+else (no soft caps, no sinks, no windows); `kv_claims.run.routes` says when it is taken.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kv_claims.patch.interception import Edit
 from kv_claims.patch.live import Live
 from kv_claims.patch.sharing import round_up
 from kv_claims.patch.slab import Slab
-from kv_claims.run.trunks import Picked
+from kv_claims.run.shared_layers import Picked
 
 NAME = "kv_claims_shared"
 _SLAB, _UNFILLED, _PICKED = "kv_claims_slab", "kv_claims_unfilled", "kv_claims_picked"
@@ -61,7 +61,7 @@ def shared_attention(
 ) -> tuple[torch.Tensor, None]:
     """One query of each row that is run over its prompt's variant and over what it generated.
 
-    query: `row head 1 d_head`. key, value: every row's room, `row kv_head step d_head`.
+    query: `row head 1 d_head`. key, value: every row's headroom, `row kv_head step d_head`.
     Returns `row 1 head d_head`.
     """
     slab: Slab | None = more.get(_SLAB)
@@ -184,9 +184,9 @@ class _RoomLayer(DynamicLayer):
 
 
 def as_room(slab: Slab, live: Live | None, start: int, picked: PickedIn) -> DynamicCache:
-    """A transformers cache that fills a shared slab's room.
+    """A transformers cache that fills a shared slab's headroom.
 
-    live: sees keys and values before they are kept and read. start: steps that are in the room.
+    live: sees keys and values before they are kept and read. start: steps that are in the headroom.
     picked: says which rows are run in a layer; nothing is live where these are not all.
     """
     edit = live.edit if live else None
@@ -214,7 +214,7 @@ def attending(
 
 
 def arguments(slab: Slab, step: int, picked: PickedIn) -> dict[str, Any]:
-    """What a model's call must be given while it attends so; step: tokens in the room before."""
+    """What a model's call must be given while it attends so; step: tokens in the headroom."""
     assert slab.shared is not None
     filled, like = step + 1, slab.keys[0]
     unfilled = like.new_zeros(round_up(filled))

@@ -3,7 +3,7 @@
 Everything that differs from step to step is a tensor that the step itself moves on: positions, the
 column that is written, the mask. Nothing of it is a Python number, which a replay would not see.
 What grows is how far the step reads into the cache: it is recorded once for every `REACH`
-positions, so that the free room is not read from the start.
+positions, so that the free headroom is not read from the start.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _State:
 
 
 class StaticStep:
-    """Feeds a token a row to all rows of a frame. slots: positions of it before its room."""
+    """Feeds a token a row to all rows of a frame. slots: positions of it before its headroom."""
 
     def __init__(
         self,

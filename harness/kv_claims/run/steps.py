@@ -1,9 +1,9 @@
 """One step of decoding: a token a row in, logits out; plainly, with shared prompts, or recorded.
 
 The slab says which: see `kv_claims.patch.slab`. With shared prompts, rows that have said the same
-are run together below their patches (`kv_claims.run.trunks`). What is written while rows generate
-is written on either road by the same edits, at the cache and on the layers' outputs. Rows that have
-ended leave the batch once half of it has.
+are run together below their patches (`kv_claims.run.shared_layers`). What is written while rows
+generate is written on either route by the same edits, at the cache and on the layers' outputs. Rows
+that have ended leave the batch once half of it has.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from kv_claims.patch.interception import residual_edited
 from kv_claims.patch.live import Live
 from kv_claims.patch.slab import Slab
 from kv_claims.run.shared_attention import arguments, as_room, attending
+from kv_claims.run.shared_layers import EVERY_ROW, Picked, SharedLayers, has_known_layers, picking
 from kv_claims.run.slab_cache import as_cache, padding_mask
 from kv_claims.run.static_step import step_of
-from kv_claims.run.trunks import EVERY_ROW, Picked, Trunks, has_known_layers, picking
 
 NARROW = 0.5
 """The batch is narrowed to the rows that go on once they are no more than this share of it: the
 copy of their caches costs about a step."""
 LOOK = 8
-"""On the static road it is looked up so rarely whether rows go on: each time the host waits for the
-device, which has nothing to do until the host has caught up."""
+"""On the static route it is looked up so rarely whether rows go on: each time the host waits for
+the device, which has nothing to do until the host has caught up."""
 
 
 @contextmanager
@@ -65,9 +65,9 @@ class Steps:
         self._rows = torch.arange(len(slab.lengths), device=slab.lengths.device)
         self._all = len(self._rows)
         self._wider: list[tuple[Slab, list[int]]] = []
-        self._trunks: Trunks | None = None
+        self._shared_layers: SharedLayers | None = None
         if shares and slab.shared is not None:
-            self._trunks = Trunks(slab, slab.shared.prompts)
+            self._shared_layers = SharedLayers(slab, slab.shared.prompts)
         self._fed = 0
         self._open(slab)
 
@@ -81,13 +81,17 @@ class Steps:
         self._cache: dict[str, Any] = with_cache(self._network, cache)
         self._mask = padding_mask(slab, self._steps) if is_plain else None
 
-    def running(self) -> Trunks | None:
+    def running(self) -> SharedLayers | None:
         """What says which rows are run in a layer; None while all are."""
-        return self._trunks if self._trunks is not None and self._trunks.picked else None
+        return (
+            self._shared_layers
+            if self._shared_layers is not None and self._shared_layers.picked
+            else None
+        )
 
     def _picked_in(self, layer: int) -> Picked:
-        trunks = self.running()
-        return EVERY_ROW if trunks is None else trunks.picked[layer]
+        shared_layers = self.running()
+        return EVERY_ROW if shared_layers is None else shared_layers.picked[layer]
 
     def looks(self, number: int) -> bool:  # noqa: ARG002
         """Whether it is looked up after a step which rows go on."""
@@ -100,14 +104,14 @@ class Steps:
         """
         slab = self._slab
         token = token[self._rows] if self._wider else token
-        if self._trunks is not None:
+        if self._shared_layers is not None:
             if number == 0 and self._live is not None:
                 # What a patch writes with the last prompt token is written into rows by number.
-                self._trunks.hear(token)
-            elif self._trunks.part(token, self._fed):
-                slab = self._trunks.slab
+                self._shared_layers.hear(token)
+            elif self._shared_layers.part(token, self._fed):
+                slab = self._shared_layers.slab
             else:
-                self._trunks = None
+                self._shared_layers = None
         self._fed += 1
         if self._mask is None:
             attention = arguments(slab, number, self._picked_in)
@@ -137,17 +141,17 @@ class Steps:
         rows = kept.tolist()
         self._wider.append((self._slab, rows))
         self._rows = self._rows[kept]
-        if self._trunks is not None:
-            self._trunks.close(self._fed)
+        if self._shared_layers is not None:
+            self._shared_layers.close(self._fed)
         slab = self._slab.narrowed(rows)
-        if self._trunks is not None:
-            self._trunks = Trunks(slab, self._trunks.groups[kept])
+        if self._shared_layers is not None:
+            self._shared_layers = SharedLayers(slab, self._shared_layers.groups[kept])
         self._open(slab)
 
     def close(self) -> None:
         """Put what was generated once for several rows, or after rows had left, into the slab."""
-        if self._trunks is not None:
-            self._trunks.close(self._fed)
+        if self._shared_layers is not None:
+            self._shared_layers.close(self._fed)
         for wider, rows in reversed(self._wider):
             wider.take_back(self._slab, rows)
             self._slab = wider

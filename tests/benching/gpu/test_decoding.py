@@ -11,7 +11,7 @@ import torch
 from kv_claims.__main__ import main
 from kv_claims.benching.gpu import decoding
 from kv_claims.benching.gpu.decoding import FULL, SMALL, Rates, Row, bounds, model_of
-from kv_claims.run.roads import Road
+from kv_claims.run.routes import Route
 
 META = torch.device("meta")
 
@@ -52,17 +52,17 @@ def test_the_command_runs_on_a_cpu_and_says_what_that_is_worth(
         (rows, prompt) for prompt in SMALL.prompts for rows in SMALL.rows
     ]
     for row in found["steps"]:
-        assert row["ratio"] == pytest.approx(row["roads"]["static"] / row["floor"])
-        assert min(row["roads"]["plain"], row["floor"], row["products"]) > 0
+        assert row["ratio"] == pytest.approx(row["routes"]["static"] / row["floor"])
+        assert min(row["routes"]["plain"], row["floor"], row["products"]) > 0
 
 
-def test_a_road_that_is_not_taken_and_memory_that_runs_out_are_said(
+def test_a_route_that_is_not_taken_and_memory_that_runs_out_are_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decoding, "road_of", lambda *_: Road("plain", "for a reason"))
+    monkeypatch.setattr(decoding, "route_of", lambda *_: Route("plain", "for a reason"))
     result = decoding.measure("cpu", small=True, rounds=1)
     assert any("not taken: for a reason" in line for line in result["lines"])
-    assert {tuple(row["roads"]) for row in result["steps"]} == {("plain",)}
+    assert {tuple(row["routes"]) for row in result["steps"]} == {("plain",)}
     assert {row["ratio"] for row in result["steps"]} == {None}
 
     def runs_out(*_: object) -> float:
@@ -71,10 +71,10 @@ def test_a_road_that_is_not_taken_and_memory_that_runs_out_are_said(
     monkeypatch.undo()
     monkeypatch.setattr(decoding, "_step", runs_out)
     result = decoding.measure("cpu", small=True, rounds=1)
-    assert all(row["roads"] == {"plain": None, "static": None} for row in result["steps"])
+    assert all(row["routes"] == {"plain": None, "static": None} for row in result["steps"])
 
 
-def test_a_ratio_is_of_the_static_road() -> None:
+def test_a_ratio_is_of_the_static_route() -> None:
     assert Row(1, 1, {"plain": 9.0, "static": 3.0}, 2.0, 1.0).ratio == 1.5
 
 

@@ -76,8 +76,8 @@ def test_a_half_that_differs_makes_sameness_fall_short(
 ) -> None:
     real = sameness._Rows.said
 
-    def other_in_small_batches(self: Any, size: int, road: str) -> Said:
-        found = real(self, size, road)
+    def other_in_small_batches(self: Any, size: int, route: str) -> Said:
+        found = real(self, size, route)
         if size == 1:
             found.tokens[0][0] += 1
         return found
@@ -147,8 +147,8 @@ def test_words_that_differ_are_named_with_what_they_rest_on(tmp_path: Path) -> N
 def test_a_step_of_decoding_above_what_is_wanted_falls_short(
     given: Given, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bench(road: str, *ratios: float | None) -> bool | None:
-        content = {"road": {"kind": road}, "steps": [{"ratio": r} for r in ratios], "lines": []}
+    def bench(route: str, *ratios: float | None) -> bool | None:
+        content = {"route": {"kind": route}, "steps": [{"ratio": r} for r in ratios], "lines": []}
         (given.folder / "bench.json").write_text(json.dumps(content), encoding="utf-8")
         monkeypatch.setattr(speed, "python", lambda *_, **__: Ran(0, 1.0))
         return speed._bench(given, "a", [], timed=True).good

@@ -1,4 +1,4 @@
-"""By this project: the engine on both roads and in both meanings, and the unpatched bare loop."""
+"""By this project: the engine on both routes and in both meanings, and the unpatched bare loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.benchmarks.peers.ways import Way, in_order
 
 BARE, ENGINE, IN_PROMPT = (
     "bare decode loop",
-    "engine, its best road",
+    "engine, its best route",
     "engine, in the prompt pass",
 )
 
@@ -22,7 +22,7 @@ def ways(work: Reference, _few: int) -> list[Way]:
     return [
         Way(BARE, "transformers", "unpatched", lambda: in_order(work.bare_loop())),
         Way(ENGINE, "kv-claims", "splice", lambda: in_order(work.engine())),
-        Way("engine, plain road", "kv-claims", "splice", lambda: in_order(work.engine("plain"))),
+        Way("engine, plain route", "kv-claims", "splice", lambda: in_order(work.engine("plain"))),
         Way(IN_PROMPT, "kv-claims", "in-prefill", lambda: in_order(work.engine(site="kv_proj"))),
     ]
 
@@ -30,6 +30,6 @@ def ways(work: Reference, _few: int) -> list[Way]:
 def spliced(work: Reference) -> tuple[torch.Tensor, DynamicCache]:
     """A neighbour's start: the last prompt token of every row, and our caches, spliced already."""
     store, plans = work.planned()
-    slab = build(store, plans, None, room=work.new_tokens).slab
+    slab = build(store, plans, None, headroom=work.new_tokens).slab
     ids = work.ids([[store.tokens[plan.prompt][-1]] for plan in plans])
     return ids, as_cache(slab)

@@ -1,4 +1,4 @@
-"""A step of decoding on a GPU, by both roads, against the bytes that it has to read.
+"""A step of decoding on a GPU, by both routes, against the bytes that it has to read.
 
 A Mistral-7B-shaped model with random weights: how long a step takes does not depend on what they
 are. The *floor* of a step is its weights and the cache that is filled at that step, read once at
@@ -26,7 +26,7 @@ from kv_claims.patch.store import PromptStore, bytes_a_position
 from kv_claims.planted.made import plain_mistral
 from kv_claims.run.batch_size import is_out_of_memory
 from kv_claims.run.decode import decode
-from kv_claims.run.roads import Kind, Road, road_of
+from kv_claims.run.routes import Kind, Route, route_of
 from kv_claims.run.sampling_settings import Sampling
 
 ARMS = 8
@@ -80,24 +80,24 @@ class Rates(NamedTuple):
 class Row(NamedTuple):
     """Milliseconds of a step of so many rows behind prompts of so many tokens.
 
-    roads: by road; None where memory ran out. floor: of bytes. products: of multiply-adds.
+    routes: by route; None where memory ran out. floor: of bytes. products: of multiply-adds.
     """
 
     rows: int
     prompt: int
-    roads: dict[Kind, float | None]
+    routes: dict[Kind, float | None]
     floor: float
     products: float
 
     @property
     def ratio(self) -> float | None:
-        """The static road's step in floors."""
-        step = self.roads.get("static")
+        """The static route's step in floors."""
+        step = self.routes.get("static")
         return None if step is None else step / self.floor
 
 
 def measure(device: str | None, *, small: bool, rounds: int) -> dict[str, Any]:
-    """Step times of both roads, floor and ratio, as lines and data.
+    """Step times of both routes, floor and ratio, as lines and data.
 
     device: None takes a GPU where there is one. small: another shape, which runs anywhere.
     Raises UsageError for the whole work on a CPU.
@@ -109,10 +109,10 @@ def measure(device: str | None, *, small: bool, rounds: int) -> dict[str, Any]:
         )
     work = SMALL if small else FULL
     model = model_of(work, place)
-    road = road_of(model, "static")
+    route = route_of(model, "static")
     rates = measure_rates(model, work)
     found = [
-        _row(model, road, work, rows, prompt, rates, rounds)
+        _row(model, route, work, rows, prompt, rates, rounds)
         for prompt in work.prompts
         for rows in work.rows
     ]
@@ -128,13 +128,13 @@ def measure(device: str | None, *, small: bool, rounds: int) -> dict[str, Any]:
         lines.append(
             "THESE NUMBERS SAY NOTHING ABOUT A GPU AT WORK: they show that the command runs"
         )
-    if road.kind != "static":
-        lines.append(f"the static road is not taken: {road.reason}")
+    if route.kind != "static":
+        lines.append(f"the static route is not taken: {route.reason}")
     lines += [
         "rows  prompt  plain ms  static ms  floor ms  static/floor  products ms",
         *(
-            f"{row.rows:4}  {row.prompt:6}  {_shown(row.roads.get('plain')):>8}  "
-            f"{_shown(row.roads.get('static')):>9}  {row.floor:8.3f}  {_shown(row.ratio):>12}  "
+            f"{row.rows:4}  {row.prompt:6}  {_shown(row.routes.get('plain')):>8}  "
+            f"{_shown(row.routes.get('static')):>9}  {row.floor:8.3f}  {_shown(row.ratio):>12}  "
             f"{row.products:11.3f}"
             for row in found
         ),
@@ -144,7 +144,7 @@ def measure(device: str | None, *, small: bool, rounds: int) -> dict[str, Any]:
         "device": name,
         "torch": torch.__version__,
         "small": small,
-        "road": road._asdict(),
+        "route": route._asdict(),
         "rates": rates._asdict(),
         "steps": [{**row._asdict(), "ratio": row.ratio} for row in found],
     }
@@ -202,7 +202,7 @@ def bounds(
 
 def _row(
     model: LoadedModel,
-    road: Road,
+    route: Route,
     work: Work,
     rows: int,
     prompt: int,
@@ -215,7 +215,7 @@ def _row(
     bases = torch.randint(model.config.vocab_size, (-(-rows // ARMS), prompt), generator=generator)
     store.add(bases.tolist())
     plans = [RowPlan(store.index(base), prompt) for base in bases.tolist() for _ in range(ARMS)]
-    kinds: tuple[Kind, ...] = ("plain", "static") if road.kind == "static" else ("plain",)
+    kinds: tuple[Kind, ...] = ("plain", "static") if route.kind == "static" else ("plain",)
     timed: dict[Kind, float | None] = {}
     for kind in kinds:
         try:
@@ -235,7 +235,7 @@ def _step(store: PromptStore, plans: list[RowPlan], kind: Kind, steps: int, roun
     uniform = torch.full((len(plans), steps), 0.5, dtype=torch.float64)
     best = float("inf")
     for number in range(rounds + 1):
-        slab = build(store, plans, None, room=steps, memory=memory).slab
+        slab = build(store, plans, None, headroom=steps, memory=memory).slab
         seconds = _timed(
             partial(decode, store.model, slab, first, uniform, Sampling(steps)),
             store.model.device,

@@ -1,4 +1,4 @@
-"""Step *sameness*: do tokens depend on which rows stand in a batch, on the run, on the road?
+"""Step *sameness*: do tokens depend on which rows stand in a batch, on the run, on the route?
 
 Rows of mini (and of the model asked for) are decoded in batches of several sizes, twice each, and
 held against the largest batch's first run. Where two rows part, their sampling margins there say
@@ -70,27 +70,27 @@ def run(given: Given) -> Findings:
 def _of(name: str, dtype: str, given: Given) -> Finding:
     batches = SMALL_BATCHES if given.small else BATCHES
     rows = _Rows(name, dtype, given)
-    road = rows.runner.road.kind
-    wanted = rows.said(max(batches), road)
+    route = rows.runner.route.kind
+    wanted = rows.said(max(batches), route)
     found: dict[str, Against] = {}
     for size in sorted(batches, reverse=True):
         for number in (1, 2):
             if (size, number) != (max(batches), 1):
-                said = rows.said(size, road)
+                said = rows.said(size, route)
                 found[f"batch {size}, run {number}"] = against(wanted, said, rows.luck)
-    found[f"batch {max(batches)}, plain road"] = against(
+    found[f"batch {max(batches)}, plain route"] = against(
         wanted, rows.said(max(batches), "plain"), rows.luck
     )
     whole = all(one.equal == one.rows for one in found.values())
     explained = all(one.equal + one.near == one.rows for one in found.values())
-    lines = [f"{road} road; held against batch {max(batches)}, run 1"]
+    lines = [f"{route} route; held against batch {max(batches)}, run 1"]
     lines += [
         f"{what:22} {one.equal:4} of {one.rows} rows equal, {one.near} part at a near tie, "
         f"logits apart by {one.largest:.1e}"
         for what, one in found.items()
     ]
     good = {"float64": whole, "float32": explained}.get(dtype)
-    data: dict[str, Any] = {"road": road, **{what: one._asdict() for what, one in found.items()}}
+    data: dict[str, Any] = {"route": route, **{what: one._asdict() for what, one in found.items()}}
     return Finding(f"{Path(name).name}, {dtype}", good, lines, data)
 
 
@@ -113,10 +113,10 @@ class _Rows:
         self._first = [self.runner.rows.last_token(arm, pair) for pair, arm in rows]
         self.luck = torch.stack([uniforms(pair.id, 0, tokens) for pair, _ in rows])
 
-    def said(self, size: int, road: str) -> Said:
+    def said(self, size: int, route: str) -> Said:
         """Decode the rows in batches of this size."""
         runner, said = self.runner, Said([], [])
-        memory = Memory() if road == "static" else None
+        memory = Memory() if route == "static" else None
         for start in range(0, len(self._plans), size):
             batch = slice(start, start + size)
             plans = self._plans[batch]
@@ -124,8 +124,8 @@ class _Rows:
                 runner.store,
                 plans,
                 runner.rows.rotation,
-                room=runner.sampling.max_new_tokens,
-                shared=road == "shared",
+                headroom=runner.sampling.max_new_tokens,
+                shared=route == "shared",
                 memory=memory,
             ).slab
             decoded = decode(

@@ -19,7 +19,7 @@ NEIGHBOURS = {
 
 
 def small(given: Given) -> Findings:
-    """`bench --gpu --small`: says nothing about speed, but whether the static road is taken."""
+    """`bench --gpu --small`: says nothing about speed, but whether the static route is taken."""
     yield _bench(given, "a tiny model", ["--small", "--rounds", "1"], timed=False)
 
 
@@ -39,9 +39,9 @@ def _bench(given: Given, name: str, options: list[str], *, timed: bool) -> Findi
     if ran.status != 0 or not stored.is_file():
         return Finding(name, False, [f"exit status {ran.status} after {ran.seconds} s"])
     found = json.loads(stored.read_text(encoding="utf-8"))
-    road = found["road"]["kind"] == "static"
+    route = found["route"]["kind"] == "static"
     ratios = [row["ratio"] for row in found["steps"]]
-    good = road and (not timed or all(ratio and ratio <= WANTED for ratio in ratios))
+    good = route and (not timed or all(ratio and ratio <= WANTED for ratio in ratios))
     lines = found["lines"]
     return Finding(name, good, lines, found)
 

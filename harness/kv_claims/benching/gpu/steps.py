@@ -77,7 +77,7 @@ STEPS = (
         330,
         ("pytest",),
     ),
-    Step("sameness", "Do tokens depend on batch, run or road?", f"{HERE}.sameness:run", 40, 150),
+    Step("sameness", "Do tokens depend on batch, run or route?", f"{HERE}.sameness:run", 40, 150),
     Step(
         "claims",
         "What are the words of the seed's KV claims on a real model, how fast, in what memory?",

@@ -22,7 +22,7 @@ SMALL = (
 
 def of_a_gpu(given: Given) -> Findings:
     """The tests that are marked `gpu`. Without one they all say that they skip."""
-    places = ["tests/run/test_static_road.py"] if given.small else ["tests"]
+    places = ["tests/run/test_static_route.py"] if given.small else ["tests"]
     yield _suite(given, "tests that need a GPU", [*places, "-m", "gpu"], [])
 
 

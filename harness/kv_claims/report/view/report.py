@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from kv_claims.evidence.cost import incomplete_text, span
 from kv_claims.evidence.schema import (
     CheckSaid,
     EvidenceSaid,
@@ -16,7 +17,6 @@ from kv_claims.evidence.schema import (
     SpentSaid,
     TrialCounts,
 )
-from kv_claims.evidence.spent import incomplete_text, span
 from kv_claims.evidence.stored import StoredRun
 from kv_claims.judging.result import WORDS
 from kv_claims.report.view.arms import ArmView, arms_of

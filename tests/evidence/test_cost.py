@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kv_claims.evidence.spent import Left, Spent, span, spent_by
+from kv_claims.evidence.cost import Cost, Left, cost_by, span
 
 
 class Clock:
@@ -23,7 +23,7 @@ def clock() -> Clock:
 
 
 def test_nothing_is_said_before_a_cell_ended_nor_after_the_last(clock: Clock) -> None:
-    spent = Spent(clock, cells=2)
+    spent = Cost(clock, cells=2)
     assert spent.left() is None
     for _ in range(2):
         spent.add("m", run=10, read=0, seconds=1.0)
@@ -31,7 +31,7 @@ def test_nothing_is_said_before_a_cell_ended_nor_after_the_last(clock: Clock) ->
 
 
 def test_cells_to_come_are_taken_to_be_like_those_that_ended(clock: Clock) -> None:
-    spent = Spent(clock, cells=10)
+    spent = Cost(clock, cells=10)
     spent.add("a", run=300, read=20, seconds=3.0)
     spent.add("b", run=100, read=0, seconds=1.0)
     clock.now += 8
@@ -40,13 +40,13 @@ def test_cells_to_come_are_taken_to_be_like_those_that_ended(clock: Clock) -> No
 
 
 def test_trials_of_the_ledger_cost_nothing(clock: Clock) -> None:
-    spent = Spent(clock, cells=2)
+    spent = Cost(clock, cells=2)
     spent.add("a", run=0, read=500, seconds=0.5)
     assert (spent.trials, spent.left()) == (0, Left(0, 0.0))
 
 
 def test_time_stands_still_once_it_is_written_down(clock: Clock) -> None:
-    spent = Spent(clock)
+    spent = Cost(clock)
     spent.add("a", run=7, read=1, seconds=2.0)
     clock.now += 4
     first = spent.to_dict()
@@ -61,7 +61,7 @@ def test_time_stands_still_once_it_is_written_down(clock: Clock) -> None:
 
 def test_a_test_spends_what_its_runner_ran_since() -> None:
     runner = SimpleNamespace(ran=10, read=5, model=SimpleNamespace(name="m"))
-    since = spent_by(runner)
+    since = cost_by(runner)
     runner.ran, runner.read = 25, 6
     assert since() == {"model": "m", "run": 15, "read": 1}
 

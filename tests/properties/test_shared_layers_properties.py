@@ -17,7 +17,7 @@ from kv_claims.patch.build import build
 from kv_claims.patch.plan import RowPlan, Write
 from kv_claims.patch.slab import Slab
 from kv_claims.patch.store import PromptStore
-from kv_claims.run import trunks
+from kv_claims.run import shared_layers
 from kv_claims.run.decode import Decoded, decode
 from kv_claims.run.sampling_settings import Sampling
 from tests.models.architectures import VOCAB, prompt, tiny
@@ -70,7 +70,7 @@ def decoded(
 ) -> tuple[Decoded, Slab]:
     model, store, rotation = stored(name)
     plans = [row.plan(store) for row in rows]
-    built = build(store, plans, rotation, room=steps, shared=shared)
+    built = build(store, plans, rotation, headroom=steps, shared=shared)
     draws = torch.rand(
         LUCKS, steps, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
     )
@@ -115,7 +115,7 @@ def test_a_row_is_as_by_itself(
     name: str, rows: list[Row], steps: int, stops: bool, least: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trunks, "LEAST", least)
+        patch.setattr(shared_layers, "LEAST", least)
         shared, of_shared = decoded(name, rows, steps, shared=True, stops=stops)
     plain, of_plain = decoded(name, rows, steps, shared=False, stops=stops)
     assert shared.tokens == plain.tokens

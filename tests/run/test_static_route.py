@@ -1,4 +1,4 @@
-"""The static road: the same trials as the plain one, recorded once, in memory used again."""
+"""The static route: the same trials as the plain one, recorded once, in memory used again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kv_claims.patch.build import build
 from kv_claims.patch.memory import Memory
 from kv_claims.patch.plan import RowPlan
 from kv_claims.patch.store import PromptStore
-from kv_claims.run import roads, static_step, steps
+from kv_claims.run import routes, static_step, steps
 from kv_claims.run.arms import BASE, SOURCE, Arm, controls, patched, self_patch
 from kv_claims.run.batch_size import BatchSize
 from kv_claims.run.captured import Recorder, Step
 from kv_claims.run.decode import Decoded, decode
 from kv_claims.run.fused_norms import Norm
 from kv_claims.run.ledger import Ledger
-from kv_claims.run.roads import Road, road_of
+from kv_claims.run.routes import Route, route_of
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling import uniforms
 from kv_claims.run.sampling_settings import Sampling
@@ -35,7 +35,7 @@ from kv_claims.run.tolerances import TOLERANCE
 from tests.device import on_a_gpu, on_the_cpu
 from tests.models.architectures import CONFIGS, prompt, tiny
 from tests.run.tape import taped
-from tests.run.test_roads import HALF, WINDOWED, trials
+from tests.run.test_routes import HALF, WINDOWED, trials
 from tests.run.test_runner import ARMS, LIVE, RECOMPUTED, assert_same_geometry, number_task
 
 READS_BACK = ("llama-dynamic", "mixtral")
@@ -64,24 +64,24 @@ def decoded(
     prompts = [prompt(length, seed) for seed, length in enumerate(lengths)]
     store.add(prompts)
     plans = [RowPlan(store.index(one), len(one)) for one in prompts]
-    slab = build(store, plans, None, room=tokens, memory=memory).slab
+    slab = build(store, plans, None, headroom=tokens, memory=memory).slab
     luck = torch.stack([uniforms(f"row {row}", 0, tokens) for row in range(len(plans))])
     first = [one[-1] for one in prompts]
     kept = range(len(plans))
     return decode(model, slab, first, luck, Sampling(tokens, temperature), keep=kept)
 
 
-def taken(model: LoadedModel) -> Road:
-    """The road, where this transformers lets it be taken at all."""
-    found = road_of(model, "static")
+def taken(model: LoadedModel) -> Route:
+    """The route, where this transformers lets it be taken at all."""
+    found = route_of(model, "static")
     if model.name == "tiny:phi3-longrope" and found.reason.startswith("ReadBackError"):
         pytest.skip(f"LongRoPE of transformers {transformers.__version__}: {found.reason}")
     return found
 
 
 def assert_same_trials(model: LoadedModel, arms: list[Arm], **given: int) -> Runner:
-    plain, plainly = trials(model, arms, Road("plain"), **given)
-    static, runner = trials(model, arms, Road("static"), **given)
+    plain, plainly = trials(model, arms, Route("plain"), **given)
+    static, runner = trials(model, arms, Route("static"), **given)
     assert set(plainly.batches) == {"plain"}
     for one, other in zip(plain, static, strict=True):
         assert (one.tokens, one.stopped) == (other.tokens, other.stopped), one.arm
@@ -97,7 +97,7 @@ def assert_same_trials(model: LoadedModel, arms: list[Arm], **given: int) -> Run
 
 
 @pytest.mark.parametrize("name", STATIC)
-def test_both_roads_give_the_same_trials(name: str) -> None:
+def test_both_routes_give_the_same_trials(name: str) -> None:
     """Keys of GPT-2 cannot be moved, so there only arms that keep them in place."""
     model = tiny(name)
     arms = [BASE, SOURCE, patched(HALF[0])] if name == "gpt2" else ARMS
@@ -128,13 +128,13 @@ def test_what_is_written_while_rows_generate_is_decoded_plainly() -> None:
 
 
 def test_a_static_slab_is_refused_for_rows_that_are_written_to() -> None:
-    """The runner asks the road first; who does not is told, and not given unpatched rows."""
+    """The runner asks the route first; who does not is told, and not given unpatched rows."""
     model, task = tiny("llama"), number_task()
     runner = Runner(model, task, Sampling(4), Ledger())
     arm = patched(Patch("kv_proj", "2", "first(3)", active="every_step(held)"))
     runner.prefill([(task.pairs[0], arm)])
     plan = runner.rows.plan(arm, task.pairs[0], 0, runner.store)
-    built = build(runner.store, [plan], runner.rows.rotation, room=4, memory=Memory())
+    built = build(runner.store, [plan], runner.rows.rotation, headroom=4, memory=Memory())
     with pytest.raises(ValueError, match="while they generate"):
         decode(model, built.slab, [1], torch.zeros(1, 4).double(), Sampling(4), live=built.live)
 
@@ -168,8 +168,8 @@ def assert_close(one: torch.Tensor, other: torch.Tensor, share: float) -> None:
 def test_in_float32_they_part_at_near_ties_only(temperature: float) -> None:
     model = tiny("qwen3", dtype=torch.float32)
     arms = [*ARMS, patched(HALF), *controls(HALF, 4, about_layer=True).values()]
-    plain, _ = trials(model, arms, Road("plain"), temperature)
-    static, _ = trials(model, arms, road_of(model, "static"), temperature)
+    plain, _ = trials(model, arms, Route("plain"), temperature)
+    static, _ = trials(model, arms, route_of(model, "static"), temperature)
     parted = [
         max(one.margin, other.margin)
         for one, other in zip(plain, static, strict=True)
@@ -185,7 +185,7 @@ def test_in_half_precision_logits_agree_while_tokens_do(
     monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype
 ) -> None:
     model = tiny(name, dtype=dtype)
-    assert road_of(model, "static").kind == "static"
+    assert route_of(model, "static").kind == "static"
     norms, real = [], static_step.fused
 
     def counted(some: Sequence[Norm]) -> object:
@@ -301,7 +301,7 @@ def test_another_model_in_the_same_memory_is_recorded_anew() -> None:
 def test_memory_is_given_back_where_it_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = tiny("llama"), number_task()
     runner = Runner(model, task, Sampling(4), Ledger(), 64)
-    runner.road = Road("static")
+    runner.route = Route("static")
     real, left = Runner._run_batch, []
 
     def runs_out(self: Runner, batch: list[object], size: BatchSize) -> object:
@@ -319,7 +319,7 @@ def test_memory_is_given_back_where_it_ran_out(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", WINDOWED)
 def test_windows_are_decoded_plainly_and_it_is_said(name: str) -> None:
-    found = road_of(tiny(name), "static")
+    found = route_of(tiny(name), "static")
     assert found.kind == "plain"
     assert "looks back" in found.reason
 
@@ -327,8 +327,8 @@ def test_windows_are_decoded_plainly_and_it_is_said(name: str) -> None:
 def test_a_window_that_no_row_reaches_is_no_reason() -> None:
     model = tiny("mistral-window")
     model.config.sliding_window = 64
-    found = road_of(model, "static")
-    assert found == Road("static", within=64)
+    found = route_of(model, "static")
+    assert found == Route("static", within=64)
     assert found.of([RowPlan(0, 40)], 24) == "static"
     assert found.of([RowPlan(0, 41)], 24) == "plain"
 
@@ -336,7 +336,7 @@ def test_a_window_that_no_row_reaches_is_no_reason() -> None:
 @pytest.mark.parametrize("name", READS_BACK)
 def test_a_model_that_reads_a_number_back_is_decoded_plainly(name: str) -> None:
     """Dynamic RoPE asks how long the text is; Mixtral, which experts have anything to do."""
-    found = road_of(tiny(name), "static")
+    found = route_of(tiny(name), "static")
     assert found.kind == "plain"
     assert found.reason.startswith("ReadBackError")
 
@@ -353,7 +353,7 @@ def test_attention_that_errs_is_found_and_not_taken(
 
     monkeypatch.setattr(static_step, "static_attention", wrong)
     for dtype in (torch.float64, torch.bfloat16):
-        found = road_of(tiny("llama", dtype), "static")
+        found = route_of(tiny("llama", dtype), "static")
         assert found.kind == "plain"
         assert "differ" in found.reason or "finite" in found.reason
 
@@ -367,28 +367,28 @@ def test_a_model_that_asks_for_more_is_decoded_plainly(monkeypatch: pytest.Monke
         return real(**given, softcap=3.0)
 
     monkeypatch.setattr(model.network, "forward", with_a_cap)
-    found = road_of(model, "static")
+    found = route_of(model, "static")
     assert found.kind == "plain"
     assert "softcap" in found.reason
 
 
-@on_the_cpu("it asks for the road of a CPU")
-def test_a_device_has_its_best_road(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU nothing but the shared road is tried; what a GPU gets is in the same table."""
-    assert roads.BEST == {"cpu": "shared", "cuda": "static"}
+@on_the_cpu("it asks for the route of a CPU")
+def test_a_device_has_its_best_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU nothing but the shared route is tried; what a GPU gets is in the same table."""
+    assert routes.BEST == {"cpu": "shared", "cuda": "static"}
     model = tiny("llama")
-    assert road_of(model).kind == "shared"
-    monkeypatch.setitem(roads.BEST, "cpu", "static")
+    assert route_of(model).kind == "shared"
+    monkeypatch.setitem(routes.BEST, "cpu", "static")
     runner = Runner(model, number_task(), Sampling(4), Ledger())
     runner.run([BASE], runner.task.first_pairs(3), [0])
     assert runner.batches == {"static": 1}
-    monkeypatch.delitem(roads.BEST, "cpu")
-    assert road_of(model) == Road("plain", "nothing faster is known on cpu")
-    assert road_of(model, "plain").kind == "plain"
+    monkeypatch.delitem(routes.BEST, "cpu")
+    assert route_of(model) == Route("plain", "nothing faster is known on cpu")
+    assert route_of(model, "plain").kind == "plain"
 
 
-@on_the_cpu("it asks for the road of a CPU")
-def test_the_road_is_part_of_what_a_run_is_in_half_precision(
+@on_the_cpu("it asks for the route of a CPU")
+def test_the_route_is_part_of_what_a_run_is_in_half_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def studies() -> list[str]:
@@ -397,34 +397,34 @@ def test_the_road_is_part_of_what_a_run_is_in_half_precision(
     dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     models = [tiny("llama", dtype) for dtype in dtypes]
     before = studies()
-    monkeypatch.setitem(roads.BEST, "cpu", "static")
+    monkeypatch.setitem(routes.BEST, "cpu", "static")
     same = [one == other for one, other in zip(before, studies(), strict=True)]
     assert same == [True, True, False, False]
 
 
-def test_the_evidence_says_by_which_road(stored: LoadedModel) -> None:
+def test_the_evidence_says_by_which_route(stored: LoadedModel) -> None:
     runner = Runner(stored, number_task(), Sampling(4), Ledger())
-    runner.road = road_of(stored, "static")
+    runner.route = route_of(stored, "static")
     assert provenance(runner, [])["decoding"] == {"kind": "static", "reason": "", "within": None}
 
 
 def test_a_planted_model_gives_the_same_trials(stored: LoadedModel, stored_task: object) -> None:
     found = []
-    for road in (Road("plain"), road_of(stored, "static")):
+    for route in (Route("plain"), route_of(stored, "static")):
         runner = Runner(stored, stored_task, Sampling(12), Ledger())  # type: ignore[arg-type]
-        runner.road = road
+        runner.route = route
         arms = [BASE, SOURCE, patched(Patch("kv", "12", "last(8)"))]
         found.append([trial.tokens for trial in runner.run(arms, stored_task.first_pairs(8), [0])])  # type: ignore[attr-defined]
-        assert set(runner.batches) == {road.kind}
+        assert set(runner.batches) == {route.kind}
     assert found[0] == found[1]
 
 
 @on_a_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", STATIC)
-def test_on_a_gpu_the_recorded_road_gives_the_same_tokens(name: str) -> None:
+def test_on_a_gpu_the_recorded_route_gives_the_same_tokens(name: str) -> None:
     model = on("cuda", tiny(name))
-    assert road_of(model) == Road("static")
+    assert route_of(model) == Route("static")
     memory = Memory()
     for lengths in (LENGTHS, LENGTHS[::-1], LENGTHS[:2]):
         plain, static = decoded(model, None, lengths, 70), decoded(model, memory, lengths, 70)
@@ -436,7 +436,7 @@ def test_on_a_gpu_the_recorded_road_gives_the_same_tokens(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_on_a_gpu_logits_agree_while_tokens_do(dtype: torch.dtype) -> None:
     model = on("cuda", tiny("llama", dtype))
-    assert road_of(model) == Road("static")
+    assert route_of(model) == Route("static")
     plain, static = decoded(model, None), decoded(model, Memory())
     for row in range(len(LENGTHS)):
         parts = [a != b for a, b in zip(plain.ids[row], static.ids[row], strict=True)]
@@ -453,7 +453,7 @@ def test_on_a_gpu_a_replayed_step_does_not_wait_for_the_device() -> None:
     decoded(model, memory)
     store = PromptStore(model)
     store.add([prompt(12, 1)])
-    slab = build(store, [RowPlan(0, 12)], None, room=40, memory=memory).slab
+    slab = build(store, [RowPlan(0, 12)], None, headroom=40, memory=memory).slab
     fed = steps.StaticSteps(model, slab, None)
     token = torch.ones(1, dtype=torch.long, device="cuda")
     fed.feed(token, 0)

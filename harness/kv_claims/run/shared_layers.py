@@ -43,7 +43,7 @@ class Picked(NamedTuple):
 EVERY_ROW = Picked()
 
 
-class Trunks:
+class SharedLayers:
     """Which rows of a shared slab are run in which layer.
 
     groups: rows that have said the same on one prompt have the same number, `[row]`.
@@ -72,7 +72,7 @@ class Trunks:
     def part(self, token: torch.Tensor, filled: int) -> bool:
         """As `hear`, and lay down which rows are run now; whether enough of them share.
 
-        filled: tokens in the room so far. After False every row has all that is its own.
+        filled: tokens in the headroom so far. After False every row has all that is its own.
         """
         if self.hear(token) or not self.picked:
             self._lead(self._leaders_of(self.groups), filled)
@@ -99,12 +99,12 @@ class Trunks:
         """Change leaders; rows that lead from now on get what theirs generated below them."""
         shared = self._shared
         parted = self._rows[(leaders == self._rows) & (self._leaders != self._rows)]
-        for layer, rooms in enumerate(zip(shared.new_keys, shared.new_values, strict=True)):
+        for layer, headrooms in enumerate(zip(shared.new_keys, shared.new_values, strict=True)):
             parted = parted[self._own_from[parted] > layer]
             if not len(parted):
                 break
-            for room in rooms:
-                room[parted, :, :filled] = room[self._leaders[parted], :, :filled]
+            for headroom in headrooms:
+                headroom[parted, :, :filled] = headroom[self._leaders[parted], :, :filled]
         self._leaders = leaders
 
     def _pick(self) -> None:
@@ -141,7 +141,7 @@ def has_known_layers(model: LoadedModel) -> bool:
 
 
 @contextmanager
-def picking(model: LoadedModel, now: Callable[[], Trunks | None]) -> Iterator[None]:
+def picking(model: LoadedModel, now: Callable[[], SharedLayers | None]) -> Iterator[None]:
     """While this is open, decoder layers are run on the rows that are picked for them.
 
     now: what says which; asked at each layer.
@@ -159,12 +159,12 @@ def picking(model: LoadedModel, now: Callable[[], Trunks | None]) -> Iterator[No
             handle.remove()
 
 
-def _before(layer: int, now: Callable[[], Trunks | None]) -> Callable[[Any, Any, Any], Any]:
+def _before(layer: int, now: Callable[[], SharedLayers | None]) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, args: Any, kwargs: Any) -> Any:
-        trunks = now()
-        if trunks is None:
+        shared_layers = now()
+        if shared_layers is None:
             return None
-        rows, source, _ = trunks.picked[layer]
+        rows, source, _ = shared_layers.picked[layer]
         if source is not None:
             if args:
                 args = (args[0][source], *args[1:])
@@ -188,11 +188,11 @@ def _of(rows: torch.Tensor, given: Any) -> Any:
     return given[rows] if torch.is_tensor(given) else given
 
 
-def _behind(now: Callable[[], Trunks | None]) -> Callable[[Any, Any, Any], Any]:
+def _behind(now: Callable[[], SharedLayers | None]) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, _args: Any, output: Any) -> Any:
-        trunks = now()
-        if trunks is None or trunks.end is None:
+        shared_layers = now()
+        if shared_layers is None or shared_layers.end is None:
             return output
-        return with_output(output, output_of(output)[trunks.end])
+        return with_output(output, output_of(output)[shared_layers.end])
 
     return hook

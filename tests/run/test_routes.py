@@ -1,4 +1,4 @@
-"""Both roads of decoding give the same tokens; which one is taken, and what happens if it errs."""
+"""Both routes of decoding give the same tokens; which one is taken, and what happens if it errs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kv_claims.claims.patch import Patch
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.plan import RowPlan
 from kv_claims.patch.slab import Slab
-from kv_claims.run import roads, shared_attention, steps
+from kv_claims.run import routes, shared_attention, steps
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from kv_claims.run.ledger import Ledger
-from kv_claims.run.roads import Road, road_of
+from kv_claims.run.routes import Route, route_of
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.trial import Trial
@@ -24,7 +24,7 @@ from tests.device import on_the_cpu
 from tests.models.architectures import CONFIGS, tiny
 from tests.run.test_runner import ARMS, LIVE, RECOMPUTED, assert_same_geometry, number_task
 
-pytestmark = on_the_cpu("the shared road is taken there alone")
+pytestmark = on_the_cpu("the shared route is taken there alone")
 
 OLDER = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24)
 """Whether attention of GPT-2 may not be asked for by name, as in 5.0."""
@@ -36,13 +36,13 @@ HALF = (Patch("kv", "1", "first(25%)"), Patch("v", "2+3", "last(4)"))
 def trials(
     model: LoadedModel,
     arms: list[Arm],
-    road: Road,
+    route: Route,
     temperature: float = 0.7,
     tokens: int = 18,
 ) -> tuple[list[Trial], Runner]:
     task = number_task()
     runner = Runner(model, task, Sampling(tokens, temperature), Ledger())
-    runner.road = road
+    runner.route = route
     return runner.run(arms, task.first_pairs(5), [0]), runner
 
 
@@ -56,18 +56,18 @@ def trials(
         ),
     ],
 )
-def test_both_roads_give_the_same_trials(name: str, arms: list[Arm]) -> None:
+def test_both_routes_give_the_same_trials(name: str, arms: list[Arm]) -> None:
     if name == "gpt2":
         # Its keys cannot be moved, so only arms that keep them in place.
         arms = [BASE, SOURCE, patched(HALF[0])] if arms is ARMS else [self_patch(LIVE[:1])]
     model = tiny(name)
-    found = road_of(model)
+    found = route_of(model)
     if name == "gpt2" and found.kind == "plain" and OLDER:
         pytest.skip(
             f"transformers {transformers.__version__} decodes GPT-2 plainly: {found.reason}"
         )
     assert (found.kind, found.reason) == ("shared", "")
-    plain, plainly = trials(model, arms, Road("plain"))
+    plain, plainly = trials(model, arms, Route("plain"))
     shared, sharing = trials(model, arms, found)
     assert set(plainly.batches) == {"plain"}
     assert set(sharing.batches) == {"shared"}
@@ -87,8 +87,8 @@ def test_both_roads_give_the_same_trials(name: str, arms: list[Arm]) -> None:
 def test_in_float32_they_part_at_near_ties_only(temperature: float) -> None:
     model = tiny("qwen3", dtype=torch.float32)
     arms = [*ARMS, patched(HALF), *controls(HALF, 4, about_layer=True).values()]
-    plain, _ = trials(model, arms, Road("plain"), temperature)
-    shared, _ = trials(model, arms, road_of(model), temperature)
+    plain, _ = trials(model, arms, Route("plain"), temperature)
+    shared, _ = trials(model, arms, route_of(model), temperature)
     parted = [
         max(one.margin, other.margin)
         for one, other in zip(plain, shared, strict=True)
@@ -100,7 +100,7 @@ def test_in_float32_they_part_at_near_ties_only(temperature: float) -> None:
 
 @pytest.mark.parametrize("name", WINDOWED)
 def test_windows_are_decoded_plainly_and_it_is_said(name: str) -> None:
-    found = road_of(tiny(name))
+    found = route_of(tiny(name))
     assert found.kind == "plain"
     assert found.reason
 
@@ -108,21 +108,21 @@ def test_windows_are_decoded_plainly_and_it_is_said(name: str) -> None:
 def test_a_window_that_no_row_reaches_is_no_reason() -> None:
     model = tiny("mistral-window")
     model.config.sliding_window = 64
-    found = road_of(model)
-    assert found == Road("shared", within=64)
+    found = route_of(model)
+    assert found == Route("shared", within=64)
     assert found.of([RowPlan(0, 40)], 24) == "shared"
     assert found.of([RowPlan(0, 40), RowPlan(0, 41)], 24) == "plain"
 
 
 def test_half_precision_is_decoded_plainly() -> None:
-    assert road_of(tiny("llama", dtype=torch.bfloat16)).reason.startswith("bfloat16")
+    assert route_of(tiny("llama", dtype=torch.bfloat16)).reason.startswith("bfloat16")
 
 
 @pytest.mark.parametrize("scale", [1.02, float("nan")], ids=["off", "nan"])
 def test_attention_that_errs_is_found_and_not_taken(
     monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> None:
-    """A wrong weight of the prompt's part: both roads then differ, so rows are decoded plainly."""
+    """A wrong weight of the prompt's part: both routes then differ, so rows are decoded plainly."""
     real = shared_attention._over_prompts
 
     def wrong(*args: object) -> shared_attention._Part:
@@ -130,7 +130,7 @@ def test_attention_that_errs_is_found_and_not_taken(
         return part._replace(out=part.out * scale)
 
     monkeypatch.setattr(shared_attention, "_over_prompts", wrong)
-    found = road_of(tiny("llama"))
+    found = route_of(tiny("llama"))
     assert found.kind == "plain"
     assert "differ" in found.reason or "finite" in found.reason
 
@@ -145,7 +145,7 @@ def test_a_model_that_asks_for_more_is_decoded_plainly(monkeypatch: pytest.Monke
         return real(**given, softcap=3.0)
 
     monkeypatch.setattr(network, "forward", with_a_cap)
-    found = road_of(model)
+    found = route_of(model)
     assert found.kind == "plain"
     assert "softcap" in found.reason
 
@@ -153,9 +153,9 @@ def test_a_model_that_asks_for_more_is_decoded_plainly(monkeypatch: pytest.Monke
 def test_the_models_own_attention_is_put_back() -> None:
     model = tiny("llama")
     before = model.network.config._attn_implementation
-    road_of(model)
+    route_of(model)
     assert model.network.config._attn_implementation == before
-    assert roads.AGREE["shared"].keys() == {torch.float64, torch.float32}
+    assert routes.AGREE["shared"].keys() == {torch.float64, torch.float32}
 
 
 def test_prompts_of_a_shared_batch_do_not_grow_with_the_arms() -> None:
@@ -168,10 +168,10 @@ def test_prompts_of_a_shared_batch_do_not_grow_with_the_arms() -> None:
     arms = [patched(Patch("kv", "1", f"last({width})")) for width in range(1, 9)]
     runner.prefill([(pair, arm) for arm in arms])
     plans = [runner.rows.plan(arm, pair, 0, runner.store) for arm in [BASE, *arms]]
-    slab = build(runner.store, plans, None, room=4, shared=True).slab
+    slab = build(runner.store, plans, None, headroom=4, shared=True).slab
     assert [len(keys) for keys in slab.keys] == [1, 9, 1, 1]
     swap = runner.rows.plan(FULL_SWAP, pair, 0, runner.store)
-    slab = build(runner.store, [*plans, swap], None, room=4, shared=True).slab
+    slab = build(runner.store, [*plans, swap], None, headroom=4, shared=True).slab
     assert [len(keys) for keys in slab.keys] == [2, 10, 2, 2]
 
 
@@ -183,7 +183,7 @@ def test_rows_that_end_leave_the_batch_and_change_nothing(
     model = tiny("llama")
     model.__dict__["stop_ids"] = frozenset(range(0, 97, 8))
     arms = [BASE, SOURCE, patched(HALF), *controls(HALF, 4, about_layer=True).values()]
-    road = Road("plain") if kind == "plain" else Road("shared")
+    route = Route("plain") if kind == "plain" else Route("shared")
     left: list[int] = []
     real = Slab.narrowed
 
@@ -192,10 +192,10 @@ def test_rows_that_end_leave_the_batch_and_change_nothing(
         return real(self, rows)
 
     monkeypatch.setattr(Slab, "narrowed", counted)
-    narrowed, _ = trials(model, arms, road, tokens=30)
+    narrowed, _ = trials(model, arms, route, tokens=30)
     assert len(left) > 2
     monkeypatch.setattr(steps, "NARROW", -1.0)
-    whole, _ = trials(model, arms, road, tokens=30)
+    whole, _ = trials(model, arms, route, tokens=30)
     assert len({len(trial.tokens) for trial in whole}) > 5
     assert any(trial.geometry["centred/generated"] for trial in whole)
     for one, other in zip(whole, narrowed, strict=True):

@@ -1,9 +1,9 @@
-"""By which road a model's rows are decoded: with shared prompts, recorded once, or plainly.
+"""By which route a model's rows are decoded: with shared prompts, recorded once, or plainly.
 
 All give the same tokens (`docs/sameness.md`). A CPU's time goes into reading and multiplying, so
 there rows that share a prompt read it together. A GPU waits for the host to launch each of some
 thousand kernels a step, so there a step of fixed shape is recorded and replayed (`static`). Either
-is taken where a model's attention is known to be plain, and only after it and the plain road were
+is taken where a model's attention is known to be plain, and only after it and the plain route were
 run on a small batch and their logits agreed; else rows are decoded plainly, and the reason is
 recorded.
 """
@@ -27,9 +27,9 @@ from kv_claims.run.sampling_settings import Sampling
 
 Kind = Literal["shared", "static", "plain"]
 BEST: dict[str, Kind] = {"cpu": "shared", "cuda": "static"}
-"""The road that is tried out on a type of device."""
+"""The route that is tried out on a type of device."""
 AGREE: dict[Kind, dict[torch.dtype, float]] = {
-    # No half precision: the shared road's own products would be rounded before the softmax.
+    # No half precision: the shared route's own products would be rounded before the softmax.
     "shared": {torch.float64: 1e-6, torch.float32: 1e-4},
     "static": {
         torch.float64: 1e-6,
@@ -38,15 +38,15 @@ AGREE: dict[Kind, dict[torch.dtype, float]] = {
         torch.float16: 1e-2,
     },
 }
-"""Largest difference of logits from the plain road, relative to the largest logit."""
+"""Largest difference of logits from the plain route, relative to the largest logit."""
 _LENGTHS = (7, 12, 12)
 _STEPS = 3
 
 
-class Road(NamedTuple):
+class Route(NamedTuple):
     """How a model's batches are decoded.
 
-    reason: why plainly, or empty. within: positions, generated ones counted, up to which the road
+    reason: why plainly, or empty. within: positions, generated ones counted, up to which the route
     may be taken, as beyond them some layer no longer sees the first; None: there is no limit.
     """
 
@@ -64,31 +64,31 @@ class Road(NamedTuple):
         return self.kind
 
 
-def road_of(model: LoadedModel, kind: Kind | None = None) -> Road:
-    """The road of a model's batches, tried out on a few rows. kind: None is the device's best."""
+def route_of(model: LoadedModel, kind: Kind | None = None) -> Route:
+    """The route of a model's batches, tried out on a few rows. kind: None is the device's best."""
     kind = kind or BEST.get(model.device.type, "plain")
     if kind == "plain":
-        return Road("plain", f"nothing faster is known on {model.device.type}")
+        return Route("plain", f"nothing faster is known on {model.device.type}")
     if model.dtype not in AGREE[kind]:
-        return Road("plain", f"{model.dtype_name} is decoded by the model's own attention")
+        return Route("plain", f"{model.dtype_name} is decoded by the model's own attention")
     implementation = getattr(model.config, "_attn_implementation", None)
     if implementation not in ("sdpa", "eager"):
-        return Road("plain", f"attention {implementation!r}")
+        return Route("plain", f"attention {implementation!r}")
     windows = [attention_window(model.config, layer) for layer in range(model.n_layers)]
     within = min((window for window in windows if window is not None), default=None)
     if within is not None and within < max(_LENGTHS) + _STEPS:
-        return Road("plain", f"some layer looks back over {within} positions only")
+        return Route("plain", f"some layer looks back over {within} positions only")
     try:
         apart = _difference(model, kind)
-    except Exception as error:  # whatever an unknown architecture raises, the plain road is there
-        return Road("plain", f"{type(error).__name__}: {error}"[:200])
+    except Exception as error:  # whatever an unknown architecture raises, the plain route is there
+        return Route("plain", f"{type(error).__name__}: {error}"[:200])
     if not apart <= AGREE[kind][model.dtype]:
-        return Road("plain", f"logits of both roads differ by {apart:.1e} of the largest")
-    return Road(kind, within=within)
+        return Route("plain", f"logits of both routes differ by {apart:.1e} of the largest")
+    return Route(kind, within=within)
 
 
 def _difference(model: LoadedModel, kind: Kind) -> float:
-    """How far logits are from the plain road's: rows that share a prompt, and patched ones."""
+    """How far logits are from the plain route's: rows that share a prompt, and patched ones."""
     vocabulary = int(model.config.vocab_size)
     prompts = [
         [(31 * at + 17 * number + 5) % vocabulary for at in range(length)]
@@ -116,7 +116,7 @@ def _difference(model: LoadedModel, kind: Kind) -> float:
         {"shared": True} if kind == "shared" else {"memory": Memory()},
     )
     for form in forms:
-        slab = build(store, plans, None, room=_STEPS, **form).slab
+        slab = build(store, plans, None, headroom=_STEPS, **form).slab
         kept = range(len(plans))
         decoded = decode(
             model, slab, first, uniform, Sampling(_STEPS, 0.0), keep=kept, past_stops=True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-SPENT = "claim_spent"
+COST = "claim_spent"
 """Under this name it travels in a test report's properties, as one JSON string."""
 
 
@@ -25,8 +25,8 @@ class Counts(Protocol):
     def model(self) -> Any: ...
 
 
-def spent_by(runner: Counts) -> Callable[[], dict[str, Any]]:
-    """Says what a runner has spent from here on, as `Spent.add` takes it."""
+def cost_by(runner: Counts) -> Callable[[], dict[str, Any]]:
+    """Says what a runner has spent from here on, as `Cost.add` takes it."""
     ran, read = runner.ran, runner.read
 
     def since() -> dict[str, Any]:
@@ -50,7 +50,7 @@ class _OfModel:
 
 
 @dataclass
-class Spent:
+class Cost:
     """Time since the run started, and trials by model.
 
     cells: how many cells the run has, once they are known. ended: how many have ended.

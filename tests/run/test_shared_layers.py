@@ -16,12 +16,12 @@ from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built, build
 from kv_claims.patch.plan import RowPlan, Write
 from kv_claims.patch.store import PromptStore
-from kv_claims.run import trunks
+from kv_claims.run import shared_layers
 from kv_claims.run.decode import Decoded, decode
 from kv_claims.run.sampling_settings import Sampling
 from tests.device import PLACE
 from tests.models.architectures import VOCAB, prompt, tiny
-from tests.run.test_roads import OLDER
+from tests.run.test_routes import OLDER
 
 N_LAYERS, TOKENS, STEPS = 4, 12, 6
 PATCHED = Window(*2 * [range(5, 11)])
@@ -68,7 +68,7 @@ def run(
     first: Sequence[int] = (),
 ) -> Run:
     """Rows decoded; those of one luck (all, if none is given) draw the same uniforms."""
-    built = build(store, plans, None, room=STEPS, shared=shared)
+    built = build(store, plans, None, headroom=STEPS, shared=shared)
     uniform = draws[list(luck) or [0] * len(plans)]
     first = first or [store.tokens[plan.prompt][-1] for plan in plans]
     counts: list[list[int]] = []
@@ -225,7 +225,7 @@ def test_once_little_is_shared_each_row_has_what_it_said(
     model: LoadedModel, store: PromptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of eight equal rows all but one part, some at each step; that one stands by itself then."""
-    monkeypatch.setattr(trunks, "LEAST", 0.3)
+    monkeypatch.setattr(shared_layers, "LEAST", 0.3)
     draws = torch.full((8, STEPS), 1e-9, dtype=torch.float64)
     for one in range(2, 8):
         draws[one, one // 2 - 1] = one / 9
