@@ -7,6 +7,8 @@
 # make calibrate   how often the suite itself is wrong: 10,000 studies a cell, tables and a figure
 # make fuzz     2,000 damaged inputs, each refused in one line or answered (table in reports/fuzz)
 # make check    lint, types, import rules
+# make docs     the documentation as a site, in build/site; a broken link is an error
+# make docs-neighbours   the scripts of docs/coming-from.md: one experiment by four neighbours
 # make bench    speed: the parts, the reference work, how time and memory grow
 # make bench-ratio   the engine against a bare decode loop, held against a stored ratio
 # make bench-peers   the same work by nnsight, TransformerLens and pyvene
@@ -24,7 +26,7 @@ PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint const
 
 GPU_PYTHON := $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 
-.PHONY: verify verify-full drift test test-slow fuzz kill check compat bench bench-ratio bench-peers calibrate gpu gpu-pack clean
+.PHONY: verify verify-full drift test test-slow fuzz kill check docs docs-neighbours compat bench bench-ratio bench-peers calibrate gpu gpu-pack clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -58,6 +60,20 @@ check: .venv/.check
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	.venv/bin/python .venv/bin/lint-imports
+
+# -W: a warning, such as a link or a name that is not there, is an error.
+docs: .venv/.docs
+	@echo "== docs: build/site/index.html =="
+	$(RUN) sphinx --builder html -E -W --keep-going --quiet docs build/site
+
+# In the environment of `make bench-peers`: nothing of it is in .venv/.
+docs-neighbours:
+	@echo "== docs-neighbours: one experiment by nnsight, TransformerLens, pyvene and lm-eval =="
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint tests/benchmarks/peers-constraints.txt \
+		--editable . nnsight transformer-lens pyvene lm_eval
+	.venv-peers/bin/python docs/examples/neighbours/run_all.py
 
 bench: .venv/.test
 	@echo "== bench: pytest tests/benchmarks, timed; the reference work (reports/bench) =="
@@ -130,4 +146,8 @@ clean:
 
 .venv/.check: .venv/.test
 	$(PIP) --editable '.[test,check]'
+	@touch $@
+
+.venv/.docs: .venv/.runtime
+	$(PIP) --editable '.[docs]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The stable interface for scripts, and that the README's script does what it says."""
+"""The stable interface for scripts, and that the docs' script does what it says."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = kv_claims.nothing
 
 
-def test_the_script_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    *_, script = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(compile(script, "README.md", "exec"), {})
+def test_the_script_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs/how-to/script.md"
+    (script,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(script, str(page), "exec"), {})
     word, truth = capsys.readouterr().out.split()
     assert word == "supported"
     assert float(truth) == pytest.approx(0.797, abs=0.001)
