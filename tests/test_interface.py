@@ -37,13 +37,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = kv_claims.nothing
 
 
-def test_the_script_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = ROOT / "docs/how-to/script.md"
-    (script,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(script, str(page), "exec"), {})
-    word, truth = capsys.readouterr().out.split()
-    assert word == "supported"
-    assert float(truth) == pytest.approx(0.797, abs=0.001)
+def test_the_script_of_the_docs_prints_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/how-to/script.md").read_text(encoding="utf-8")
+    script, printed = re.findall(r"```(?:python)?\n(.*?)```", page, re.DOTALL)[:2]
+    exec(compile(script, "docs/how-to/script.md", "exec"), {})
+    assert capsys.readouterr().out == printed
 
 
 def test_planted_truth_is_at_hand(stored: LoadedModel) -> None:

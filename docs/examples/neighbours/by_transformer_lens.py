@@ -1,4 +1,4 @@
-"""With TransformerLens 3.9: hooks on keys and values, in the prompt pass only."""
+"""With TransformerLens 3.9 or 4.3: hooks on keys and values, in the prompt pass only."""
 
 from shared import LAYERS, NEW_TOKENS, SLOTS, judge_texts, model, text_of
 from transformer_lens.model_bridge.sources import build_bridge_from_module

@@ -26,8 +26,7 @@ def judge_scores(scores):
         for arm, found in scores.items()
         for pair, score in found.items()
     )
-    verdict = kv_claims.judge(frame, kv_claims.Region(low=0.5))
-    print(verdict.word, round(verdict.estimate, 3), "verified:", verdict.verified)
+    print(repr(kv_claims.judge(frame, kv_claims.Region(low=0.5))))
 
 
 def judge_texts(generate):

@@ -1,7 +1,6 @@
 """With kv-claims: the same patch as a claim. Controls and checks of the instrument come along."""
 
-from kv_claims.claims.claim import Region, claim
-from kv_claims.claims.patch import Patch
+from kv_claims import Patch, Region, claim
 
 
 @claim(
