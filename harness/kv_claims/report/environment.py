@@ -15,6 +15,7 @@ from markupsafe import Markup
 from kv_claims.plain import LONGEST_SHOWN, cut, visible
 from kv_claims.report.markup import as_text
 from kv_claims.report.published import counted, scored_by, signed
+from kv_claims.report.sentences import number
 
 
 def environment_of(kind: Literal["html", "markdown"]) -> Environment:
@@ -28,7 +29,7 @@ def environment_of(kind: Literal["html", "markdown"]) -> Environment:
         autoescape=kind == "html",
         finalize=_in_html if kind == "html" else as_text,
     )
-    environment.filters.update(signed=signed, counted=counted, scored_by=scored_by)
+    environment.filters.update(number=number, signed=signed, counted=counted, scored_by=scored_by)
     return environment
 
 
