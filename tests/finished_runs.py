@@ -17,7 +17,8 @@ from kv_claims.claims.claim import Claim, Part, Region
 from kv_claims.claims.patch import Patch
 from kv_claims.evidence.evidence import Evidence, InstrumentEvidence, to_json
 from kv_claims.models.load import LoadedModel
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession, Settings
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER, Settings
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kv_claims.tasks.task import Task
 
 PLANTED_PREFIX = "planted:"
-"""What the name of a planted model starts with, as `--model` takes it."""
+"""What the name of a planted model starts with, as `--claims-model` takes it."""
 N_LAYERS = 16
 HIDDEN = 32
 N_HEADS = 2
