@@ -27,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planning") / "a project"
     folder.mkdir()
     (folder / "pytest.toml").write_text(CONFIG)
-    (folder / "conftest.py").write_text('pytest_plugins = ["kv_claims.plugin.hooks"]\n')
+    (folder / "conftest.py").write_text(
+        'pytest_plugins = ["kv_claims.plugin.hooks", "kv_claims.plugin.short_options"]\n'
+    )
     shutil.copy(Path(__file__).parent / "planned_claims.py", folder / CLAIMS)
     options = [*("--model", STORED, "--model", INERT), *PILOT, "-q"]
     run = run_pytest(folder, CLAIMS, *options, out=folder / "pilot")

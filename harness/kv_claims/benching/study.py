@@ -10,15 +10,12 @@ import torch
 
 from kv_claims.claims.patch import Patch
 from kv_claims.errors import UsageError
-from kv_claims.files.shipped import shipped
-from kv_claims.models.folder import model_folder
 from kv_claims.models.load import load_model
-from kv_claims.planted.prompts import planted_task
+from kv_claims.models.task import task_for
 from kv_claims.run.arms import BASE, SOURCE, patched
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.tasks.load import load_task, own_task
 
 SIZES = (1, 8, 32, 64, 128, 256, 512)
 STEPS = 16
@@ -40,11 +37,7 @@ def measure(
     if model.planted is not None:
         # As `pytest claims` does: sharing so small a matrix out costs more than it gives.
         torch.set_num_threads(1)
-    if model.planted is not None and task_file is None:
-        task = planted_task(model.planted, n_pairs=n_pairs)
-    else:
-        own = own_task(model_folder(name))
-        task = load_task(task_file or own or shipped("tasks/self_observation.yaml"))
+    task = task_for(name, task_file, n_pairs)
     pairs = task.first_pairs(n_pairs)
     some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
     some = some[:arms]

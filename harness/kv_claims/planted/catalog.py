@@ -16,7 +16,7 @@ from kv_claims.claims.patch import resolve_layers
 from kv_claims.planted.words import MARKERS, PLAIN, STYLED, TRIGGERS
 
 PLANTED_PREFIX = "planted:"
-"""What the name of a planted model starts with, as `--model` takes it."""
+"""What the name of a planted model starts with, as `--claims-model` takes it."""
 N_LAYERS = 16
 HIDDEN = 32
 N_HEADS = 2

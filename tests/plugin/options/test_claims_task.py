@@ -1,4 +1,4 @@
-"""--task FILE: prompts and scorer for models that are not planted."""
+"""--claims-task FILE: prompts and scorer for models that are not planted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from tests.plugin.project import ROOT
 
 
 def test_a_planted_model_brings_its_own(refused: Refused) -> None:
-    assert "brings its own task; give --task with other models" in refused("--task", "own.yaml")
+    assert "brings its own task; give --claims-task with other models" in refused(
+        "--claims-task", "own.yaml"
+    )
 
 
 def test_without_it_other_models_run_the_shipped_one(given: Given) -> None:
@@ -18,5 +20,5 @@ def test_without_it_other_models_run_the_shipped_one(given: Given) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused(refused: Refused) -> None:
-    told = refused("--task", "no.yaml", model="gpt2")
+    told = refused("--claims-task", "no.yaml", model="gpt2")
     assert told == "task file no.yaml: cannot be read (No such file or directory)"

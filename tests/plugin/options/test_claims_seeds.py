@@ -1,4 +1,4 @@
-"""--seeds N: generations of each pair and arm."""
+"""--claims-seeds N: generations of each pair and arm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.plugin.options.conftest import Given, Refused
 
 
 def test_it_is_the_number_of_generations(given: Given) -> None:
-    assert given("--seeds", "3").n_seeds == 3
+    assert given("--claims-seeds", "3").n_seeds == 3
 
 
 def test_without_it_the_profile_decides(given: Given) -> None:
@@ -25,4 +25,4 @@ def test_without_it_the_profile_decides(given: Given) -> None:
     ids=["0", "-1"],
 )
 def test_what_no_run_can_use_is_refused(refused: Refused, value: str, told: str) -> None:
-    assert told in refused(f"--seeds={value}")
+    assert told in refused(f"--claims-seeds={value}")

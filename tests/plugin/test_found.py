@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from kv_claims.plugin.collected import MODEL_FIXTURE, cell_of, model_ids
+from kv_claims.plugin.found import MODEL_FIXTURE, cell_of, model_ids
 
 
 def item_of(call_id: str, model: str) -> Any:

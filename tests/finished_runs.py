@@ -17,14 +17,15 @@ from kv_claims.claims.claim import Claim, Part, Region
 from kv_claims.claims.patch import Patch
 from kv_claims.evidence.evidence import Evidence, InstrumentEvidence, to_json
 from kv_claims.models.load import LoadedModel
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession, Settings
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER, Settings
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study.cell import Cell
 from kv_claims.study.study import ModelStudy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CLAIMS = (
     Claim("transfers-80", says="About 80%.", cites="a test", transfer=Region(0.7, 0.9)),
     Claim("at-most-12", says="At most 12%.", cites="a test", transfer=Region(high=0.12)),

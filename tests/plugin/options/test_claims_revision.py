@@ -1,4 +1,4 @@
-"""--revision: of a hub id; nothing else has one."""
+"""--claims-revision: of a hub id; nothing else has one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.plugin.options.conftest import Given, Refused
 
 
 def test_a_planted_model_has_none(refused: Refused) -> None:
-    assert "planted models have no revision, got 'main'" in refused("--revision", "main")
+    assert "planted models have no revision, got 'main'" in refused("--claims-revision", "main")
 
 
 def test_without_it_there_is_none(given: Given) -> None:
@@ -21,4 +21,4 @@ def test_a_folder_has_none(pytester: pytest.Pytester, given: Given) -> None:
     for name in ("config.json", "a.safetensors", "tokenizer.json"):
         (folder / name).touch()
     with pytest.raises(pytest.UsageError, match="a folder has no revision, got 'main'"):
-        given("--revision", "main", model="model")
+        given("--claims-revision", "main", model="model")

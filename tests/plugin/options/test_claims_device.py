@@ -1,4 +1,4 @@
-"""--device: where a model runs."""
+"""--claims-device: where a model runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.plugin.options.conftest import Given, Refused
 
 
 def test_it_is_handed_on(given: Given) -> None:
-    assert given("--device", "cpu").device == "cpu"
+    assert given("--claims-device", "cpu").device == "cpu"
     assert given().device is None
 
 
@@ -22,4 +22,4 @@ def test_it_is_handed_on(given: Given) -> None:
     ids=["gpu", "cuda:99", "xpu"],
 )
 def test_what_no_run_can_use_is_refused(refused: Refused, value: str, told: str) -> None:
-    assert told in refused(f"--device={value}")
+    assert told in refused(f"--claims-device={value}")

@@ -1,4 +1,4 @@
-"""--dtype: in what numbers a model runs."""
+"""--claims-dtype: in what numbers a model runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.plugin.options.conftest import Given, Refused
 
 
 def test_it_is_handed_on(given: Given) -> None:
-    assert given("--dtype", "bfloat16").dtype == "bfloat16"
+    assert given("--claims-dtype", "bfloat16").dtype == "bfloat16"
 
 
 def test_without_it_planted_models_run_in_float64(given: Given) -> None:
@@ -27,4 +27,4 @@ def test_without_it_planted_models_run_in_float64(given: Given) -> None:
     ids=["float8", "torch.float32"],
 )
 def test_what_no_run_can_use_is_refused(refused: Refused, value: str, told: str) -> None:
-    assert told in refused(f"--dtype={value}")
+    assert told in refused(f"--claims-dtype={value}")

@@ -1,4 +1,4 @@
-"""--max-new-tokens N: length of each generation."""
+"""--claims-max-new-tokens N: length of each generation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.plugin.options.conftest import Given, Refused
 
 
 def test_it_is_the_length_of_a_generation(given: Given) -> None:
-    assert given("--max-new-tokens", "8").sampling.max_new_tokens == 8
+    assert given("--claims-max-new-tokens", "8").sampling.max_new_tokens == 8
 
 
 def test_without_it_the_profile_decides(given: Given) -> None:
@@ -24,4 +24,4 @@ def test_without_it_the_profile_decides(given: Given) -> None:
     ids=["0", "-8"],
 )
 def test_what_no_run_can_use_is_refused(refused: Refused, value: str, told: str) -> None:
-    assert told in refused(f"--max-new-tokens={value}")
+    assert told in refused(f"--claims-max-new-tokens={value}")

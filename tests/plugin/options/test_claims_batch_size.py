@@ -1,4 +1,4 @@
-"""--batch-size N|auto: rows that are decoded together."""
+"""--claims-batch-size N|auto: rows that are decoded together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from tests.plugin.options.conftest import Given, Refused
 
 
 @pytest.mark.parametrize(
-    ("options", "found"), [([], None), (["--batch-size", "auto"], None), (["--batch-size", "4"], 4)]
+    ("options", "found"),
+    [([], None), (["--claims-batch-size", "auto"], None), (["--claims-batch-size", "4"], 4)],
 )
 def test_it_is_a_number_or_is_chosen(given: Given, options: list[str], found: int | None) -> None:
     assert given(*options).batch_size == found
@@ -19,9 +20,9 @@ def test_it_is_a_number_or_is_chosen(given: Given, options: list[str], found: in
     [
         ("0", "batch-size 0: expected at least 1"),
         ("-1", "batch-size -1: expected at least 1"),
-        ("x", "--batch-size 'x': expected a whole number or auto"),
+        ("x", "--claims-batch-size 'x': expected a whole number or auto"),
     ],
     ids=["0", "-1", "x"],
 )
 def test_what_no_run_can_use_is_refused(refused: Refused, value: str, told: str) -> None:
-    assert told in refused(f"--batch-size={value}")
+    assert told in refused(f"--claims-batch-size={value}")
