@@ -12,7 +12,6 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-_SKIPPED = ("reports", ".venv", ".venv-compat", ".venv-peers", "build", "gpu-pack")
 
 
 class Code(NamedTuple):
@@ -25,8 +24,8 @@ class Code(NamedTuple):
 def pages() -> list[Path]:
     """Every Markdown page that is kept, but for the changelog, which speaks of what was."""
     found = (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"))
-    kept = (path for path in found if path.relative_to(ROOT).parts[0] not in _SKIPPED)
-    return sorted({path for path in kept if path.name != "CHANGELOG.md"})
+    kept = {path for path in found if not path.relative_to(ROOT).parts[0].startswith(".")}
+    return sorted(path for path in kept if path.name != "CHANGELOG.md")
 
 
 @cache
