@@ -7,12 +7,13 @@ import pytest
 from tests.plugin.options.conftest import Given, Refused
 
 
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [([], None), (["--claims-batch-size", "auto"], None), (["--claims-batch-size", "4"], 4)],
-)
-def test_it_is_a_number_or_is_chosen(given: Given, options: list[str], found: int | None) -> None:
-    assert given(*options).batch_size == found
+@pytest.mark.parametrize(("value", "found"), [("auto", None), ("4", 4)], ids=["chosen", "number"])
+def test_it_is_a_number_or_is_chosen(given: Given, value: str, found: int | None) -> None:
+    assert given("--claims-batch-size", value).batch_size == found
+
+
+def test_without_it_it_is_chosen(given: Given) -> None:
+    assert given().batch_size is None
 
 
 @pytest.mark.parametrize(

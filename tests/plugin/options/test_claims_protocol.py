@@ -1,4 +1,7 @@
-"""--claims-protocol claims|published: the claims, or the seed's procedure. Runs: `../test_protocol.py`."""
+"""--claims-protocol claims|published: the claims, or the seed's procedure.
+
+Runs: `../test_protocol.py`.
+"""
 
 from __future__ import annotations
 
