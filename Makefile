@@ -11,6 +11,7 @@
 # make bench-ratio   the engine against a bare decode loop, held against a stored ratio
 # make bench-peers   the same work by nnsight, TransformerLens and pyvene
 # make gpu      everything that is to be measured on a GPU; SMALL=1 tries it on any machine (docs/gpu.md)
+# make dist     the wheel and the sdist, in dist/
 # make gpu-pack what a machine with a GPU and no network is brought, in gpu-pack/
 # make compat   the tests of the engine on the oldest transformers that is supported
 #
@@ -24,7 +25,7 @@ PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint const
 
 GPU_PYTHON := $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 
-.PHONY: verify verify-full drift test test-slow fuzz kill check compat bench bench-ratio bench-peers calibrate gpu gpu-pack clean
+.PHONY: verify verify-full drift test test-slow fuzz kill check compat dist bench bench-ratio bench-peers calibrate gpu gpu-pack clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -64,6 +65,11 @@ bench: .venv/.test
 	@mkdir -p reports/bench
 	$(RUN) pytest tests/benchmarks --benchmark-only --benchmark-json=reports/bench/parts.json
 	OMP_NUM_THREADS=1 $(RUN) kv_claims bench --reference --growth --out reports/bench
+
+dist: .venv/.test
+	@echo "== dist: the wheel, with the seed's claims and mini, and the sdist (dist/) =="
+	rm -rf dist
+	$(RUN) build --outdir dist .
 
 # A ratio of two times of one process against a stored one; never a time.
 bench-ratio: .venv/.runtime
@@ -111,7 +117,7 @@ compat: .venv/.test
 	.venv-compat/bin/python -m pytest tests/models tests/patch tests/run tests/properties
 
 clean:
-	rm -rf .venv .venv-compat .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-compat .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \

@@ -24,7 +24,7 @@ from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study.cell import Cell
 from kv_claims.study.study import ModelStudy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CLAIMS = (
     Claim("transfers-80", says="About 80%.", cites="a test", transfer=Region(0.7, 0.9)),
     Claim("at-most-12", says="At most 12%.", cites="a test", transfer=Region(high=0.12)),

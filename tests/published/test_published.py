@@ -153,7 +153,7 @@ def test_unrotated_keys_stand_in_the_cache_as_the_source_had_them(
     runner.check([arm], [pair])
     runner.prefill([(pair, arm)])
     plan = runner.rows.plan(arm, pair, 0, runner.store)
-    slab = build(runner.store, [plan], runner.rows.rotation, room=0).slab
+    slab = build(runner.store, [plan], runner.rows.rotation, headroom=0).slab
     (layer,) = plan.writes[0].layers
     there = runner.store.keys[layer][runner.store.index(runner.rows.tokens(pair.source)), :, -16:]
     assert torch.equal(slab.keys[layer][0, :, -16:], there) == unrotated
