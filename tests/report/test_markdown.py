@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from kv_claims.plain import LONGEST_SHOWN, visible
+from kv_claims.plain import LONGEST_SHOWN, number, visible
 from kv_claims.plugin.session import ClaimsSession
 from kv_claims.plugin.write import run_facts
 from kv_claims.report.markdown import delta, render
 from kv_claims.report.markup import Markdown, as_text, code, fence
-from kv_claims.report.sentences import number
 from kv_claims.report.view.report import report_view
 from kv_claims.run.ledger import Ledger
 from tests.report.in_memory import stored_of

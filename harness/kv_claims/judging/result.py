@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Literal, get_args
@@ -11,6 +11,7 @@ from kv_claims.claims.claim import Estimand, Region
 from kv_claims.judging.checks import Check
 from kv_claims.judging.fieller import Interval
 from kv_claims.judging.frame import ARMS, Spread
+from kv_claims.plain import number
 
 Word = Literal["supported", "refuted", "inconclusive", "invalid"]
 WORDS: tuple[Word, ...] = get_args(Word)
@@ -75,27 +76,21 @@ class Verdict:
         """What is printed below the word, by name; what there is nothing of is left out."""
         if self.region is not None:
             yield "claimed", str(self.region)
-        yield self.estimand, "no estimate" if self.estimate is None else _three(self.estimate)
+        yield self.estimand, "no estimate" if self.estimate is None else number(self.estimate, 3)
         if self.interval is not None:
-            low, high = map(_three, self.interval)
+            low, high = (number(end, 3) for end in self.interval)
             yield "interval", f"[{low}, {high}] at {100 * self.level:.3g}%"
         yield "pairs", str(self.pairs) + (f" in {self.clusters} clusters" * (self.clusters > 0))
         if self.means:
             arms = sorted(self.means, key=lambda arm: ARMS.index(arm) if arm in ARMS else len(ARMS))
             yield "means", ", ".join(f"{arm} {self.means[arm]:.4g}" for arm in arms)
         if self.controls:
-            yield (
-                "controls",
-                ", ".join(
-                    f"{arm} {_three(found['transfer'])} ({found['state']})"
-                    for arm, found in self.controls.items()
-                ),
-            )
+            yield "controls", ", ".join(map(_of_control, self.controls, self.controls.values()))
         if failed := [check.name for check in self.checks if check.passed is False]:
             yield "failed", ", ".join(failed)
         yield "reason", self.reason
 
 
-def _three(value: object) -> str:
-    """A number with three digits behind the point, or a dash."""
-    return f"{value + 0.0:.3f}" if isinstance(value, float) else "-"
+def _of_control(arm: str, found: Mapping[str, object]) -> str:
+    moved = found["transfer"]
+    return f"{arm} {number(moved if isinstance(moved, float) else None, 3)} ({found['state']})"

@@ -12,10 +12,9 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kv_claims.plain import LONGEST_SHOWN, cut, visible
+from kv_claims.plain import LONGEST_SHOWN, cut, number, visible
 from kv_claims.report.markup import as_text
 from kv_claims.report.published import counted, scored_by, signed
-from kv_claims.report.sentences import number
 
 
 def environment_of(kind: Literal["html", "markdown"]) -> Environment:

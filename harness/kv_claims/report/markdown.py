@@ -8,12 +8,12 @@ from typing import Any
 from kv_claims.claims.reach import SEED_OUTCOMES, seed_table
 from kv_claims.evidence.schema import EvidenceSaid, GeometrySaid, RunSaid
 from kv_claims.evidence.stored import Reported
+from kv_claims.plain import number
 from kv_claims.report.environment import environment_of
 from kv_claims.report.markup import Markdown, as_text, code, fence
 from kv_claims.report.sentences import (
     asserted_text,
     interval_text,
-    number,
     part_text,
     unpassed_text,
 )

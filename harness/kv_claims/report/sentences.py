@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits, none with a sign that is nothing else, or a dash."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def unpassed_text(one: dict[str, Any], most_not_run: int | None = None) -> str:

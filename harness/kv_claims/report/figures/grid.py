@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from kv_claims.plain import number
 from kv_claims.report.figures.style import FAINT, INK, PAPER, RULE, sheet, styled
 
 _RAMP = LinearSegmentedColormap.from_list("transfer", ["#f3f1ea", "#8fbcd9", "#0a4f83"])
@@ -78,8 +79,7 @@ def _draw(axes: Axes, x: int, y: int, field: Field | None) -> None:
         ink = _LIGHT_TEXT if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else _DARK_TEXT
     if field is None:
         return
-    shown = "-" if field.value is None else f"{field.value:.2f}"
-    shown += " \u2022" if field.is_marked else ""
+    shown = number(field.value) + (" \u2022" if field.is_marked else "")
     high = y + (0.36 if field.below else 0.5)
     axes.text(x + 0.5, high, shown, fontsize=8.5, ha="center", va="center", color=ink)
     axes.text(x + 0.5, y + 0.74, field.below, fontsize=6, ha="center", va="center", color=ink)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from kv_claims.claims.claim import Region
 from kv_claims.judging.fieller import Interval
 from kv_claims.judging.result import Word
+from kv_claims.plain import number
 from kv_claims.report.figures.style import INK, PATCHED, RULE, sheet, styled
 from kv_claims.report.view.scale import Scale
 
@@ -84,11 +85,10 @@ def _draw(axes: Axes, y: int, line: Line, scale: Scale) -> None:
             axes.plot([seen], [y], marker=marker, markersize=6, color=color, clip_on=False)
     if line.estimate is not None and scale.low <= line.estimate <= scale.high:
         axes.plot([line.estimate], [y], marker="o", markersize=6, color=color)
-    found = "-" if line.estimate is None else f"{line.estimate:.3f}"
     behind: dict[str, Any] = {
         "transform": axes.get_yaxis_transform(),
         "va": "center",
         "clip_on": False,
     }
-    axes.text(1.02, y, found, fontsize=8.5, color=INK, **behind)
+    axes.text(1.02, y, number(line.estimate, 3), fontsize=8.5, color=INK, **behind)
     axes.text(1.19, y, f"{line.word or ''}{line.note}", fontsize=8.5, color=color, **behind)
