@@ -32,7 +32,13 @@ def add_options(parser: pytest.Parser) -> None:
     add("--dtype", dest="claims_dtype", help="float64, float32, bfloat16 or float16")
     add("--task", dest="claims_task", metavar="FILE", help="task file for models not planted")
     add("--pairs", dest="claims_pairs", type=int, metavar="N", help="pairs to run, from the first")
-    add("--seeds", dest="claims_seeds", type=int, metavar="N", help="generations of a pair and arm")
+    add(
+        "--seeds",
+        dest="claims_seeds",
+        type=int,
+        metavar="N",
+        help="sampling seeds, of each pair",
+    )
     add("--max-new-tokens", dest="claims_max_new_tokens", type=int, metavar="N")
     add("--temperature", dest="claims_temperature", type=float, metavar="X", help="0.7; 0: greedy")
     add("--batch-size", dest="claims_batch_size", metavar="N|auto", help="rows decoded together")

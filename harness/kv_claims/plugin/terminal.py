@@ -17,7 +17,7 @@ from tqdm import tqdm
 from kv_claims.claims.claim import Claim
 from kv_claims.evidence.cost import Cost, incomplete_text, span
 from kv_claims.judging.result import WORDS
-from kv_claims.plain import line_of
+from kv_claims.plain import line_of, number
 from kv_claims.plugin.session import ClaimsSession
 from kv_claims.report.published import summary_lines
 from kv_claims.report.sentences import asserted_text, interval_text, unpassed_text
@@ -257,11 +257,10 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
 
 def row(one: dict[str, Any]) -> str:
     """One cell's line."""
-    estimate = "-" if one["estimate"] is None else f"{one['estimate']:.3f}"
     passed = sum(check["passed"] is True for check in one["checks"])
     size = f"{one['pairs']}x{one['seeds']}"
     return (
-        f"  {_short(line_of(one['cell'])):<17} {_word(one):<13} {estimate:>8} "
+        f"  {_short(line_of(one['cell'])):<17} {_word(one):<13} {number(one['estimate'], 3):>8} "
         f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
     )
 
