@@ -18,7 +18,7 @@ from tests.processes import inherited
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 OWN_OPTION = 'def pytest_addoption(parser):\n    parser.addoption("--model", help="their own")\n'
-OWN_CLAIM = '''
+OWN_CLAIM = """
 import pytest
 from harness import LAYERS
 from kv_claims import Patch, Region, claim
@@ -28,7 +28,7 @@ from kv_claims import Patch, Region, claim
 @claim("own", says="Ours.", cites="this test", transfer=Region(-5, 5))
 def test_own(study, layers):
     study.judge(Patch("kv", layers=layers, positions="last(8)"))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
