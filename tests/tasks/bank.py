@@ -138,20 +138,21 @@ def classifier_table(task: Task) -> list[str]:
     rank correlation of its log-odds with the lexicon's score.
     """
     score, rows = Lexicon(task.lexicon), []
-    for name, kept in {
-        "all words": lambda _: True,
-        "all but the lexicon's": lambda word: word not in task.lexicon,
-        "pronouns, first and second person": lambda word: word in FIRST | SECOND,
-    }.items():
-        texts = [
-            [list(filter(kept, words_of(p.text))) for p in side]
-            for side in (task.sources, task.bases)
-        ]
+    everything, earlier = slice(None), slice(EARLIER)
+    pronouns = "pronouns, first and second person"
+    for name, kept, part in (
+        ("all words", lambda _: True, everything),
+        ("all but the lexicon's", lambda word: word not in task.lexicon, everything),
+        (pronouns, lambda word: word in FIRST | SECOND, everything),
+        (f"{pronouns}, of the first {EARLIER} pairs", lambda word: word in FIRST | SECOND, earlier),
+    ):
+        sides = (task.sources[part], task.bases[part])
+        texts = [[list(filter(kept, words_of(p.text))) for p in side] for side in sides]
         cells = []
         for half in (0, 1):
             s, b = judged_on_the_other_half(texts[0], texts[1], half)
             right = np.append(s > 0, b <= 0).mean()
-            rates = [score(p.text) for p in task.sources[1 - half :: 2]]
+            rates = [score(p.text) for p in sides[0][1 - half :: 2]]
             cells.append(f"{right:.3f}, {auc(s, b):.3f}, {spearmanr(s, rates).statistic:.2f}")
         rows.append(_row(name, *cells))
     return rows
