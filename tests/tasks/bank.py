@@ -49,6 +49,7 @@ KINDS = (
     *("narrative", "exposition"),
     *("sentence", "comma", "phrase"),
 )
+CROSSED = tuple(f"{who}, {how}" for who in KINDS[:3] for how in ("narrative", "exposition"))
 EARLIER = 48
 """Pairs that the bank had before it grew; they come first."""
 DRAWS = 2_000
@@ -81,7 +82,8 @@ def ending(prompt: Prompt) -> str:
 
 def shares(prompts: Sequence[Prompt]) -> Counter[str]:
     """How many of the prompts are of each kind."""
-    return Counter(kind(p) for p in prompts for kind in (person, tense, prose, ending))
+    crossed = Counter(f"{person(p)}, {prose(p)}" for p in prompts)
+    return crossed + Counter(k(p) for p in prompts for k in (person, tense, prose, ending))
 
 
 def auc(sources: npt.ArrayLike, bases: npt.ArrayLike) -> float:
@@ -108,7 +110,7 @@ def kinds_table(task: Task) -> list[str]:
     counted = [shares(side) for side in sides]
     lengths = [[len(words_of(p.text)) for p in side] for side in sides]
     return [
-        *(_row(kind, *(str(side[kind]) for side in counted)) for kind in KINDS),
+        *(_row(kind, *(str(side[kind]) for side in counted)) for kind in (*KINDS, *CROSSED)),
         _row("families", *(str(len({p.family for p in side})) for side in sides)),
         _row("words", *(f"{min(n)} to {max(n)}, median {np.median(n):g}" for n in lengths)),
     ]
