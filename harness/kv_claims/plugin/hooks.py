@@ -66,8 +66,10 @@ def of_claims(config: pytest.Config) -> ClaimsRun:
     return found
 
 
-def pytest_pycollect_makemodule(module_path: Any, parent: pytest.Collector) -> None:
-    note_file(parent.config, module_path)
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    # Not where modules are made: those beside a file that was named are made, and not collected.
+    if isinstance(collector, pytest.Module):
+        note_file(collector.config, collector.path)
 
 
 @pytest.hookimpl(wrapper=True)
