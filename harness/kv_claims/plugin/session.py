@@ -24,14 +24,15 @@ from kv_claims.pins.file import FOLDER as PINS
 from kv_claims.planted.catalog import CATALOG, PLANTED_PREFIX
 from kv_claims.planted.prompts import planted_task
 from kv_claims.process.cores import threads_for
-from kv_claims.replay.source import ReplayStudy, Source
+from kv_claims.replay.source import Source
 from kv_claims.run.ledger import Ledger, archive, check_writable
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.tasks.load import load_task, own_task
 from kv_claims.tasks.task import Task
 
 if TYPE_CHECKING:
-    from kv_claims.study.study import ModelStudy, ShowProgress
+    from kv_claims.study.study import ShowProgress
+    from kv_claims.study.walk import Study
 
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
 DEFAULT_TASK = shipped("tasks/self_observation.yaml")
@@ -277,7 +278,7 @@ class ClaimsSession:
             return None
         return archive(self.settings.out / LEDGER_FOLDER)
 
-    def open_study(self, model: str, show_progress: ShowProgress) -> ModelStudy | ReplayStudy:
+    def open_study(self, model: str, show_progress: ShowProgress) -> Study:
         """Load a model and bind it to its task, budget and ledger; or take its stored trials."""
         if self.replayed is not None:
             return self.replayed.study(model)
