@@ -49,7 +49,7 @@ class TableStudy(Study):
     stands_for: the task, where texts are not scored by `task`. study: the hash of the table.
     tokens: of source and base prompt, None where `where` does not give them. scores: the outcome
     that `score` holds. provenance: what is told of how it was made. notes: checks that a reader is
-    to see with every verdict.
+    to see with every verdict. no_geometry: why none is shown beside.
     """
 
     model: Subject
@@ -63,6 +63,7 @@ class TableStudy(Study):
     task: Task | None = None
     scores: str = "behavior"
     notes: tuple[Check, ...] = ()
+    no_geometry: str = "not published"
 
     def plan(self, asked: Cell) -> Plan:
         """The cell as it is asked, on the pairs of its arms in the table."""
@@ -104,7 +105,7 @@ class TableStudy(Study):
                 **self.provenance,
             },
             scorer=dict,
-            no_geometry="not published",
+            no_geometry=self.no_geometry,
         )
 
     def _roles(self, asked: Cell) -> dict[str, str]:
