@@ -7,10 +7,13 @@
 # make calibrate   how often the suite itself is wrong: 10,000 studies a cell, tables and a figure
 # make fuzz     2,000 damaged inputs, each refused in one line or answered (table in reports/fuzz)
 # make check    lint, types, import rules
+# make docs     the documentation as a site, in build/site; a broken link is an error
+# make docs-neighbours   the scripts of docs/coming-from.md: one experiment by four neighbours
 # make bench    speed: the parts, the reference work, how time and memory grow
 # make bench-ratio   the engine against a bare decode loop, held against a stored ratio
 # make bench-peers   the same work by nnsight, TransformerLens and pyvene
 # make gpu      everything that is to be measured on a GPU; SMALL=1 tries it on any machine (docs/gpu.md)
+# make dist     the wheel and the sdist, in dist/
 # make gpu-pack what a machine with a GPU and no network is brought, in gpu-pack/
 # make compat   the tests of the engine on the oldest transformers that is supported
 #
@@ -24,7 +27,7 @@ PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint const
 
 GPU_PYTHON := $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 
-.PHONY: verify verify-full drift test test-slow fuzz kill check compat bench bench-ratio bench-peers calibrate gpu gpu-pack clean
+.PHONY: verify verify-full drift test test-slow fuzz kill check docs docs-neighbours compat dist bench bench-ratio bench-peers calibrate gpu gpu-pack clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -59,11 +62,30 @@ check: .venv/.check
 	$(RUN) mypy
 	.venv/bin/python .venv/bin/lint-imports
 
+# -W: a warning, such as a link or a name that is not there, is an error.
+docs: .venv/.docs
+	@echo "== docs: build/site/index.html =="
+	$(RUN) sphinx --builder html -E -W --keep-going --quiet docs build/site
+
+# In the environment of `make bench-peers`: nothing of it is in .venv/.
+docs-neighbours:
+	@echo "== docs-neighbours: one experiment by nnsight, TransformerLens, pyvene and lm-eval =="
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint tests/benchmarks/peers-constraints.txt \
+		--editable . nnsight transformer-lens pyvene lm_eval
+	.venv-peers/bin/python docs/examples/neighbours/run_all.py
+
 bench: .venv/.test
 	@echo "== bench: pytest tests/benchmarks, timed; the reference work (reports/bench) =="
 	@mkdir -p reports/bench
 	$(RUN) pytest tests/benchmarks --benchmark-only --benchmark-json=reports/bench/parts.json
 	OMP_NUM_THREADS=1 $(RUN) kv_claims bench --reference --growth --out reports/bench
+
+dist: .venv/.test
+	@echo "== dist: the wheel, with the seed's claims and mini, and the sdist (dist/) =="
+	rm -rf dist
+	$(RUN) build --outdir dist .
 
 # A ratio of two times of one process against a stored one; never a time.
 bench-ratio: .venv/.runtime
@@ -111,7 +133,7 @@ compat: .venv/.test
 	.venv-compat/bin/python -m pytest tests/models tests/patch tests/run tests/properties
 
 clean:
-	rm -rf .venv .venv-compat .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-compat .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
@@ -130,4 +152,8 @@ clean:
 
 .venv/.check: .venv/.test
 	$(PIP) --editable '.[test,check]'
+	@touch $@
+
+.venv/.docs: .venv/.runtime
+	$(PIP) --editable '.[docs]'
 	@touch $@

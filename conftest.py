@@ -1,1 +1,1 @@
-pytest_plugins = ["kv_claims.plugin.hooks"]
+pytest_plugins = ["kv_claims.plugin.hooks", "kv_claims.plugin.short_options"]

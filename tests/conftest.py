@@ -32,8 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
         opened = ExitStack()
         opened.enter_context(pretend_gpu())
         config.add_cleanup(opened.close)
-    # A conftest below the root may not name plugins, but it may load one.
-    config.pluginmanager.import_plugin("pytester")
+    # A conftest below the root may not name plugins, but it may load some.
+    for plugin in ("pytester", "tests.finished_runs"):
+        config.pluginmanager.import_plugin(plugin)
     # The models here are so small that sharing a matrix out costs more than it gives.
     torch.set_num_threads(1)
 

@@ -13,7 +13,8 @@ from kv_claims.claims.patch import Patch
 from kv_claims.evidence.evidence import to_json
 from kv_claims.evidence.stored import Key
 from kv_claims.models.load import LoadedModel
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession, Settings
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER, Settings
 from kv_claims.plugin.write import write_reports
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner

@@ -30,7 +30,7 @@ from kv_claims.measure.behavior import behavior
 from kv_claims.models.load import LoadedModel
 from kv_claims.planted.build import save_planted
 from kv_claims.planted.catalog import CATALOG
-from kv_claims.plugin.session import Settings
+from kv_claims.plugin.settings import Settings
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling

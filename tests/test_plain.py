@@ -129,7 +129,7 @@ def test_what_is_said_has_its_lines() -> None:
 
 
 SAYING = {"print", "write_line"}
-WHERE = {"plain.py": "print", "report/terminal.py": "write_line"}
+WHERE = {"plain.py": "print", "plugin/terminal.py": "write_line"}
 
 
 def test_nothing_is_said_but_by_these() -> None:

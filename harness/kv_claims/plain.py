@@ -3,12 +3,13 @@
 A model may generate anything, and a stored file may name anything. Markup is for the template to
 escape; this is for the characters that escaping leaves as they are: controls, which steer a
 terminal, and those that turn text around (bidi), which could make a word of ours read as another.
-Whatever the harness says in a terminal goes through `say`, `line_of` or a UsageError, which is made
-of one line by `line_of` too.
+Whatever is said in a terminal goes through `say`, `line_of` or a UsageError, which is made of one
+line by `line_of` too. And numbers as text, everywhere alike.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from typing import TextIO
@@ -57,3 +58,11 @@ def cut(text: str, longest: int) -> str:
 def say(text: str, file: TextIO | None = None) -> None:
     """Print text, of any number of lines, with nothing hidden; to stdout, or another file."""
     print(visible(text), file=file or sys.stdout, flush=True)
+
+
+def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """A number with so many digits behind the point, or a dash for none; what rounds to nothing is
+    0. sign: whether it stands before what is not negative too."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"

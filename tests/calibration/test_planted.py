@@ -202,7 +202,7 @@ def test_arms_of_a_pair_move_together_as_those_of_real_pairs_do() -> None:
     planted = CATALOG["disrupted"]
     arms = roles(replace(KV, positions="last(16)"))
     del arms["noise"]
-    task = planted.task()
+    task = planted_task(planted)
     real = PlantedStudies(planted, arms, task=task).draw(np.random.default_rng(1), 1, 300, 40)
     fresh = PlantedStudies(planted, arms).draw(np.random.default_rng(2), 1, 3000, 40)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kv_claims.__main__ import main
-from tests.plugin.project import CONFIG, INERT, ROOT, STORED, everything_in, run_pytest
+from tests.plugin.project import CONFIG, FILES, INERT, ROOT, STORED, everything_in, run_pytest
 
 PILOT = ("--pairs", "12", "--max-new-tokens", "8")
 CLAIMS = "test_planned.py"
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planning") / "a project"
     folder.mkdir()
     (folder / "pytest.toml").write_text(CONFIG)
-    (folder / "conftest.py").write_text('pytest_plugins = ["kv_claims.plugin.hooks"]\n')
+    shutil.copy(FILES / "project_conftest.py", folder / "conftest.py")
     shutil.copy(Path(__file__).parent / "planned_claims.py", folder / CLAIMS)
     options = [*("--model", STORED, "--model", INERT), *PILOT, "-q"]
     run = run_pytest(folder, CLAIMS, *options, out=folder / "pilot")

@@ -17,7 +17,7 @@ from kv_claims.errors import UsageError
 from kv_claims.evidence.evidence import plain
 from kv_claims.evidence.stored import load_run, trials_of
 from kv_claims.models.load import load_model
-from kv_claims.plugin.session import LEDGER_FOLDER
+from kv_claims.plugin.settings import LEDGER_FOLDER
 from kv_claims.run.ledger import Ledger
 from kv_claims.study.cell import Cell
 from tests.runs import KINDS, PAIRS, claim, edited_copy, key_of, make_run

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kv_claims.errors import UsageError
-from kv_claims.files.given import DEEPEST, read_text, read_yaml
+from kv_claims.files.given import DEEPEST, read_yaml
+from kv_claims.files.reading import read_text
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{here}: &{here} [{', '.join(['*' + before] * 9)}]\n"
@@ -64,20 +65,20 @@ def test_yaml_that_harms_is_one_error(tmp_path: Path, content: str, message: str
 
 def test_what_is_no_file_of_text(tmp_path: Path) -> None:
     assert "cannot be read (No such file" in error_of(tmp_path / "none", read_yaml)
-    assert "cannot be read (Is a directory" in error_of(tmp_path, read_yaml)
+    assert "cannot be read (it is a folder)" in error_of(tmp_path, read_yaml)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     assert "not UTF-8" in error_of(tmp_path / "bytes", read_yaml)
     os.mkfifo(tmp_path / "pipe")
-    assert "is not a file" in error_of(tmp_path / "pipe", read_yaml)
-    assert "is not a file" in error_of(Path("/dev/zero"), read_yaml)
+    assert "cannot be read (it is a pipe or a device)" in error_of(tmp_path / "pipe", read_yaml)
+    assert "cannot be read (it is a pipe or a device)" in error_of(Path("/dev/zero"), read_yaml)
 
 
 def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_text("x" * 100)
-    assert read_text(path, "some file", 100) == "x" * 100
-    with pytest.raises(UsageError, match=r"has more than .* MiB"):
-        read_text(path, "some file", 99)
+    assert read_text(path, "some file", most=100) == "x" * 100
+    with pytest.raises(UsageError, match=r"some file: 0 MB, expected at most 0 MB"):
+        read_text(path, "some file", most=99)
 
 
 def test_what_is_within_the_bounds_is_read(tmp_path: Path) -> None:

@@ -87,6 +87,17 @@ def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path) -> None:
         read_bytes(Path("/dev/zero"), "a test")
 
 
+def test_what_is_larger_than_its_size_says_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As files of the system are, and one that grows meanwhile."""
+    path = tmp_path / "grows"
+    path.write_bytes(b"x" * 3 * 2**20)
+    monkeypatch.setattr("kv_claims.files.reading.check_file", lambda *_, **__: None)
+    with pytest.raises(UsageError, match="grows: 1 MB, expected a test of at most 1 MB"):
+        read_bytes(path, "a test", most=2**20)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -208,7 +208,7 @@ def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     def run(source: str, *selected: str) -> pytest.RunResult:
         pytester.makepyfile(test_it=HEAD + source)
         path = [] if any("::" in one for one in selected) else ["test_it.py"]
-        models = [option for model in MODELS for option in ("--model", model)]
+        models = [option for model in MODELS for option in ("--claims-model", model)]
         options = ["-p", "kv_claims.plugin.hooks", *models, "--setup-plan", "-v"]
         return pytester.runpytest_inprocess(*path, *selected, *options)
 

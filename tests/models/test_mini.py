@@ -18,7 +18,7 @@ from kv_claims.models.identity import weights_sha
 from kv_claims.models.load import LoadedModel, load_model
 from kv_claims.models.mini import FOLDER, language, recipe
 from kv_claims.models.mini.language import FRAMES, NEUTRAL, OF, OPENING, PLAIN, REGISTERS, SHARE, SO
-from kv_claims.plugin.session import Settings
+from kv_claims.plugin.settings import Settings
 from kv_claims.run.arms import BASE, SOURCE
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner

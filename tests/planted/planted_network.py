@@ -20,6 +20,7 @@ from kv_claims.claims.patch import Patch, resolve_layers, resolve_window
 from kv_claims.models.forward import with_cache
 from kv_claims.planted.build import build_planted
 from kv_claims.planted.catalog import Planted
+from kv_claims.planted.prompts import planted_task
 from kv_claims.tasks.task import Pair, Prompt, Task
 
 Key = tuple[int, str]
@@ -234,4 +235,4 @@ class Bench:
 
 def bench(planted: Planted, n_pairs: int = 40) -> Bench:
     network, tokenizer = build_planted(planted)
-    return Bench(planted, network, tokenizer, planted.task(n_pairs))
+    return Bench(planted, network, tokenizer, planted_task(planted, n_pairs))

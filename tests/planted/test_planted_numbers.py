@@ -16,6 +16,7 @@ from kv_claims.planted.degenerate import expected_degenerate_share
 from kv_claims.planted.features import of_pairs
 from kv_claims.planted.geometry import outcomes
 from kv_claims.planted.pasting import row_of, tokens_needed
+from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import (
     DONORS,
     Donor,
@@ -44,7 +45,7 @@ GEOMETRY_ARMS = [
 
 def transfer(name: str, patch: Patch, donor: Donor = "source", outcome: str = "behavior") -> float:
     planted = CATALOG[name]
-    return true_transfer(planted, patch, planted.task(), donor=donor, outcome=outcome)
+    return true_transfer(planted, patch, planted_task(planted), donor=donor, outcome=outcome)
 
 
 def by_svd(values: list[np.ndarray], outcome: Outcome) -> float:
@@ -94,8 +95,10 @@ def test_the_mean_geometry_is_over_the_pairs_that_are_asked_for() -> None:
     found = expected_means(on.planted, patch, on.task, over="pairs", outcome=outcome)
     base, source = (np.mean([by_svd([v] * N_LAYERS, outcome) for v in runs[side]]) for side in runs)
     assert (found.base, found.source) == pytest.approx((base, source), rel=1e-6)
-    population = expected_means(on.planted, patch, on.planted.task(7), outcome=outcome)
-    every = expected_means(on.planted, patch, on.planted.task(), over="pairs", outcome=outcome)
+    population = expected_means(on.planted, patch, planted_task(on.planted, 7), outcome=outcome)
+    every = expected_means(
+        on.planted, patch, planted_task(on.planted), over="pairs", outcome=outcome
+    )
     assert population == every
 
 
@@ -103,7 +106,7 @@ def test_noise_has_the_geometry_of_random_directions() -> None:
     """16 random directions in 8 dimensions, of equal length: PR is 16 * 8 / (16 + 8 - 1)."""
     planted = CATALOG["stored-at-layer"]
     patch = Patch("v", "27/32", "last(18)")
-    task = planted.task(100)
+    task = planted_task(planted, 100)
     found = expected_means(planted, patch, task, donor="noise", over="pairs", outcome="pr@13")
     # The last row of the window is the last token's own; source lengths are nearly equal.
     assert found.patched == pytest.approx(16 * 8 / 23, abs=0.2)
@@ -114,7 +117,7 @@ def test_full_swap_is_the_source() -> None:
     swap = Patch("kv", "all", "all")
     for name, planted in CATALOG.items():
         for outcome in ("behavior", "pr@13", "rv"):
-            found = expected_means(planted, swap, planted.task(20), outcome=outcome)
+            found = expected_means(planted, swap, planted_task(planted, 20), outcome=outcome)
             assert found.patched == found.source, (name, outcome)
 
 
@@ -122,7 +125,7 @@ def test_full_swap_is_the_source() -> None:
 def test_what_must_change_nothing_changes_nothing(name: str) -> None:
     """A prompt's own activations; keys, where nothing is sought by key."""
     planted = CATALOG[name]
-    task = planted.task(20)
+    task = planted_task(planted, 20)
     for patch in (
         Patch("kv", "all", "last(20)"),
         Patch("residual", "12", "all", active="every_step"),
@@ -141,7 +144,7 @@ def test_what_must_change_nothing_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", CATALOG)
 def test_other_words_for_the_same_patch(name: str) -> None:
     planted = CATALOG[name]
-    task = planted.task(20)
+    task = planted_task(planted, 20)
 
     def patched(*patches: Patch) -> float:
         return expected_means(planted, patches, task, over="pairs").patched
@@ -156,7 +159,7 @@ def test_other_words_for_the_same_patch(name: str) -> None:
 @pytest.mark.parametrize("name", CATALOG)
 def test_the_population_is_what_pairs_are_drawn_from(name: str) -> None:
     planted = CATALOG[name]
-    task = planted.task(600)
+    task = planted_task(planted, 600)
     for donor in ("source", "unrelated-base"):
         patch = Patch("kv", "12+13", "last(32)")
         population = expected_means(planted, patch, task, donor=donor)
@@ -203,7 +206,7 @@ def test_geometry_and_behavior_part() -> None:
     assert transfer("geometry-only", where) > 0.9
     assert transfer("geometry-only", where, outcome="rv") == pytest.approx(0, abs=1e-9)
     planted = CATALOG["geometry-only"]
-    found = expected_means(planted, where, planted.task(), outcome="rv")
+    found = expected_means(planted, where, planted_task(planted), outcome="rv")
     assert found.source < 0.5 < 0.9 < found.base
 
 
@@ -211,27 +214,27 @@ def test_generated_markers_carry_the_mode_on() -> None:
     """At 100 words the source of the model without feedback is back at the base's level."""
     for name, low, high in (("self-sustaining", 90, 100), ("stored-at-layer", 40, 70)):
         planted = CATALOG[name]
-        found = expected_means(planted, CELLS[0], planted.task(), max_new_tokens=100)
+        found = expected_means(planted, CELLS[0], planted_task(planted), max_new_tokens=100)
         assert low < found.source < high
 
 
 def test_collapse_looks_like_transfer_and_is_repetition() -> None:
     planted, patch = CATALOG["collapse"], Patch("kv", "25/32", "last(32)")
     for n in (30, 50, 100):
-        assert 0.7 < true_transfer(planted, patch, planted.task(), max_new_tokens=n) < 0.9
-        share = expected_degenerate_share(planted, patch, planted.task(), max_new_tokens=n)
+        assert 0.7 < true_transfer(planted, patch, planted_task(planted), max_new_tokens=n) < 0.9
+        share = expected_degenerate_share(planted, patch, planted_task(planted), max_new_tokens=n)
         assert share > 0.95
     for arm in ("base", "source"):
-        assert expected_degenerate_share(planted, (), planted.task(), arm=arm) == 0
+        assert expected_degenerate_share(planted, (), planted_task(planted), arm=arm) == 0
     for donor in ("noise", "unrelated-base"):
-        assert expected_degenerate_share(planted, patch, planted.task(), donor=donor) < 0.02
+        assert expected_degenerate_share(planted, patch, planted_task(planted), donor=donor) < 0.02
     agreeing = Patch("kv", "18/32+25/32", "last(32)")
     assert abs(transfer("collapse", agreeing)) < 1e-9
 
 
 def test_any_foreign_cache_disrupts() -> None:
     planted = CATALOG["disrupted"]
-    task = planted.task()
+    task = planted_task(planted)
     for n in (30, 50, 100):
         patch = Patch("kv", "18/32" if n == 50 else "25/32", "last(32)")
         of_source, of_other, of_noise = (
@@ -248,7 +251,11 @@ def test_no_other_model_degenerates(name: str) -> None:
     planted = CATALOG[name]
     for arm in ("base", "source", "patched"):
         share = expected_degenerate_share(
-            planted, Patch("kv", "all", "last(32)"), planted.task(), arm=arm, max_new_tokens=100
+            planted,
+            Patch("kv", "all", "last(32)"),
+            planted_task(planted),
+            arm=arm,
+            max_new_tokens=100,
         )
         assert share == 0
 
@@ -264,7 +271,7 @@ def test_texts_follow_the_law_of_the_row_and_its_donor() -> None:
     law = laws(
         planted,
         [patch],
-        planted.task(4),
+        planted_task(planted, 4),
         donor="source",
         max_new_tokens=10,
         temperature=0.7,
@@ -312,13 +319,13 @@ def test_truth_is_refused_where_it_is_not_known(
 ) -> None:
     planted = CATALOG[name]
     with pytest.raises(UnknownTruth, match=message):
-        expected_means(planted, patch, planted.task(4), **options)  # type: ignore[arg-type]
+        expected_means(planted, patch, planted_task(planted, 4), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("patch", "options", "message"),
     [
-        (CELLS[0], {"task": CATALOG["inert"].task(4)}, "not drawn from the population"),
+        (CELLS[0], {"task": planted_task(CATALOG["inert"], 4)}, "not drawn from the population"),
         (CELLS[0], {"donor": "sourc"}, f"expected one of {', '.join(DONORS)}"),
         (Patch("kv", "12", "last(60)"), {}, "expected a window that fits both"),
         (Patch("kv", "12", "last(4)", heads="1"), {}, "out of range"),
@@ -328,6 +335,6 @@ def test_truth_is_refused_where_it_is_not_known(
 )
 def test_bad_questions_are_errors(patch: Patch, options: dict[str, object], message: str) -> None:
     planted = CATALOG["stored-at-layer"]
-    asked: dict[str, object] = {"task": planted.task(4), **options}
+    asked: dict[str, object] = {"task": planted_task(planted, 4), **options}
     with pytest.raises(UsageError, match=message):
         true_transfer(planted, patch, **asked)  # type: ignore[arg-type]

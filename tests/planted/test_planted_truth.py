@@ -13,6 +13,7 @@ import torch
 from kv_claims.claims.patch import Active, Patch, Site, is_full_swap
 from kv_claims.planted.catalog import CATALOG, Planted
 from kv_claims.planted.law import Law
+from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import Donor, expected_means, laws
 from kv_claims.planted.words import MARKERS, PLAIN
 from kv_claims.tasks.task import Task
@@ -175,7 +176,7 @@ def test_the_chain_over_counts_is_the_sum_over_all_texts(patch: Patch) -> None:
     found = laws(
         planted,
         [patch],
-        planted.task(2),
+        planted_task(planted, 2),
         donor="source",
         max_new_tokens=6,
         temperature=TEMPERATURE,

@@ -185,32 +185,32 @@ def test_bad_usage_is_one_line_and_4_and_nothing_is_overwritten(
 @pytest.mark.parametrize(
     ("name", "value", "spelled"),
     [
-        ("claims_revision", "main", "--revision"),
-        ("claims_device", "cpu", "--device"),
-        ("claims_dtype", "float32", "--dtype"),
-        ("claims_pairs", 0, "--pairs"),
-        ("claims_seeds", 2, "--seeds"),
-        ("claims_max_new_tokens", 9, "--max-new-tokens"),
-        ("claims_temperature", 0.0, "--temperature"),
-        ("claims_batch_size", "auto", "--batch-size"),
+        ("claims_revision", "main", "--claims-revision"),
+        ("claims_device", "cpu", "--claims-device"),
+        ("claims_dtype", "float32", "--claims-dtype"),
+        ("claims_pairs", 0, "--claims-pairs"),
+        ("claims_seeds", 2, "--claims-seeds"),
+        ("claims_max_new_tokens", 9, "--claims-max-new-tokens"),
+        ("claims_temperature", 0.0, "--claims-temperature"),
+        ("claims_batch_size", "auto", "--claims-batch-size"),
         ("claims_profile", "smoke", "--claims-profile"),
-        ("claims_protocol", "published", "--protocol"),
-        ("claims_resume", True, "--resume"),
-        ("claims_resume", False, "--no-resume"),
+        ("claims_protocol", "published", "--claims-protocol"),
+        ("claims_resume", True, "--claims-resume"),
+        ("claims_resume", False, "--claims-no-resume"),
         ("claims_update", True, "--claims-update"),
         ("claims_sign", "lab.pem", "--claims-sign"),
     ],
 )
 def test_options_on_how_to_run_a_model_are_refused(name: str, value: object, spelled: str) -> None:
     with pytest.raises(UsageError, match=f"^{spelled}: of no use with --claims-replay"):
-        check_options({name: value, "claims_models": [INERT], "claims_strict": False})
+        check_options({name: value, "claims_model": [INERT], "claims_strict": False})
 
 
 def test_options_that_go_with_it_are_not(tmp_path: Path) -> None:
     check_options(
         {
             "claims_replay": str(tmp_path),
-            "claims_models": [STORED],
+            "claims_model": [STORED],
             "claims_task": "task.yaml",
             "claims_out": str(tmp_path),
             "claims_strict": True,

@@ -17,14 +17,10 @@ import yaml
 from kv_claims.errors import UsageError
 from kv_claims.planted.build import save_planted
 from kv_claims.planted.catalog import CATALOG
-from kv_claims.plugin.session import (
-    EMBEDDED,
-    LEDGER_FOLDER,
-    PROFILES,
-    ClaimsSession,
-    Settings,
-    describe,
-)
+from kv_claims.plugin.profiles import PROFILES
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import EMBEDDED, LEDGER_FOLDER, Settings
+from kv_claims.plugin.terminal import describe
 
 ROOT = Path(__file__).parents[2]
 STORED = "planted:stored-at-layer"

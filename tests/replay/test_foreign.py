@@ -378,7 +378,9 @@ def test_a_description_in_another_encoding_is_one_error(write: Callable[..., Pat
 
 
 def test_another_model_is_refused(write: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match=r"--model mine: no trials of it in .*, expected one of"):
+    with pytest.raises(
+        UsageError, match=r"--claims-model mine: no trials of it in .*, expected one of"
+    ):
         ForeignTable.open(write(), ["mine"], None)
 
 

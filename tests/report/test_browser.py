@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from kv_claims.evidence.stored import StoredRun, load_run
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER
 from kv_claims.plugin.write import write_again, write_reports
 from tests.report.browser import Browser, Page, find
 from tests.report.hostile import SCRIPT, TEXTS

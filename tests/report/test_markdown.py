@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from kv_claims.plain import LONGEST_SHOWN, visible
+from kv_claims.plain import LONGEST_SHOWN, number, visible
 from kv_claims.plugin.session import ClaimsSession
 from kv_claims.plugin.write import run_facts
-from kv_claims.report.markdown import delta, number, render
+from kv_claims.report.markdown import delta, render
 from kv_claims.report.markup import Markdown, as_text, code, fence
 from kv_claims.report.view.report import report_view
 from kv_claims.run.ledger import Ledger
@@ -125,8 +125,11 @@ def test_what_is_long_is_cut_and_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("given_value", "digits", "shown"),
-    [(None, 2, "-"), (0.0, 2, "0.00"), (1 / 3, 3, "0.333"), (-2.345, 1, "-2.3")],
-    ids=["none", "zero", "third", "negative"],
+    [
+        *((None, 2, "-"), (float("nan"), 2, "-"), (float("inf"), 2, "-")),
+        *((0.0, 2, "0.00"), (-0.0001, 2, "0.00"), (1.005, 2, "1.00")),
+        *((1 / 3, 3, "0.333"), (-2.345, 1, "-2.3")),
+    ],
 )
 def test_numbers_have_so_many_digits(given_value: float | None, digits: int, shown: str) -> None:
     assert number(given_value, digits) == shown
@@ -211,7 +214,7 @@ def test_every_claim_is_in_the_report_with_its_word(every_kind: ClaimsSession) -
 def test_geometry_that_says_nothing_is_marked_so(every_kind: ClaimsSession) -> None:
     """Arms that were run are listed with their geometry, and with what reading it can tell."""
     report = report_of(every_kind)
-    (methods,) = [table for table in tables(report) if table[0].startswith("| Patch | PR at 27/32")]
+    (methods,) = [table for table in tables(report) if table[0].startswith("| Patch | pr@27/32")]
     rows = {line.split("|")[1].strip(): line for line in methods[2:]}
     # Layer 12 is depth 25/32, one arm; and the patch that was never run has no row.
     assert set(rows) == {

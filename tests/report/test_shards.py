@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER
 from kv_claims.plugin.write import write_reports
 from kv_claims.report.shards import NAME, in_dispute, invalidate
 from kv_claims.run.ledger import Ledger

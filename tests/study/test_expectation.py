@@ -281,7 +281,7 @@ def test_a_gap_of_nothing_is_expected_without_spread() -> None:
     """On the same luck sources and bases of this model write the same: no pair has a gap."""
     assert word_of(claims(gap=Region(low=1.0)), "inert") == ("invalid", "degenerate")
     model = load_model("planted:inert", device="cpu")
-    runner = Runner(model, CATALOG["inert"].task(12), Sampling(6), Ledger())
+    runner = Runner(model, planted_task(CATALOG["inert"], 12), Sampling(6), Ledger())
     asked = Cell.of(claims(gap=Region(low=1.0)), "cell")
     evidence, expects = ModelStudy(runner, 12, n_seeds=1).judge(asked)
     assert expects is not None

@@ -22,7 +22,8 @@ from kv_claims.evidence.evidence import Evidence, plain, to_json
 from kv_claims.evidence.stored import load_run
 from kv_claims.judging.verdict import judge
 from kv_claims.models.load import LoadedModel
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession, Settings
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER, Settings
 from kv_claims.plugin.write import write_reports
 from kv_claims.replay.run import ReplayedRun
 from kv_claims.run.ledger import Ledger

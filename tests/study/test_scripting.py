@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kv_claims import Patch, Region, judge, run_study
+from kv_claims.claims.claim import Claim
 from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel
 from kv_claims.run.arms import Arm, controls, self_patch
+from kv_claims.run.ledger import Ledger
+from kv_claims.run.runner import Runner
+from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.trial import Trial
+from kv_claims.study.cell import Cell
+from kv_claims.study.study import ModelStudy
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 
@@ -68,6 +76,70 @@ def test_what_it_gives_can_be_judged(model: LoadedModel) -> None:
     assert verdict.pairs == len(TASK.pairs)
     assert verdict.word in ("supported", "refuted", "inconclusive")
     assert not verdict.verified
+
+
+REFUSED = {
+    "full-swap": ("behavior", [Patch("kv", "all", "all")], "full-swap-is-the-donor"),
+    "full-swap-in-two": (
+        "behavior",
+        [Patch("k", "all", "all"), Patch("v", "0:4", "all")],
+        "full-swap-is-the-donor",
+    ),
+    "tautological": ("pr@1", [Patch("v_proj", "1", "last(4)")], "measured-where-patched"),
+    "null": ("pr@1", [Patch("kv", "3", "last(4)")], "null-by-construction"),
+    "idle": (
+        "behavior",
+        [Patch("residual", "1", "last(4)"), Patch("v_proj", "2", "last(4)")],
+        "hook-never-fired",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_could_say_nothing_is_as_invalid_as_in_a_test(kind: str, model: LoadedModel) -> None:
+    """By the same reason, under any name, and through a file."""
+    outcome, patches, why = REFUSED[kind]
+    task = number_task(((17, 24), (30, 18), (19, 20), (19, 33)))
+    frame = run_study(model, task, {"it": patches}, outcome=outcome, max_new_tokens=4)
+    frame = pd.read_csv(StringIO(frame.replace({"arm": {"it": "patched"}}).to_csv()))
+    verdict = judge(frame, Region(low=-9), direction="either")
+    claim = Claim("c", says="s", cites="c", transfer=Region(low=-9), outcome=outcome)
+    runner = Runner(model, task, Sampling(4), Ledger())
+    tested, _ = ModelStudy(runner, len(task.pairs), n_seeds=1).judge(Cell.of(claim, "c", patches))
+    assert (verdict.word, verdict.reason) == (tested.verdict, tested.reason)
+    assert verdict.word == "invalid"
+    assert verdict.reason.startswith(f"{why}: ")
+    assert (verdict.estimate, verdict.interval, verdict.means) == (None, None, {})
+
+
+def test_what_repeats_the_base_is_refused_and_what_can_be_judged_is_not(model: LoadedModel) -> None:
+    arms = {"versus": self_patch(PATCH), "patched": PATCH, "noise": controls_of(model)["noise"]}
+    frame = run_study(model, TASK, arms, outcome="loglik", max_new_tokens=4)
+    told = frame.groupby("arm").refused.unique().map(list).to_dict()
+    assert told.pop("versus") == [
+        "null-by-construction: base>v_proj@1/last(4)/every_step pastes what stands there already"
+    ]
+    assert set(map(tuple, told.values())) == {("",)}
+    assert frame.groupby("arm").patch.first()["patched"] == f"source>{PATCH}"
+    # It is in the way of what rests on that arm alone.
+    ask = {"region": Region(low=-9), "direction": "either"}
+    assert judge(frame, estimand="difference", **ask).reason == told_of(frame, "versus")
+    for estimand in ("transfer", "gap"):
+        assert "null" not in judge(frame, estimand=estimand, **ask).reason
+
+
+def controls_of(model: LoadedModel) -> dict[str, Arm]:
+    return controls(PATCH, model.n_layers, about_layer=False)
+
+
+def told_of(frame: pd.DataFrame, arm: str) -> str:
+    return str(frame[frame.arm == arm].refused.iloc[0])
+
+
+def test_a_column_of_ones_own_by_that_name_is_a_clear_error(model: LoadedModel) -> None:
+    frame = run_study(model, TASK, {"patched": PATCH}, outcome="loglik", max_new_tokens=4)
+    with pytest.raises(UsageError, match="`refused` 'True', expected lines of `check: detail`"):
+        judge(frame.assign(refused=True), Region(low=0))
 
 
 def test_a_ledger_lets_it_go_on(

@@ -145,7 +145,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert error_of(tmp_path) == "cannot be read (Is a directory)"
+    assert error_of(tmp_path) == "cannot be read (it is a folder)"
 
 
 @pytest.mark.parametrize(

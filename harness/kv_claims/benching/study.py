@@ -10,20 +10,16 @@ import torch
 
 from kv_claims.claims.patch import Patch
 from kv_claims.errors import UsageError
-from kv_claims.files.shipped import shipped
-from kv_claims.models.folder import model_folder
 from kv_claims.models.load import load_model
-from kv_claims.planted.prompts import planted_task
+from kv_claims.models.task import task_for
+from kv_claims.plugin.profiles import PROFILES
 from kv_claims.run.arms import BASE, SOURCE, patched
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.tasks.load import load_task, own_task
 
 SIZES = (1, 8, 32, 64, 128, 256, 512)
 STEPS = 16
-STUDIES = {"smoke": (20, 1, 30), "default": (200, 1, 50), "full": (300, 2, 100)}
-"""Pairs, seeds and new tokens of the profiles of `pytest claims` (README.md)."""
 
 
 def measure(
@@ -32,23 +28,25 @@ def measure(
     task_file: Path | None,
     device: str | None,
     dtype: str | None,
+    max_new_tokens: int | None,
+    temperature: float,
     n_pairs: int,
     arms: int,
 ) -> dict[str, Any]:
-    """Batch sizes and their speed, the best one, and estimates for studies of so many arms."""
+    """Batch sizes and their speed, the best one, and estimates for studies of so many arms.
+
+    max_new_tokens: of a study; None for what each profile has.
+    """
+    sampling = Sampling(STEPS if max_new_tokens is None else max_new_tokens, temperature)
     model = load_model(name, device=device, dtype=dtype)
     if model.planted is not None:
         # As `pytest claims` does: sharing so small a matrix out costs more than it gives.
         torch.set_num_threads(1)
-    if model.planted is not None and task_file is None:
-        task = planted_task(model.planted, n_pairs=n_pairs)
-    else:
-        own = own_task(model_folder(name))
-        task = load_task(task_file or own or shipped("tasks/self_observation.yaml"))
+    task = task_for(name, task_file, n_pairs)
     pairs = task.first_pairs(n_pairs)
     some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
     some = some[:arms]
-    runner = Runner(model, task, Sampling(STEPS), Ledger())
+    runner = Runner(model, task, sampling, Ledger())
     runner.check(some, pairs)
     started = time.perf_counter()
     runner.prefill([(pair, arm) for pair in pairs for arm in some])
@@ -59,15 +57,19 @@ def measure(
         if rows > runner.rows_at_once() or rows > 2 * len(works):
             break
         seconds = _seconds(runner, works[:rows])
-        speeds[rows] = min(rows, len(works)) * STEPS / seconds
+        speeds[rows] = min(rows, len(works)) * sampling.max_new_tokens / seconds
         if seconds > 60:
             break
     if not speeds:
         raise UsageError(f"bench: {name} fits no row into memory")
     best = max(speeds, key=lambda rows: speeds[rows])
+    studies = {
+        name: (one.pairs, one.seeds, max_new_tokens or one.max_new_tokens)
+        for name, one in PROFILES.items()
+    }
     estimates = {
         profile: 2 * n * a_prompt + n * seeds * arms * tokens / speeds[best]
-        for profile, (n, seeds, tokens) in STUDIES.items()
+        for profile, (n, seeds, tokens) in studies.items()
     }
     route = runner.route
     lines = [
@@ -76,12 +78,12 @@ def measure(
         f"a prompt takes {1e3 * a_prompt:.1f} ms",
         "rows of a batch   tokens/s   trials/s of 50 tokens",
         *(f"{rows:15}   {speed:8.1f}   {speed / 50:8.2f}" for rows, speed in speeds.items()),
-        f"best: --batch-size {best}",
+        f"best: --claims-batch-size {best}",
         f"one claim of {arms} arms takes about, checks and tables not counted:",
         *(
             f"  {profile:8} {_span(seconds):>8}  ({n} pairs, {seeds} seeds, {tokens} tokens)"
             for (profile, seconds), (n, seeds, tokens) in zip(
-                estimates.items(), STUDIES.values(), strict=True
+                estimates.items(), studies.values(), strict=True
             )
         ),
     ]

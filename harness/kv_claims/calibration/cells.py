@@ -49,6 +49,7 @@ from kv_claims.judging.multiplicity import Share, holm
 from kv_claims.judging.result import WORDS, Word
 from kv_claims.judging.rule import ALPHA
 from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import UnknownTruth
 from kv_claims.run.arms import patched
 
@@ -138,7 +139,7 @@ def _given_pairs(rng: np.random.Generator, studies: int) -> list[Row]:
     planted, patch = CATALOG["stored-at-layer"], PATCHES["kv@25/32/last(16)"]
     rows = []
     for n in (20, 60):
-        law = PlantedStudies(planted, {"patched": patched(patch)}, task=planted.task(n))
+        law = PlantedStudies(planted, {"patched": patched(patch)}, task=planted_task(planted, n))
         cell = f"{planted.name}: {patch}"
         size = Size(studies, n)
         rows.append(errors_row("given pairs", cell, law, rng, size, conservative=True))

@@ -41,7 +41,7 @@ def network_row(rng: np.random.Generator, studies: int) -> Row:
     """
     torch.set_num_threads(1)  # its matrices are so small that sharing one out costs more
     planted, model = CATALOG[NAME], load_model(PLANTED_PREFIX + NAME, device="cpu")
-    truth = true_transfer(planted, PATCH, planted.task(1), max_new_tokens=TOKENS)
+    truth = true_transfer(planted, PATCH, planted_task(planted, 1), max_new_tokens=TOKENS)
     claim = Claim(
         "calibrated",
         says="Its true transfer is on the lower edge.",

@@ -30,6 +30,7 @@ from kv_claims.planted.catalog import N_LAYERS, N_STYLES, Planted
 from kv_claims.planted.circuit import Floats
 from kv_claims.planted.counting import Odds, markers, odds_of
 from kv_claims.planted.features import Ints
+from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import Over, UnknownTruth, expected_means, laws
 from kv_claims.planted.words import MARKERS
 from kv_claims.run.arms import BASE, SOURCE, Arm, Patches, controls, patched
@@ -160,7 +161,7 @@ class PlantedStudies:
 
     @cached_property
     def _task(self) -> Task:
-        return self.planted.task(1) if self.task is None else self.task
+        return planted_task(self.planted, 1) if self.task is None else self.task
 
     @cached_property
     def _laws(self) -> dict[Arm, _Drawn]:

@@ -1,1 +1,1 @@
-"""The commands of `python -m kv_claims`, one module each: NAME, HELP, add_options, run."""
+"""The commands of `kv-claims`, one module each: NAME, HELP, add_options, run."""

@@ -11,6 +11,7 @@ from typing import Any
 from kv_claims.errors import UsageError
 from kv_claims.files.reading import read_json
 from kv_claims.plain import say
+from kv_claims.planted.catalog import PLANTED_PREFIX
 
 NAME = "bench"
 HELP = "trials per second of a model here, and what a study will cost"
@@ -20,10 +21,17 @@ _STUDY_ARMS = 12
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="NAME", help="planted:NAME, mini, a folder, or a hub id")
-    add("--task", type=Path, metavar="FILE", help="a task file; default the model's or the seed's")
+    add("--model", metavar="NAME", help="planted:NAME, mini, a folder, or a hub id (claims_models)")
+    add(
+        "--task",
+        type=Path,
+        metavar="FILE",
+        help="claims_task, the model's or the seed's",
+    )
     add("--device", metavar="NAME")
     add("--dtype", metavar="NAME")
+    add("--max-new-tokens", type=int, metavar="N", help="of a study (each profile's own)")
+    add("--temperature", type=float, default=0.7, metavar="X", help="%(default)s")
     add("--pairs", type=int, default=16, metavar="N", help="that are run (%(default)s)")
     add("--reference", action="store_true", help="time the reference work instead of a model")
     add("--gpu", action="store_true", help="time a step of a random 7B model in bfloat16")
@@ -37,15 +45,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what was measured; 1 where the reference falls below a stored ratio."""
-    if given.reference + given.gpu + (given.model is not None) != 1:
+    if given.reference + given.gpu + (given.model is not None) > 1:
         raise UsageError("bench: expected one of --model NAME, --reference and --gpu")
     if given.small and not given.gpu:
         raise UsageError("bench: --small, expected --gpu beside it")
     if given.held_against is not None and not given.reference:
         raise UsageError("bench: --held-against, expected --reference beside it")
-    for name in ("pairs", "rounds"):
-        if getattr(given, name) < 1:
-            raise UsageError(f"bench: --{name} {getattr(given, name)}: expected at least 1")
+    for name in ("pairs", "rounds", "max_new_tokens"):
+        if (number := getattr(given, name)) is not None and number < 1:
+            raise UsageError(f"bench: --{name.replace('_', '-')} {number}: expected at least 1")
     from kv_claims.benching import report, study
     from kv_claims.benching.gpu import decoding
 
@@ -55,11 +63,19 @@ def run(given: argparse.Namespace) -> int:
     elif given.gpu:
         result = decoding.measure(given.device, small=given.small, rounds=given.rounds)
     else:
+        from kv_claims.commands.project import model_of, project_here
+
+        project = project_here()
+        model = model_of(project, "bench") if given.model is None else given.model
+        if given.task and model.startswith(PLANTED_PREFIX):
+            raise UsageError(f"bench: --task {given.task}: {model} brings its own task")
         result = study.measure(
-            given.model,
-            task_file=given.task,
+            model,
+            task_file=given.task or project.task,
             device=given.device,
             dtype=given.dtype,
+            max_new_tokens=given.max_new_tokens,
+            temperature=given.temperature,
             n_pairs=given.pairs,
             arms=_STUDY_ARMS,
         )

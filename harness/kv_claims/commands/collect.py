@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,17 +48,17 @@ def claim_by_id(where: str, claim: str) -> tuple[Claim, int]:
     return _found(only, where)
 
 
-def run_pilot(where: str, claim: str, model: str, pairs: int, out: Path) -> None:
-    """Run the cells of one claim on a model, evidence into a folder."""
+def run_pilot(where: str, claim: str, model: str, options: Sequence[str], out: Path) -> None:
+    """Run the cells of one claim on a model, evidence into a folder. options: more of pytest's."""
     only = _Only(claim)
-    options = ["--model", model, "--pairs", str(pairs), "--claims-out", str(out), "-q"]
-    _pytest(only, [where, *options])
+    _pytest(only, [where, "--claims-model", model, *options, "--claims-out", str(out), "-q"])
     _found(only, where)
 
 
 def _pytest(only: _Only, arguments: list[str]) -> None:
     run: Callable[..., int | pytest.ExitCode] = pytest.main
-    status = run([*arguments, "-p", "no:cacheprovider"], plugins=[only])
+    loaded = ("-p", "no:cacheprovider", "-p", "kv_claims.plugin.hooks")
+    status = run([*arguments, *loaded], plugins=[only])
     ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
     if status not in ended:
         raise UsageError(f"pytest {' '.join(arguments)}: exit status {int(status)}, said above")

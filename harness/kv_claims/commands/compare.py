@@ -20,7 +20,13 @@ _OF_A_RUN = ("evidence.json", "trials.parquet", "trials.csv", "report.md")
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("first", type=Path, metavar="RUN_A", help="folder that `pytest claims` wrote")
-    add("second", type=Path, metavar="RUN_B", help="another")
+    add(
+        "second",
+        type=Path,
+        nargs="?",
+        metavar="RUN_B",
+        help="another (claims_out of the project, or reports/latest)",
+    )
     add(
         "--margin",
         type=float,
@@ -34,11 +40,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print the comparison and write it where asked; 1 where something changed or moved."""
+    from kv_claims.commands.project import project_here, run_folder
     from kv_claims.evidence.compare import compare
     from kv_claims.evidence.evidence import to_json
     from kv_claims.evidence.stored import load_run
     from kv_claims.report.comparison import comparison_json, render_comparison
 
+    if given.second is None:
+        given.second = run_folder(project_here())
     _check_paths(given)
     first, second = load_run(given.first), load_run(given.second)
     for note in filter(None, (first.note, second.note)):

@@ -39,5 +39,5 @@ def run(given: argparse.Namespace) -> int:
             say(f"step {step + 1} of {steps}: {loss:.3f} nats a word")
 
     recipe.write(recipe.train(steps, seed=given.seed, told=tell), folder)
-    say(f"written: {folder}; try it: python -m pytest claims --model {folder}")
+    say(f"written: {folder}; try it: kv-claims run claims --model {folder}")
     return 0

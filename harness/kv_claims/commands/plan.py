@@ -29,14 +29,14 @@ SEEDS = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--claim", required=True, metavar="ID", help="of a claim in the claims folder")
-    add("--model", metavar="M", help="that the pilot ran on; needed unless --spread is given")
+    add("--model", metavar="M", help="that the pilot ran on (claims_models of the project)")
     add("--cell", metavar="ID", help="one cell of the claim only")
     add(
         "--pilot",
         type=Path,
         metavar="DIR",
-        help="folder of a run that judged the claim (reports/latest, or reports/pilot where one is "
-        "run first)",
+        help="folder of a run that judged the claim (claims_out of the project or reports/latest; "
+        "reports/pilot where one is run first)",
     )
     add(
         "--pilot-pairs",
@@ -44,6 +44,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="run the claim on N pairs first, into the pilot's folder",
     )
+    # Of the pilot that is run first; the names are those of `pytest claims`.
+    add("--task", metavar="FILE", help="of the pilot that is run")
+    add("--device", metavar="NAME", help="the same")
+    add("--dtype", metavar="NAME", help="the same")
+    add("--max-new-tokens", type=int, metavar="N", help="the same")
+    add("--temperature", type=float, metavar="X", help="the same")
     add("--spread", type=float, metavar="S", help="instead of a pilot: of A - T D, over mean D")
     add("--gap-spread", type=float, default=0.5, metavar="S", help="of D, over its mean (0.5)")
     add("--transfer", type=float, metavar="T", help="the true value to assume (the pilot's own)")
@@ -70,8 +76,8 @@ def run(given: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')}: expected a finite number")
     if (fewest := min(given.pairs, default=FEWEST_PAIRS)) < FEWEST_PAIRS:
         raise UsageError(f"pairs {fewest}: expected at least {FEWEST_PAIRS}, or nothing is judged")
-    if given.pilot is None:
-        given.pilot = Path("reports/latest" if given.pilot_pairs is None else "reports/pilot")
+    if given.pilot_pairs is None and (idle := _of_a_pilot(given)):
+        raise UsageError(f"{idle[0]}: expected --pilot-pairs beside it, which runs a pilot")
     asked = list(_stated(given) if given.spread is not None else _piloted(given))
     # All of it or nothing: what cannot be planned is an error before anything is said.
     parts = ["\n".join(map(line_of, _lines(one, given))) for one in asked]
@@ -143,12 +149,18 @@ def _stated(given: argparse.Namespace) -> Iterator[_Asked]:
 
 
 def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
+    from kv_claims.commands.project import model_of, project_here, run_folder
+
+    project = project_here()
     if given.model is None:
-        raise UsageError("--model is needed, as a pilot is one of a model (or give --spread)")
+        given.model = model_of(project, "plan")
+    if given.pilot is None:
+        given.pilot = run_folder(project) if given.pilot_pairs is None else Path("reports/pilot")
     if given.pilot_pairs is not None:
         from kv_claims.commands.collect import run_pilot
 
-        run_pilot(given.claims, given.claim, given.model, given.pilot_pairs, given.pilot)
+        options = ["--claims-pairs", str(given.pilot_pairs), *_of_a_pilot(given)]
+        run_pilot(given.claims, given.claim, given.model, options, given.pilot)
     from kv_claims.evidence.folder import EVIDENCE_FILE
     from kv_claims.evidence.stored import read_evidence
 
@@ -173,6 +185,13 @@ def _piloted(given: argparse.Namespace) -> Iterator[_Asked]:
         )
     for one in cells:
         yield from _of_cell(one)
+
+
+def _of_a_pilot(given: argparse.Namespace) -> list[str]:
+    """What was said of the pilot that is run, as options of pytest."""
+    names = ("task", "device", "dtype", "max_new_tokens", "temperature")
+    values = {f"--claims-{name.replace('_', '-')}": getattr(given, name) for name in names}
+    return [f"{name}={value}" for name, value in values.items() if value is not None]
 
 
 def _spread(stored: SpreadSaid) -> Spread:

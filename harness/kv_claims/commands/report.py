@@ -17,16 +17,25 @@ HELP = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_folder", type=Path, metavar="RUN", help="folder that `pytest claims` wrote")
+    add(
+        "run_folder",
+        type=Path,
+        nargs="?",
+        metavar="RUN",
+        help="folder that `pytest claims` wrote (claims_out of the project, or reports/latest)",
+    )
     add("--figures", type=Path, metavar="DIR", help="also write every figure here, SVG and PDF")
 
 
 def run(given: argparse.Namespace) -> int:
     """Write the files into the run's folder, and say where they are; 0."""
+    from kv_claims.commands.project import project_here, run_folder
     from kv_claims.evidence.stored import load_run
     from kv_claims.plugin.write import write_again
     from kv_claims.report.render import save_figures
 
+    if given.run_folder is None:
+        given.run_folder = run_folder(project_here())
     stored = load_run(given.run_folder)
     if stored.note:
         say(stored.note, sys.stderr)

@@ -1,5 +1,4 @@
-"""Files that somebody gives: YAML of plain types, read within bounds (JSON:
-`kv_claims.files.reading`).
+"""YAML that somebody gives: plain types, read within bounds (`kv_claims.files.reading` has JSON).
 
 Promises: whatever stands in a file, reading it ends soon and takes memory in proportion to the
 file, and what is wrong with it is one UsageError that begins with what the file is and its path.
@@ -10,7 +9,6 @@ Does not: say what should stand in it.
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from typing import Any
 import yaml
 
 from kv_claims.errors import UsageError
+from kv_claims.files.reading import read_text
 
-MiB = 1 << 20
-LARGEST_YAML = 8 * MiB
+LARGEST_YAML = 8 * 2**20
 """Bytes: some 10,000 prompts of a paragraph each. The parser reads about 1 MiB a second."""
 DEEPEST = 50
 """Lists and mappings inside each other."""
@@ -32,43 +30,19 @@ LONGEST_NUMBER = 100
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def read_text(path: Path, what: str, largest: int) -> str:
-    """A file's text. what: what it is, for errors. largest: bytes that it may have.
-
-    Raises UsageError for what cannot be read, is no file (a pipe would be waited for), is too large
-    or is not UTF-8.
-    """
-    where = f"{what} {path}"
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise UsageError(f"{where}: is not a file")
-        with path.open("rb") as file:
-            content = file.read(largest + 1)
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # a path with a NUL
-        raise UsageError(f"{where}: cannot be read ({error})") from error
-    if len(content) > largest:
-        raise UsageError(f"{where}: has more than {largest / MiB:g} MiB, expected at most that")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: not UTF-8 ({error})") from error
-
-
 def read_yaml(path: Path, what: str, largest: int = LARGEST_YAML) -> Any:
     """The content of a YAML file, of plain types only.
 
     A character that stands as an escaped pair, as in JSON, is one character. Raises UsageError as
     `read_text` does, and for what is not YAML, has tags, aliases, a key twice, or is too deep.
     """
-    text = read_text(path, what, largest)
+    where = f"{what} {path}"
+    text = read_text(path, where, most=largest)
     try:
         return yaml.load(text, Loader=_BoundedLoader)
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         # PyYAML lets a date that is none, or a number that is none, out as a plain ValueError.
-        raise UsageError(f"{what} {path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
 
 
 _TOO_DEEP = f"lists and mappings more than {DEEPEST} deep, expected at most that"

@@ -36,33 +36,44 @@ Number = Annotated[float, Meta(ge=-1e150, le=1e150)]
 Kind = TypeVar("Kind")
 
 
-def read_bytes(path: Path, expected: str, *, most: int = MOST_BYTES) -> bytes:
-    """The content of a plain file of at most so many bytes. expected: what it should be, in words.
+def read_bytes(path: Path, expected: str = "", *, where: str = "", most: int = MOST_BYTES) -> bytes:
+    """The content of a plain file of at most so many bytes, of which no more is ever read.
 
+    expected: what it should be, and where: what it is called (left out: its path), for errors.
     Raises UsageError for a folder, a pipe or a device, for a larger file, and for what cannot be
     read.
     """
-    check_file(path, expected, most=most)
+    check_file(path, expected, where=where, most=most)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(most + 1)
     except OSError as error:
-        raise _unreadable(path, error, expected) from error
+        raise _unreadable(where or str(path), error, expected) from error
+    if len(content) > most:  # it grew, or its size is not told
+        raise _too_large(where or str(path), len(content), expected, most)
+    return content
 
 
-def check_file(path: Path, expected: str, *, most: int = MOST_BYTES) -> None:
+def read_text(path: Path, where: str, *, most: int) -> str:
+    """The same as text. Raises UsageError as `read_bytes` does, and for what is not UTF-8."""
+    try:
+        return read_bytes(path, where=where, most=most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: not UTF-8 ({error})") from error
+
+
+def check_file(path: Path, expected: str = "", *, where: str = "", most: int = MOST_BYTES) -> None:
     """Raise UsageError unless there is a plain file of at most so many bytes."""
+    where = where or str(path)
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # a path may hold a NUL
-        raise _unreadable(path, error, expected) from error
+        raise _unreadable(where, error, expected) from error
     if not stat.S_ISREG(found.st_mode):
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-        raise UsageError(f"{path}: cannot be read (it is {what}), expected {expected}")
+        raise _unreadable(where, f"it is {what}", expected)
     if found.st_size > most:
-        raise UsageError(
-            f"{path}: {found.st_size / 2**20:,.0f} MB, expected {expected} of at most "
-            f"{most / 2**20:,.0f} MB"
-        )
+        raise _too_large(where, found.st_size, expected, most)
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -197,6 +208,14 @@ def _only(content: Any, kind: Any, here: dict[str, Any], key: str) -> str:
     return ""
 
 
-def _unreadable(path: Path, error: Exception, expected: str) -> UsageError:
-    why = error.strerror if isinstance(error, OSError) else str(error)
-    return UsageError(f"{path}: cannot be read ({why}), expected {expected}")
+def _unreadable(where: str, why: Exception | str, expected: str) -> UsageError:
+    told = why.strerror if isinstance(why, OSError) else str(why)
+    return UsageError(
+        f"{where}: cannot be read ({told})" + (f", expected {expected}" * bool(expected))
+    )
+
+
+def _too_large(where: str, found: int, expected: str, most: int) -> UsageError:
+    wanted = f"{expected} of at most" if expected else "at most"
+    sizes = f"{found / 2**20:,.0f} MB, expected {wanted} {most / 2**20:,.0f} MB"
+    return UsageError(f"{where}: {sizes}")

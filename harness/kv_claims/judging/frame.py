@@ -6,6 +6,7 @@ not whole is an error that names the rows: no trial is dropped in silence (*sile
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kv_claims.errors import UsageError
+from kv_claims.judging.checks import Check
 from kv_claims.judging.fieller import Floats
 
 COLUMNS = ("pair", "arm", "seed", "score")
@@ -20,6 +22,9 @@ ARMS = ("base", "source", "patched", "versus")
 CLUSTERS = ("cluster", "source", "base")
 TOKENS = {"source": "source_tokens_sha", "base": "base_tokens_sha"}
 """Columns of our own trials that say which prompts are the same, whatever they are called."""
+REFUSED = "refused"
+"""A column of our own trials: why what an arm does to the score could say nothing; see `refusals`.
+"""
 LARGEST = 1e50
 """Of a score: the fourth powers in Fieller's formula then stay within what a float can hold."""
 
@@ -134,6 +139,28 @@ def holes(frame: pd.DataFrame, arms: list[str]) -> str:
         if wanted - cells
     ]
     return "; ".join(lacking)
+
+
+def refusals(frame: pd.DataFrame, arms: Iterable[str]) -> list[Check]:
+    """The failed checks that a table brings along for some arms, of the column `REFUSED`.
+
+    None where it has no such column. Its text is a check a line, `name: detail`, as
+    `refused_text` writes it. Raises UsageError for what is no such text.
+    """
+    if REFUSED not in frame:
+        return []
+    # What was saved as CSV has gaps where the text was empty.
+    told = frame.loc[frame["arm"].isin([*arms]), REFUSED].dropna().unique()
+    lines = dict.fromkeys(line for text in told for line in str(text).splitlines())
+    found = [line.partition(": ") for line in lines]
+    if bad := [line for line, (_, _, detail) in zip(lines, found, strict=True) if not detail]:
+        raise UsageError(f"trials: `{REFUSED}` {bad[0]!r}, expected lines of `check: detail`")
+    return [Check(name, False, detail) for name, _, detail in found]
+
+
+def refused_text(checks: Iterable[Check]) -> str:
+    """Failed checks as text of the column `REFUSED`; '' of none."""
+    return "\n".join(f"{check.name}: {check.detail}" for check in checks)
 
 
 def by_tokens(frame: pd.DataFrame) -> pd.DataFrame:

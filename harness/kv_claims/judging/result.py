@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Literal, get_args
 
+from kv_claims.claims.claim import Estimand, Region
 from kv_claims.judging.checks import Check
 from kv_claims.judging.fieller import Interval
-from kv_claims.judging.frame import Spread
+from kv_claims.judging.frame import ARMS, Spread
+from kv_claims.plain import number
 
 Word = Literal["supported", "refuted", "inconclusive", "invalid"]
 WORDS: tuple[Word, ...] = get_args(Word)
+_NAME = 10
+"""Width of the names in what is printed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
-    """What was found.
+    """What was found. Printed, it is about ten lines; its repr is one.
 
     verified: every check was run (passed or not); False for a bare table of scores.
     estimate, interval: transfer or difference as a share of source - base (1 is the source), or a
@@ -27,6 +33,7 @@ class Verdict:
     pairs_needed: with inconclusive, the pairs that would decide at the observed means and
         spreads; None if none would.
     spreads: how scores vary over clusters, for each way in which pairs are grouped.
+    region, estimand: what was claimed of what; None of a cell that was not run.
     """
 
     word: Word
@@ -45,3 +52,45 @@ class Verdict:
     pairs_needed: int | None = None
     controls: dict[str, dict[str, object]] = field(default_factory=dict)
     spreads: tuple[Spread, ...] = ()
+    region: Region | None = None
+    estimand: Estimand = "transfer"
+
+    def __repr__(self) -> str:
+        said = dict(self._said())
+        parts = [f"{self.estimand} {said[self.estimand]}", said.get("interval", "")]
+        parts += [f"claimed {said['claimed']}" if "claimed" in said else "", f"{self.pairs} pairs"]
+        flag = "" if self.verified else " (not verified)"
+        return f"<Verdict {self.word}{flag}: {', '.join(filter(None, parts))}>"
+
+    def __str__(self) -> str:
+        not_run = sum(check.passed is None for check in self.checks)
+        lines = [self.word.upper() + (f" (not verified: {not_run} checks not run)" * (not_run > 0))]
+        for name, text in self._said():
+            head, below = f"  {name:<{_NAME}} ", " " * (_NAME + 3)
+            lines += wrap(
+                text, 96, initial_indent=head, subsequent_indent=below, break_on_hyphens=False
+            )
+        return "\n".join(lines)
+
+    def _said(self) -> Iterator[tuple[str, str]]:
+        """What is printed below the word, by name; what there is nothing of is left out."""
+        if self.region is not None:
+            yield "claimed", str(self.region)
+        yield self.estimand, "no estimate" if self.estimate is None else number(self.estimate, 3)
+        if self.interval is not None:
+            low, high = (number(end, 3) for end in self.interval)
+            yield "interval", f"[{low}, {high}] at {100 * self.level:.3g}%"
+        yield "pairs", str(self.pairs) + (f" in {self.clusters} clusters" * (self.clusters > 0))
+        if self.means:
+            arms = sorted(self.means, key=lambda arm: ARMS.index(arm) if arm in ARMS else len(ARMS))
+            yield "means", ", ".join(f"{arm} {self.means[arm]:.4g}" for arm in arms)
+        if self.controls:
+            yield "controls", ", ".join(map(_of_control, self.controls, self.controls.values()))
+        if failed := [check.name for check in self.checks if check.passed is False]:
+            yield "failed", ", ".join(failed)
+        yield "reason", self.reason
+
+
+def _of_control(arm: str, found: Mapping[str, object]) -> str:
+    moved = found["transfer"]
+    return f"{arm} {number(moved if isinstance(moved, float) else None, 3)} ({found['state']})"

@@ -47,6 +47,7 @@ from kv_claims.judging.frame import (
     check_sizes,
     groupings,
     holes,
+    refusals,
     spread_of,
 )
 from kv_claims.judging.result import Verdict, Word
@@ -72,7 +73,7 @@ def judge(
     frame: one row a trial, columns `pair, arm, seed, score`; arm is base, source, patched, versus
         (the second patch of a difference), or a control of the patched arm (unrelated-base, noise,
         wrong-layer). Pairs that share a source or a base: columns `source`, `base`, or one column
-        `cluster`.
+        `cluster`. An arm that `refused` tells of (a column of `run_study`) is *invalid* by it.
     region: a share of source - base; for a gap, in the unit of the score.
     margin: how far from 0 a control's transfer may lie; not read for a gap.
     checks: instrument checks already made; those that are not among them are listed as not run.
@@ -95,6 +96,8 @@ def judge(
     if unknown := sorted(set(frame["arm"].astype(str)) - {*ARMS, *CONTROLS}):
         raise UsageError(f"trials: arms {unknown}, expected {[*ARMS, *CONTROLS]} only")
     made, pairs = with_all_named(checks), frame["pair"].nunique()
+    if refused := refusals(frame, {"patched", "versus"} & set(NEEDED[estimand])):
+        return _invalid(rule, pairs, [*made, *refused], {})
     if (missing := _missing(frame, rule)) is not None:
         return _invalid(rule, pairs, [*made, missing], {})
     found = groupings(frame)
@@ -180,6 +183,8 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         p_refuted=float(decision.tests.p_refuted),
         pairs_needed=case.pairs_of(clusters) if why.word == "inconclusive" else None,
         controls=described(decision.controls, scores),
+        region=rule.region,
+        estimand=rule.estimand,
     )
     return _if_it_shows(verdict, rule.region)
 
@@ -329,4 +334,6 @@ def _invalid(
         pairs=pairs,
         clusters=clusters,
         checks=tuple(checks),
+        region=rule.region,
+        estimand=rule.estimand,
     )

@@ -31,7 +31,7 @@ from kv_claims.models.loading import Loading, loading_of
 from kv_claims.models.request import Request, check_request
 from kv_claims.models.tokens import Tokenization, load_tokenizer
 from kv_claims.planted.build import build_planted
-from kv_claims.planted.catalog import Planted
+from kv_claims.planted.known import PlantedModel
 
 _COARSENESS = ("float64", "float32", "float16", "bfloat16")
 _LONGEST = 300
@@ -52,7 +52,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     revision: str | None
-    planted: Planted | None = None
+    planted: PlantedModel | None = None
     loading: Loading = field(default_factory=Loading)
 
     @cached_property
@@ -162,7 +162,7 @@ def load_model(
             device=request.device,
             dtype=request.dtype,
             revision=None,
-            planted=request.planted,
+            planted=PlantedModel.of(request.planted),
         )
     with _refusing(request), _quiet():
         return _loaded(request, request.folder or snapshot(name, revision))

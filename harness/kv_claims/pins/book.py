@@ -52,7 +52,7 @@ class PinBook:
         if self.updating and not self.models:
             raise UsageError(
                 "--claims-update: planted models have no pins, as what they should give is "
-                "computed; expected another --model"
+                "computed; expected another model"
             )
         owners: dict[Path, str] = {}
         for model in self.models:

@@ -2,27 +2,21 @@
 
 Every model is 16 layers deep, so that the depths 18/32, 25/32 and 27/32 are the layers 9, 12
 and 13. How the numbers below become weights is in `build`; what follows from them, exactly, in
-`truth`. Both read this description and nothing of each other.
+`truth`. Both read this description and nothing of each other; `known` puts them together again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, resolve_layers
+from kv_claims.claims.patch import resolve_layers
 from kv_claims.planted.words import MARKERS, PLAIN, STYLED, TRIGGERS
 
-if TYPE_CHECKING:
-    from kv_claims.planted.truth import Donor, Means, Over
-    from kv_claims.tasks.task import Task
-
 PLANTED_PREFIX = "planted:"
-"""What the name of a planted model starts with, as `--model` takes it."""
+"""What the name of a planted model starts with, as `--claims-model` takes it."""
 N_LAYERS = 16
 HIDDEN = 32
 N_HEADS = 2
@@ -146,64 +140,6 @@ class Planted:
         if word in TRIGGERS:
             return 1.0
         return self.marker_trigger if word in MARKERS else 0.0
-
-    # What follows from the data stands in modules that import it, hence the imports inside.
-
-    def task(self, n_pairs: int = N_PAIRS) -> Task:
-        """The model's own task; see `prompts.planted_task`."""
-        from kv_claims.planted.prompts import planted_task
-
-        return planted_task(self, n_pairs)
-
-    def expected_means(
-        self,
-        patches: Patch | Sequence[Patch],
-        task: Task,
-        *,
-        donor: Donor = "source",
-        max_new_tokens: int = 50,
-        temperature: float = 0.7,
-        over: Over = "population",
-        outcome: str | Outcome = "behavior",
-    ) -> Means:
-        """The exact means of base, source and patched arm; see `truth.expected_means`."""
-        from kv_claims.planted.truth import expected_means
-
-        return expected_means(
-            self,
-            patches,
-            task,
-            donor=donor,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            over=over,
-            outcome=outcome,
-        )
-
-    def true_transfer(
-        self,
-        patches: Patch | Sequence[Patch],
-        task: Task,
-        *,
-        donor: Donor = "source",
-        max_new_tokens: int = 50,
-        temperature: float = 0.7,
-        over: Over = "population",
-        outcome: str | Outcome = "behavior",
-    ) -> float:
-        """The exact transfer of the patches; see `truth.true_transfer`."""
-        from kv_claims.planted.truth import true_transfer
-
-        return true_transfer(
-            self,
-            patches,
-            task,
-            donor=donor,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            over=over,
-            outcome=outcome,
-        )
 
 
 def style_of(word: str, bit: int) -> float:

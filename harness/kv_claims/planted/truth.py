@@ -41,6 +41,7 @@ from kv_claims.planted.pasting import (
     row_of,
     tokens_needed,
 )
+from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.simulate import Noise, no_vectors, run, squared_length
 from kv_claims.planted.unknown import UnknownTruth
 from kv_claims.tasks.task import Task
@@ -277,7 +278,7 @@ def _lexicon_words(probabilities: Floats, law: Law, task: Task) -> float:
 
 @lru_cache(maxsize=16)
 def _own_task(planted: Planted) -> Task:
-    return planted.task()
+    return planted_task(planted)
 
 
 @cache

@@ -1,138 +1,179 @@
-"""The options of `pytest claims`, the settings that they become, and what is refused with any."""
+"""The options of pytest on claims: `--claims-X` each, so that nothing of a project's own collides.
+
+Whoever wants them short (`--model`, `--task`) names `kv_claims.plugin.short_options` beside the
+plugin. What options become is in `kv_claims.plugin.asked`. Imports nothing that takes time.
+"""
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
+from argparse import Namespace
+from typing import Any, NamedTuple
 
 import pytest
 
 from kv_claims.errors import UsageError
-from kv_claims.plugin.session import EMBEDDED, PROFILES, PROTOCOLS, REPLAY_OUT, Settings
+from kv_claims.plugin.profiles import PROFILES, PROTOCOLS
 
-NO_RERUNS = (
-    "a verdict is not run again until it pleases; expected a run of more pairs, or `looks` that "
-    "the claim declares"
+_GROUP = "claims", "claims about patching the KV cache"
+
+
+class Option(NamedTuple):
+    """One option: its name without `--claims-`, and what argparse is told of it.
+
+    short: whether it has a form without the prefix. to: the name that its value is kept under,
+    where that is not its own.
+    """
+
+    name: str
+    told: dict[str, Any]
+    short: bool = True
+    to: str = ""
+
+    @property
+    def long_form(self) -> str:
+        return f"--claims-{self.name}"
+
+    @property
+    def short_form(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def dest(self) -> str:
+        """Where its value is found in `config.option`, whichever form was given."""
+        return "claims_" + (self.to or self.name).replace("-", "_")
+
+    @property
+    def short_dest(self) -> str:
+        """Where the short form's value waits until `merge_forms`."""
+        return f"short_{self.dest}"
+
+
+OPTIONS = (
+    Option(
+        "model",
+        {
+            "action": "append",
+            "metavar": "NAME",
+            "help": "planted:NAME, mini, a folder, or a hub id; repeatable (ini: claims_models)",
+        },
+    ),
+    Option("revision", {"help": "revision of a hub id"}),
+    Option("device", {"help": "cpu, cuda, cuda:N (default: a GPU if there is one)"}),
+    Option("dtype", {"help": "float64, float32, bfloat16 or float16"}),
+    Option(
+        "task", {"metavar": "FILE", "help": "task file for models not planted (ini: claims_task)"}
+    ),
+    Option("pairs", {"type": int, "metavar": "N", "help": "pairs to run, from the first"}),
+    Option("seeds", {"type": int, "metavar": "N", "help": "sampling seeds, of each pair"}),
+    Option("max-new-tokens", {"type": int, "metavar": "N"}),
+    Option("temperature", {"type": float, "metavar": "X", "help": "0.7; 0: greedy"}),
+    Option("batch-size", {"metavar": "N|auto", "help": "rows decoded together"}),
+    Option("profile", {"choices": sorted(PROFILES)}, short=False),
+    Option(
+        "protocol",
+        {
+            "choices": PROTOCOLS,
+            "help": "published: no claims, but the seed's procedure with its defects, one less at "
+            "a time",
+        },
+    ),
+    Option(
+        "out",
+        {"metavar": "DIR", "help": "default reports/latest (ini: claims_out)"},
+        short=False,
+    ),
+    Option(
+        "replay",
+        {
+            "metavar": "DIR|YAML",
+            "help": "judge stored trials again, or a published table (docs/replay.md); no model "
+            "is run",
+        },
+        short=False,
+    ),
+    Option(
+        "strict",
+        {"action": "store_true", "help": "inconclusive and invalid verdicts fail"},
+        short=False,
+    ),
+    Option(
+        "update",
+        {
+            "action": "store_true",
+            "help": "write what was found to claims/pins (ini: claims_pins), and show what that "
+            "changes",
+        },
+        short=False,
+    ),
+    Option(
+        "sign",
+        {
+            "metavar": "KEY",
+            "help": "sign the evidence by an Ed25519 key in a PEM file (docs/report.md)",
+        },
+        short=False,
+    ),
+    Option("resume", {"action": "store_true", "default": None}),
+    Option(
+        "no-resume",
+        {
+            "action": "store_false",
+            "default": None,
+            "help": "move earlier trials aside and run all again",
+        },
+        to="resume",
+    ),
 )
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Add them in a group of their own."""
-    group = parser.getgroup("claims", "claims about patching the KV cache")
-    add = group.addoption
-    add(
-        "--model",
-        action="append",
-        dest="claims_models",
-        metavar="NAME",
-        help="planted:NAME, mini, a folder, or a hub id; repeatable (default: all planted models)",
-    )
-    add("--revision", dest="claims_revision", help="revision of a hub id")
-    add("--device", dest="claims_device", help="cpu, cuda, cuda:N (default: a GPU if there is one)")
-    add("--dtype", dest="claims_dtype", help="float64, float32, bfloat16 or float16")
-    add("--task", dest="claims_task", metavar="FILE", help="task file for models not planted")
-    add("--pairs", dest="claims_pairs", type=int, metavar="N", help="pairs to run, from the first")
-    add("--seeds", dest="claims_seeds", type=int, metavar="N", help="generations of a pair and arm")
-    add("--max-new-tokens", dest="claims_max_new_tokens", type=int, metavar="N")
-    add("--temperature", dest="claims_temperature", type=float, metavar="X", help="0.7; 0: greedy")
-    add("--batch-size", dest="claims_batch_size", metavar="N|auto", help="rows decoded together")
-    add("--claims-profile", dest="claims_profile", choices=sorted(PROFILES))
-    add(
-        "--protocol",
-        dest="claims_protocol",
-        choices=PROTOCOLS,
-        help="published: no claims, but the seed's procedure with its defects, one less at a time",
-    )
-    add("--claims-out", dest="claims_out", metavar="DIR", help="default reports/latest")
-    add(
-        "--claims-replay",
-        dest="claims_replay",
-        metavar="DIR|YAML",
-        help="judge stored trials again, or a published table (docs/replay.md); no model is run",
-    )
-    add(
-        "--claims-strict",
-        dest="claims_strict",
-        action="store_true",
-        help="inconclusive and invalid verdicts fail",
-    )
-    add(
-        "--claims-update",
-        dest="claims_update",
-        action="store_true",
-        help="write what was found to claims/pins, and show what that changes",
-    )
-    add(
-        "--claims-sign",
-        dest="claims_sign",
-        metavar="KEY",
-        help="sign the evidence by an Ed25519 key in a PEM file (docs/report.md)",
-    )
-    add("--resume", dest="claims_resume", action="store_true", default=None)
-    add(
-        "--no-resume",
-        dest="claims_resume",
-        action="store_false",
-        help="move earlier trials aside and run all again",
-    )
+def add_long_forms(parser: pytest.Parser) -> None:
+    """Add every option as `--claims-X`, in a group of their own."""
+    add = parser.getgroup(*_GROUP).addoption
+    for option in OPTIONS:
+        add(option.long_form, dest=option.dest, **option.told)
 
 
-def settings_of(config: pytest.Config) -> Settings:
-    """What was asked for. Raises UsageError for a batch size that is none."""
-    option = config.option
-    given = {
-        "models": tuple(option.claims_models or EMBEDDED),
-        "revision": option.claims_revision,
-        "device": option.claims_device,
-        "dtype": option.claims_dtype,
-        "task": Path(option.claims_task) if option.claims_task else None,
-        "pairs": option.claims_pairs,
-        "seeds": option.claims_seeds,
-        "max_new_tokens": option.claims_max_new_tokens,
-        "temperature": option.claims_temperature,
-        "batch_size": _batch_size(option.claims_batch_size),
-        "profile": option.claims_profile,
-        "protocol": option.claims_protocol,
-        "out": Path(option.claims_out)
-        if option.claims_out
-        else config.rootpath / (Settings.out if option.claims_replay is None else REPLAY_OUT),
-        "strict": option.claims_strict,
-        "update": option.claims_update,
-        "resume": option.claims_resume,
-        "sign": Path(option.claims_sign) if option.claims_sign else None,
-    }
-    return Settings(
-        root=config.rootpath,
-        command=shlex.join(["pytest", *map(str, config.invocation_params.args)]),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+def add_short_forms(parser: pytest.Parser) -> None:
+    """Add `--X` for those that have it."""
+    add = parser.getgroup(*_GROUP).addoption
+    for option in OPTIONS:
+        if option.short:
+            told = {**option.told, "help": f"the same as {option.long_form}"}
+            add(option.short_form, dest=option.short_dest, **told)
 
 
-def refuse_options(config: pytest.Config) -> None:
-    """Raise UsageError for what no verdict bears: tests run again, or by each worker."""
-    for option, name in (("reruns", "--reruns"), ("force_flaky", "--force-flaky")):
-        if getattr(config.option, option, None):
-            raise UsageError(f"{name}: {NO_RERUNS}")
-    if getattr(config.option, "dist", "no") == "each":
-        raise UsageError(
-            "--dist each: every claim would be judged by each worker; expected load, loadgroup or "
-            "another that shares them out"
-        )
+def merge_forms(given: Namespace) -> None:
+    """Keep what was given in the short form under the long form's name.
+
+    Raises UsageError where both forms were given, with different values.
+    """
+    for option in OPTIONS:
+        short, long = getattr(given, option.short_dest, None), getattr(given, option.dest)
+        if short is None:
+            continue
+        if long is not None and long != short:
+            raise UsageError(
+                f"{_spelled(option, short, is_short=True)} and "
+                f"{_spelled(option, long, is_short=False)}: two forms of one option, expected one"
+            )
+        setattr(given, option.dest, short)
 
 
-def is_any_given(config: pytest.Config) -> bool:
+def is_any_given(given: Namespace) -> bool:
     """Whether any of our options was given."""
-    return config.option.claims_resume is False or any(
-        value is not None and value is not False
-        for name, value in vars(config.option).items()
-        if name.startswith("claims_")
+    values = (getattr(given, option.dest) for option in OPTIONS if option.name != "resume")
+    # Going on from the ledger is what happens anyway: asking for it asks for nothing.
+    return any(value is not None and value is not False for value in values) or (
+        given.claims_resume is False
     )
 
 
-def _batch_size(text: str | None) -> int | None:
-    if text is None or text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--batch-size {text!r}: expected a whole number or auto") from None
+def _spelled(option: Option, value: Any, *, is_short: bool) -> str:
+    """As it was typed, value included."""
+    # Two options may share a place: the one that turns it off comes last.
+    of_it = [one for one in OPTIONS if one.dest == option.dest]
+    named = of_it[-1 if value is False else 0]
+    form = named.short_form if is_short else named.long_form
+    if isinstance(value, bool):
+        return form
+    return " ".join(f"{form} {one}" for one in (value if isinstance(value, list) else [value]))

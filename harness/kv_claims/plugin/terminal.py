@@ -17,8 +17,9 @@ from tqdm import tqdm
 from kv_claims.claims.claim import Claim
 from kv_claims.evidence.cost import Cost, incomplete_text, span
 from kv_claims.judging.result import WORDS
-from kv_claims.plain import line_of
+from kv_claims.plain import line_of, number
 from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import Settings
 from kv_claims.report.published import summary_lines
 from kv_claims.report.sentences import asserted_text, interval_text, unpassed_text
 from kv_claims.report.shards import in_dispute
@@ -257,11 +258,10 @@ def table(evidence: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
 
 def row(one: dict[str, Any]) -> str:
     """One cell's line."""
-    estimate = "-" if one["estimate"] is None else f"{one['estimate']:.3f}"
     passed = sum(check["passed"] is True for check in one["checks"])
     size = f"{one['pairs']}x{one['seeds']}"
     return (
-        f"  {_short(line_of(one['cell'])):<17} {_word(one):<13} {estimate:>8} "
+        f"  {_short(line_of(one['cell'])):<17} {_word(one):<13} {number(one['estimate'], 3):>8} "
         f"{interval_text(one):<22} {size:<7} {passed}/{len(one['checks'])}"
     )
 
@@ -274,3 +274,41 @@ def _word(one: dict[str, Any]) -> str:
 
 def _short(cell: str) -> str:
     return cell if len(cell) <= 17 else f"{cell[:14]}..."
+
+
+def replay_lines(state: ClaimsSession, cells: int) -> list[str]:
+    """What a replay judges, and what it leaves out and why, before it starts."""
+    source = state.replayed
+    assert source is not None
+    told = source.facts()["replay"]
+    lines = [
+        f"kv-claims: {_many(cells, 'cell')} judged again on the trials in {told['folder']}, no "
+        f"model is run, evidence in {state.settings.out}"
+    ]
+    lines += [
+        f"kv-claims: {_many(n, 'test')} deselected: {why}" for why, n in state.not_replayed.items()
+    ]
+    if told.get("edited"):
+        lines.append(f"kv-claims: {told['edited']}; no verdict on it is verified")
+    if told.get("unused_arms"):
+        lines.append(f"kv-claims: arms of the table in no role: {', '.join(told['unused_arms'])}")
+    if told["scored_by"]:
+        lines.append(f"kv-claims: texts are scored again by {told['scored_by']['task']}")
+    return lines
+
+
+def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:
+    """One line on what a run will spend, before it starts."""
+    budget = settings.budget
+    pairs = settings.pairs or max(budget.pairs, budget.planted_pairs)
+    most = "" if settings.pairs else "up to "
+    return (
+        f"kv-claims: {_many(cells, 'cell')} of {_many(len(claims), 'claim')} on "
+        f"{_many(len(settings.models), 'model')}, profile {settings.profile} "
+        f"({most}{_many(pairs, 'pair')} x {_many(settings.n_seeds, 'seed')} x "
+        f"{_many(settings.sampling.max_new_tokens, 'token')}), evidence in {settings.out}"
+    )
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

@@ -30,7 +30,8 @@ from kv_claims.evidence.schema import EvidenceFile
 from kv_claims.evidence.stored import Key, StoredRun, read_trials
 from kv_claims.files.lock import hold
 from kv_claims.judging.family import add_holm
-from kv_claims.plugin.session import LEDGER_FOLDER, ClaimsSession
+from kv_claims.plugin.session import ClaimsSession
+from kv_claims.plugin.settings import LEDGER_FOLDER
 from kv_claims.report.render import render_reports
 from kv_claims.report.shards import invalidate
 from kv_claims.report.spreadsheet import write_csv

@@ -13,7 +13,7 @@ from kv_claims.replay.source import FOREIGN_FILE, Source, kind_of
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.task import Task
 
-_GOES = {"claims_replay", "claims_models", "claims_task", "claims_out", "claims_strict"}
+_GOES = {"claims_replay", "claims_model", "claims_task", "claims_out", "claims_strict"}
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def check_options(given: Mapping[str, Any]) -> None:
     if wrong:
         raise UsageError(
             f"{', '.join(sorted(wrong))}: of no use with --claims-replay, as no model is run; "
-            "expected --model, --task, --claims-out, --claims-strict at most"
+            "expected --claims-model, --claims-task, --claims-out, --claims-strict at most"
         )
 
 
@@ -71,7 +71,5 @@ def open_source(
 
 
 def _spelled(name: str, value: Any) -> str:
-    if name == "claims_resume":
-        return "--resume" if value else "--no-resume"
-    short = name.removeprefix("claims_").replace("_", "-")
-    return f"--claims-{short}" if short in ("profile", "update", "pins", "sign") else f"--{short}"
+    name = "claims_no_resume" if name == "claims_resume" and not value else name
+    return f"--{name.replace('_', '-')}"

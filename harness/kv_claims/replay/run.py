@@ -203,7 +203,7 @@ class ReplayedRun:
             )
             raise UsageError(
                 f"{task.where}: not the {what} of {self.stored.folder} on {model}: {differs}; give "
-                "--task FILE with the run's own task, or with its prompts and another scorer"
+                "--claims-task FILE with the run's own task, or with its prompts and another scorer"
             )
         for key in self.stored.evidence:
             if key.model == model:
@@ -229,8 +229,8 @@ def _own_task(stored: StoredRun, model: str, task_of: Callable[[str, Path | None
     except UsageError as error:
         raise UsageError(
             f"{stored.folder / EVIDENCE_FILE}: no task of {shown(model)} is found where the run "
-            f"had it ({shown(file) if file else 'its own'}); give --task FILE with the task of "
-            f"{stored.folder}"
+            f"had it ({shown(file) if file else 'its own'}); give --claims-task FILE with the "
+            f"task of {stored.folder}"
         ) from error
 
 

@@ -69,7 +69,7 @@ def chosen(models: Sequence[str], stored: Sequence[str], where: Path) -> tuple[s
     """The models to judge: those asked for, or all. Raises UsageError for one not stored."""
     if missing := [model for model in models if model not in stored]:
         raise UsageError(
-            f"--model {', '.join(missing)}: no trials of it in {where}, expected one of "
+            f"--claims-model {', '.join(missing)}: no trials of it in {where}, expected one of "
             f"{', '.join(stored)}"
         )
     return tuple(model for model in stored if not models or model in models)

@@ -13,7 +13,7 @@ from kv_claims.evidence.compare import ComparedCell, ComparedPart, Comparison, S
 from kv_claims.evidence.cost import incomplete_text
 from kv_claims.evidence.stored import Key, StoredRun
 from kv_claims.judging.fieller import Interval
-from kv_claims.plain import line_of
+from kv_claims.plain import line_of, number
 from kv_claims.report.markup import code
 
 Row = tuple[str, str, str, str, str, str, str]
@@ -123,7 +123,7 @@ def _part_rows(name: str, part: ComparedPart, tokens: str) -> list[Row]:
             name if run == "A" else "",
             run,
             _strong(side.verdict, verdicts),
-            _number(side.estimate),
+            number(side.estimate, 3),
             _side_interval(side),
             str(side.pairs),
             "",
@@ -132,7 +132,7 @@ def _part_rows(name: str, part: ComparedPart, tokens: str) -> list[Row]:
     ]
     found, word = part.difference, _word(part)
     word = f"**{word}**" if word == "moved" else word
-    value = _number(found.value, sign=True) if found else "-"
+    value = number(found.value, 3, sign=True) if found else "-"
     shown = f"{_interval(found.interval)} 95%" if found and found.interval else "-"
     pairs = str(part.pairs) if found else "-"
     return [*rows, ("", "B - A", word, value, shown, pairs, tokens)]
@@ -220,10 +220,6 @@ def _part_name(part: ComparedPart) -> str:
 def _strong(verdict: str, both: Sequence[str]) -> str:
     word = _plain(verdict)
     return word if len(set(both)) == 1 else f"**{word}**"
-
-
-def _number(value: float | None, *, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
 
 
 def _side_interval(side: Side) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kv_claims.plain import LONGEST_SHOWN, cut, visible
+from kv_claims.plain import LONGEST_SHOWN, cut, number, visible
 from kv_claims.report.markup import as_text
 from kv_claims.report.published import counted, scored_by, signed
 
@@ -28,7 +28,7 @@ def environment_of(kind: Literal["html", "markdown"]) -> Environment:
         autoescape=kind == "html",
         finalize=_in_html if kind == "html" else as_text,
     )
-    environment.filters.update(signed=signed, counted=counted, scored_by=scored_by)
+    environment.filters.update(number=number, signed=signed, counted=counted, scored_by=scored_by)
     return environment
 
 

@@ -1,4 +1,4 @@
-"""report.md: a run in the shape of the seed experiment's tables."""
+"""report.md: a run as tables of text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import Any
 from kv_claims.claims.reach import SEED_OUTCOMES, seed_table
 from kv_claims.evidence.schema import EvidenceSaid, GeometrySaid, RunSaid
 from kv_claims.evidence.stored import Reported
+from kv_claims.plain import number
 from kv_claims.report.environment import environment_of
 from kv_claims.report.markup import Markdown, as_text, code, fence
-from kv_claims.report.sentences import asserted_text, interval_text, part_text, unpassed_text
+from kv_claims.report.sentences import (
+    asserted_text,
+    interval_text,
+    part_text,
+    unpassed_text,
+)
 from kv_claims.report.view.claims import patch_text, side_text
+from kv_claims.report.view.experiment import Experiment
 from kv_claims.report.view.report import ReportView, truth_text
 from kv_claims.report.view.texts import RULE
 
@@ -20,7 +27,6 @@ def render(run: RunSaid, state: Reported, view: ReportView) -> str:
     """The report of a run as Markdown. view: the same run as the page shows it."""
     environment = environment_of("markdown")
     environment.filters.update(
-        number=number,
         delta=delta,
         fence=fence,
         code=code,
@@ -32,10 +38,10 @@ def render(run: RunSaid, state: Reported, view: ReportView) -> str:
         flags=_flags,
         geometry_text=geometry_text,
         has_parts=lambda one: len(one["parts"]) > 1,
-        like_the_seed=_like_the_seed,
+        by_window=_by_window,
     )
     template = environment.get_template("report.md.j2")
-    models = [_model(state, name) for name in _models(state)]
+    models = [_model(state, name, view.experiment) for name in _models(state)]
     shown = {model.name: model for model in view.models}
     return template.render(
         run=run,
@@ -56,11 +62,6 @@ def _flags(one: EvidenceSaid) -> str:
     return f" ({', '.join(flags)})" if flags else ""
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits, or a dash."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def delta(means: Mapping[str, float | None]) -> float | None:
     """Patched - base, where there are both."""
     patched, base = means.get("patched"), means.get("base")
@@ -77,8 +78,9 @@ def _three(means: Mapping[str, float | None], digits: int = 2) -> str:
     return ", ".join(number(means.get(role), digits) for role in ("base", "patched", "source"))
 
 
-def _like_the_seed(cells: list[EvidenceSaid]) -> bool:
-    """Whether a claim's cells fit the seed's own table: one cache patch each, on behavior."""
+def _by_window(cells: list[EvidenceSaid]) -> bool:
+    """Whether a claim's cells fit a table of windows and layers: a splice of K and V each, on
+    behavior."""
     return all(
         one["patch"] is not None
         and len(one["patch"]["all"]) == 1
@@ -126,8 +128,8 @@ def _scorer(evidence: list[EvidenceSaid]) -> dict[str, Any] | None:
     }
 
 
-def _seed_rows(n_layers: int) -> list[dict[str, Any]]:
-    """The seed's method x outcome, each cell marked; the order of columns is that of the seed."""
+def _own_rows(n_layers: int) -> list[dict[str, Any]]:
+    """The seed experiment's method x outcome, each cell marked, in its own order of columns."""
     rows: dict[tuple[str, str], list[str]] = {}
     if n_layers < 2:
         return []
@@ -144,7 +146,7 @@ def _models(state: Reported) -> list[str]:
     return list(dict.fromkeys(one["model"] for one in [*state.evidence, *state.instrument]))
 
 
-def _model(state: Reported, name: str) -> dict[str, Any]:
+def _model(state: Reported, name: str, experiment: Experiment | None) -> dict[str, Any]:
     """Everything about one model, in the order of the report."""
     evidence = [one for one in state.evidence if one["model"] == name]
     claims = [
@@ -153,6 +155,7 @@ def _model(state: Reported, name: str) -> dict[str, Any]:
     ]
     shown = [one for one in evidence if one["texts"]]
     instrument = [one for one in state.instrument if one["model"] == name]
+    provenance = (evidence or instrument)[0]["provenance"]
     return {
         "name": name,
         "claims": claims,
@@ -162,7 +165,6 @@ def _model(state: Reported, name: str) -> dict[str, Any]:
         "best": max(shown, key=lambda one: float(one["texts"]["scores"]["patched"]), default=None),
         "methods": _methods(evidence),
         "scorer": _scorer(evidence),
-        "n_layers": (evidence or instrument)[0]["provenance"]["n_layers"],
-        "seed_table": _seed_rows((evidence or instrument)[0]["provenance"]["n_layers"]),
-        "provenance": (evidence or instrument)[0]["provenance"],
+        "own_table": _own_rows(provenance["n_layers"]) if experiment else [],
+        "provenance": provenance,
     }

@@ -7,7 +7,6 @@ script, and a Content-Security-Policy under which none would run and nothing is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +31,6 @@ PIN_WORDS = {
 def render_page(view: ReportView, figures: Mapping[str, ModelFigures]) -> str:
     """The page of a run."""
     environment = environment_of("html")
-    environment.filters["number"] = number
     environment.filters["whole"] = lambda value: Markup(escape(value))
     environment.globals["words"] = WORDS
     environment.globals["pin_words"] = PIN_WORDS
@@ -45,13 +43,6 @@ def render_page(view: ReportView, figures: Mapping[str, ModelFigures]) -> str:
         rule=RULE,
         truth_text=truth_text(view),
     )
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits, none with a sign that is nothing else, or a dash."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _drawn(figures: ModelFigures) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kv_claims.plain import number
+
 _HEAD = f"  {'defect turned off':<22} {'base':>7} {'source':>7} {'patched':>7} {'best':>7} "
 _HEAD += f"{'delta':>8} {'transfer':>8}"
 
@@ -33,9 +35,9 @@ def counted(words: dict[str, int]) -> str:
     return ", ".join(f"{n} {word}" for word, n in words.items())
 
 
-def signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign, or a dash; what rounds to nothing is +0."""
-    return "-" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
+def signed(value: float | None) -> str:
+    """A difference with its sign, or a dash."""
+    return number(value, sign=True)
 
 
 def _parts(text: dict[str, Any]) -> list[str]:
@@ -55,7 +57,6 @@ def _hit(hit: dict[str, Any]) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     numbers = (row["base"], row["source"], row["patched"], row["best"])
-    shown = " ".join(f"{'-' if value is None else f'{value:.2f}':>7}" for value in numbers)
+    shown = " ".join(f"{number(value):>7}" for value in numbers)
     name = row["turned_off"] or "(as published)"
-    transfer = "-" if row["transfer"] is None else f"{row['transfer']:.2f}"
-    return f"  {name:<22} {shown} {signed(row['delta']):>8} {transfer:>8}"
+    return f"  {name:<22} {shown} {signed(row['delta']):>8} {number(row['transfer']):>8}"

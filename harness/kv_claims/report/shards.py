@@ -49,7 +49,7 @@ def _invalid(one: dict[str, Any], disputed: Sequence[Disagreement]) -> dict[str,
         return one
     detail = (
         f"{len(found)} trials were recorded twice with other results, such as {found[0]}; "
-        "run again with --no-resume"
+        "run again with --claims-no-resume"
     )
     checks = [*one["checks"], {"name": NAME, "passed": False, "detail": detail}]
     if "verdict" not in one:

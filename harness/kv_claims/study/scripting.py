@@ -10,21 +10,24 @@ from typing import get_args
 
 import pandas as pd
 
+from kv_claims.claims.claim import Claim, Region
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch
 from kv_claims.errors import UsageError
 from kv_claims.files.lock import hold_ledger
-from kv_claims.judging.checks import CONTROLS
+from kv_claims.judging.checks import CONTROLS, Check
+from kv_claims.judging.frame import refused_text
 from kv_claims.models.load import LoadedModel
-from kv_claims.run.arms import BASE, SOURCE, Arm, Donor, patched
+from kv_claims.run.arms import BASE, SOURCE, Arm, Donor, patched, self_patch
 from kv_claims.run.forced import ForcedRuns
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.scores import scored
 from kv_claims.run.table import trials_frame
+from kv_claims.study.cell import REACH_CHECKS, Cell
 from kv_claims.study.study import by_arm
-from kv_claims.tasks.task import Task
+from kv_claims.tasks.task import Pair, Task
 
 _OWN = ("base", "source")
 """Arms that every study has, by these names."""
@@ -54,7 +57,10 @@ def run_study(
     none.
     pairs: how many, from the first; None for all of the task. ledger: a folder that keeps the
     trials and lets a killed study go on, and has one writer at a time; None keeps nothing.
-    Columns: `pair, arm, seed, score`, the trial's record and its other outcomes.
+    Columns: `pair, arm, seed, score`, the trial's record and its other outcomes; `patch`, the id of
+    the arm, whatever its name; `refused`, why what the arm does to `score` could say nothing (the
+    outcome is tautological or out of reach, the arm is the source's run ...), '' where it can, and
+    by which `judge` answers *invalid* as a claim's test does.
     Raises UsageError for whatever does not fit, before the model runs.
     """
     if seeds < 1:
@@ -65,8 +71,14 @@ def run_study(
     named = {"base": BASE, "source": SOURCE, **_named(arms)}
     sampling = Sampling(max_new_tokens, temperature)
     likelihoods = {}
+    refused: dict[str, str] = {}
     with nullcontext() if ledger is None else hold_ledger(ledger, command="run_study"):
         runner = Runner(model, task, sampling, Ledger(ledger), batch_size)
+        runner.check(named.values(), chosen)
+        refused = {
+            name: refused_text(_unreached(arm, wanted, runner, chosen))
+            for name, arm in named.items()
+        }
         trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
         if wanted.is_likelihood:
             found = ForcedRuns(runner).measure(named.values(), chosen, range(seeds))
@@ -75,8 +87,30 @@ def run_study(
     for name, arm in named.items():
         some = trials[runner.canonical(arm).id]
         frame = scored(trials_frame(some, task), some, wanted, model.n_layers, likelihoods)
-        frames.append(frame.assign(arm=name))
+        frames.append(frame.assign(patch=frame["arm"], arm=name, refused=refused[name]))
     return pd.concat(frames, ignore_index=True)
+
+
+def _unreached(arm: Arm, outcome: Outcome, runner: Runner, pairs: Sequence[Pair]) -> list[Check]:
+    """Failed checks of an arm that could say nothing through an outcome, as a test's verdict has
+    them; of no meaning where it stands as a control."""
+    if arm.donor is None:
+        return []
+    if arm.donor == arm.prompt and arm.patches == self_patch(arm.patches).patches:
+        return [Check(REACH_CHECKS["null"], False, f"{arm.id} pastes what stands there already")]
+    claim = Claim(arm.id, says="Any.", cites="Any.", transfer=Region(low=0), outcome=str(outcome))
+    n_layers = runner.model.n_layers
+    cell = Cell.of(claim, arm.id, arm.patches).on(n_layers, runner.model.n_kv_heads)
+
+    def tokens(pair: Pair, side: str) -> int:
+        return len(runner.rows.tokens(pair.base if side == "base" else pair.source))
+
+    lengths = [(tokens(pair, arm.donor), tokens(pair, arm.prompt)) for pair in pairs]
+    if arm.prompt == "base" and arm.donor == "source":
+        donor = cell.runs_donor(n_layers, lengths)
+        if donor is not None:
+            return [donor]
+    return cell.unreached(n_layers, lengths)
 
 
 def _named(arms: Mapping[str, Patch | Sequence[Patch] | Arm]) -> dict[str, Arm]:

@@ -34,7 +34,7 @@ _PROMPT_KEYS = ("id", "family", "text")
 
 
 def load_task(path: str | Path) -> Task:
-    """Read a task file (YAML, schema 1; `claims/README.md` describes the keys).
+    """Read a task file (YAML, schema 1; docs/how-to/own-task.md describes the keys).
 
     Raises UsageError for a file that is missing, is not YAML, has an unknown or missing key, a
     key of the wrong type, an empty or repeated prompt, or one text as both source and base.

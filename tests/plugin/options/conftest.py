@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kv_claims.plugin.session import Settings
+from kv_claims.plugin.settings import Settings
 from tests.plugin.project import STORED
 
 Given = Callable[..., Settings]
@@ -19,12 +19,12 @@ def given(pytester: pytest.Pytester) -> Given:
     """The settings that options become, once they are checked; on one planted model."""
 
     def settings(*options: str, model: str | None = STORED) -> Settings:
-        of_model = ("--model", model) if model else ()
-        plugin = ("-p", "kv_claims.plugin.hooks")
-        config = pytester.parseconfigure(*plugin, "--claims-out", "out", *of_model, *options)
-        collector = config.pluginmanager.get_plugin("kv-claims-collector")
-        assert collector is not None
-        found = collector.state.settings
+        of_model = ("--claims-model", model) if model else ()
+        plugins = ("-p", "kv_claims.plugin.hooks", "-p", "kv_claims.plugin.short_options")
+        config = pytester.parseconfigure(*plugins, "--claims-out", "out", *of_model, *options)
+        run = config.pluginmanager.get_plugin("kv-claims-run")
+        assert run is not None
+        found = run.state.settings
         assert isinstance(found, Settings)
         return found
 

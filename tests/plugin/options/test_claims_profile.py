@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kv_claims.plugin.session import PROFILES, describe
+from kv_claims.plugin.profiles import PROFILES
+from kv_claims.plugin.terminal import describe
 from tests.plugin.options.conftest import Given
 
 

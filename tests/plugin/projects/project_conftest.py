@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["kv_claims.plugin.hooks"]
+pytest_plugins = ["kv_claims.plugin.hooks", "kv_claims.plugin.short_options"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

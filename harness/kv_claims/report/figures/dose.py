@@ -9,6 +9,13 @@ from kv_claims.report.figures.style import FAINT, INK, MARKERS, RULE, SERIES, Dr
 from kv_claims.report.view.arms import ArmView
 from kv_claims.report.view.dose import Curve, curves_by_layers, curves_by_share
 
+_TRUTH: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "_",
+    "markeredgewidth": 1.6,
+    "color": INK,
+}
+
 
 def dose_response(name: str, title: str, arms: Sequence[ArmView]) -> Drawn | None:
     """Both panels, or None where no set of layers and no window was run at two doses."""
@@ -53,26 +60,9 @@ def _panel(axes: Any, curves: Sequence[Curve], unit: str, what: str) -> None:
         )
         truth = [(dose.x, dose.truth) for dose in curve.doses if dose.truth is not None]
         if truth:
-            axes.plot(
-                *zip(*truth, strict=True),
-                linestyle="none",
-                marker="_",
-                markersize=13,
-                markeredgewidth=1.6,
-                color=INK,
-                zorder=5,
-            )
+            axes.plot(*zip(*truth, strict=True), markersize=13, zorder=5, **_TRUTH)
     if any(dose.truth is not None for curve in curves for dose in curve.doses):
-        axes.plot(
-            [],
-            [],
-            linestyle="none",
-            marker="_",
-            markersize=11,
-            markeredgewidth=1.6,
-            color=INK,
-            label="planted truth",
-        )
+        axes.plot([], [], markersize=11, label="planted truth", **_TRUTH)
     if curves:
         axes.legend(
             title=what,

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.transforms import Transform
 
+from kv_claims.errors import UsageError
 from kv_claims.plain import visible
 
 INK, FAINT, RULE, PAPER = "#1d1f23", "#5b6069", "#d3d6dc", "#fefefd"
@@ -79,10 +78,17 @@ class Drawn(NamedTuple):
     says: str
 
 
+class Sheet(Figure):
+    """A figure that a notebook shows by itself, whether pyplot was imported or not."""
+
+    def _repr_svg_(self) -> str:
+        return _bytes(Drawn("figure", self, ""), "svg").decode("utf-8")
+
+
 def sheet(width: float, height: float) -> Figure:
     """An empty figure, in inches, in this style."""
     with mpl.rc_context(_SETTINGS):
-        return Figure(figsize=(width, height))
+        return Sheet(figsize=(width, height))
 
 
 def styled() -> AbstractContextManager[None]:
@@ -110,7 +116,7 @@ def scatter(
 
 def inline(drawn: Drawn) -> Markup:
     """The figure as an `<svg>` element for the page; matplotlib escapes the text in it."""
-    found = visible(_COMMENTS.sub("", _svg(drawn).decode("utf-8")).strip())
+    found = visible(_COMMENTS.sub("", _bytes(drawn, "svg").decode("utf-8")).strip())
     found = _LONG.sub(r"\1", _IDS.sub(r"\1", found))
     found = _DOT.sub(r"M\1 \2h0", found)
     for color, name in _VARIABLES.items():
@@ -122,21 +128,45 @@ def inline(drawn: Drawn) -> Markup:
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:
     """Write the figure as SVG and PDF; returns both paths."""
-    svg, pdf = folder / f"{drawn.name}.svg", folder / f"{drawn.name}.pdf"
-    svg.write_bytes(_svg(drawn))
-    with styled(), _quiet():
-        FigureCanvasPdf(drawn.figure)
-        drawn.figure.savefig(
-            pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
-        )
-    return [svg, pdf]
+    paths = [folder / f"{drawn.name}.{kind}" for kind in ("svg", "pdf")]
+    for path in paths:
+        save_as(drawn, path)
+    return paths
 
 
-def _svg(drawn: Drawn) -> bytes:
+def save_as(drawn: Drawn, path: Path) -> None:
+    """Write the figure in the format that the path's ending names.
+
+    Raises UsageError for an ending that names none, or a folder that is not there.
+    """
+    kind, known = (
+        path.suffix.lower().removeprefix("."),
+        drawn.figure.canvas.get_supported_filetypes(),
+    )
+    if kind not in known:
+        raise UsageError(f"figure {path}: ending {path.suffix!r}, expected one of {sorted(known)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"figure {path}: there is no folder {path.parent}")
+    path.write_bytes(_bytes(drawn, kind))
+
+
+_UNDATED: dict[str, dict[str, None]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def _bytes(drawn: Drawn, kind: str) -> bytes:
+    """The figure as a file of a kind; those of two runs are the same."""
     buffer = io.BytesIO()
     with styled(), mpl.rc_context({"svg.hashsalt": drawn.name}), _quiet():
-        FigureCanvasSVG(drawn.figure)
-        drawn.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        drawn.figure.savefig(
+            buffer,
+            format=kind,
+            transparent=kind == "svg",
+            dpi=200,
+            metadata=_UNDATED.get(kind),
+        )
     return buffer.getvalue()
 
 

@@ -18,7 +18,7 @@ from kv_claims.claims.patch import Active, Patch, Site, resolve_layers, resolve_
 from kv_claims.errors import UsageError
 from kv_claims.evidence.schema import EvidenceSaid
 from kv_claims.judging.contrast import interval
-from kv_claims.judging.estimand import contrast
+from kv_claims.judging.estimand import Direction, contrast, orientation
 from kv_claims.judging.fieller import Interval
 from kv_claims.judging.frame import Grouping, groupings
 from kv_claims.report.view.scores import Scores
@@ -122,7 +122,7 @@ def _measured(arm: str, patch: Patch, one: EvidenceSaid, scores: Scores) -> ArmV
             for own, (role, some) in zip(ids, known.items(), strict=True)
         ]
     )
-    shown = _widest(table)
+    shown = transfer_in(table)
     n_layers = one["provenance"]["n_layers"]
     return ArmView(
         arm=arm,
@@ -136,28 +136,33 @@ def _measured(arm: str, patch: Patch, one: EvidenceSaid, scores: Scores) -> ArmV
     )
 
 
-class _Shown(NamedTuple):
+class Transfer(NamedTuple):
+    """What a patched arm transfers; see `ArmView`."""
+
     transfer: float | None
     interval: Interval | None
     p: float | None
 
 
-def _widest(table: pd.DataFrame) -> _Shown:
-    def width(shown: _Shown) -> float:
+def transfer_in(table: pd.DataFrame, direction: Direction = "up") -> Transfer:
+    """Of the arms base, source and patched of a table, as `judge` takes it, without holes."""
+
+    def width(shown: Transfer) -> float:
         return np.inf if shown.interval is None else shown.interval.high - shown.interval.low
 
-    return max(map(_transfer, groupings(table)), key=width)
+    return max((_transfer(grouping, direction) for grouping in groupings(table)), key=width)
 
 
-def _transfer(grouping: Grouping) -> _Shown:
-    found = contrast(grouping.scores, "transfer", np.array(1.0))
+def _transfer(grouping: Grouping, direction: Direction) -> Transfer:
+    sign = orientation(grouping.scores, direction)
+    found = contrast(grouping.scores, "transfer", sign)
     if grouping.clusters < 2 or np.mean(found.unit) <= 0:
-        return _Shown(None, None, None)
+        return Transfer(None, None, None)
     spread = np.ptp(found.effect) > 0
     p = float(stats.ttest_1samp(found.effect, 0.0).pvalue) if spread else None
     shown = interval(found, LEVEL)
     # Without an interval the ratio is not identified, and no number of it is worth showing.
-    return _Shown(None if shown is None else float(found.estimate), shown, p)
+    return Transfer(None if shown is None else float(found.estimate), shown, p)
 
 
 def _share(patch: Patch, source: Sequence[int], base: Sequence[int]) -> float:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, canonical
-from kv_claims.claims.reach import seed_methods
 from kv_claims.evidence.schema import EvidenceSaid
 from kv_claims.report.view.arms import parse_arm
 from kv_claims.report.view.claims import side_text
+from kv_claims.report.view.experiment import Experiment
 from kv_claims.report.view.scores import Scores
 
 Points = list[tuple[float, float]]
@@ -39,10 +39,12 @@ class GeometryView(NamedTuple):
     others: int
 
 
-def geometry_of(evidence: Sequence[EvidenceSaid], scores: Scores) -> list[GeometryView]:
+def geometry_of(
+    evidence: Sequence[EvidenceSaid], scores: Scores, experiment: Experiment | None
+) -> list[GeometryView]:
     """For each geometry that stands beside the verdicts of a model, a panel a patch.
 
-    Shown are the seed's methods where they were run, else the first patches.
+    Shown are the experiment's methods where they were run, else the first patches.
     """
     arms: dict[str, EvidenceSaid] = {}
     for one in evidence:
@@ -50,7 +52,7 @@ def geometry_of(evidence: Sequence[EvidenceSaid], scores: Scores) -> list[Geomet
             arms.setdefault(one["arms"]["patched"], one)
     if not arms:
         return []
-    chosen = _chosen(arms)
+    chosen = _chosen(arms, experiment)
     found = []
     names = [said["outcome"] for said in next(iter(arms.values()))["geometry"]]
     for number, name in enumerate(names):
@@ -62,14 +64,15 @@ def geometry_of(evidence: Sequence[EvidenceSaid], scores: Scores) -> list[Geomet
     return found
 
 
-def _chosen(arms: dict[str, EvidenceSaid]) -> list[EvidenceSaid]:
+def _chosen(arms: dict[str, EvidenceSaid], experiment: Experiment | None) -> list[EvidenceSaid]:
     n_layers = next(iter(arms.values()))["provenance"]["n_layers"]
-    wanted = [_plain(patch, n_layers) for _, patch in seed_methods(n_layers)]
+    methods = experiment.methods(n_layers) if experiment else []
+    wanted = dict.fromkeys(_plain(patch, n_layers) for _, patch in methods)
     by_patch = {
         _plain(patch, n_layers): one for arm, one in arms.items() if (patch := parse_arm(arm))
     }
-    seed = [by_patch[patch] for patch in dict.fromkeys(wanted) if patch in by_patch]
-    return (seed or list(arms.values()))[:MOST_PANELS]
+    own = [by_patch[patch] for patch in wanted if patch in by_patch]
+    return (own or list(arms.values()))[:MOST_PANELS]
 
 
 def _plain(patch: Patch, n_layers: int) -> str:

@@ -21,6 +21,7 @@ from kv_claims.evidence.stored import StoredRun
 from kv_claims.judging.result import WORDS
 from kv_claims.report.view.arms import ArmView, arms_of
 from kv_claims.report.view.claims import ClaimView, claim_view
+from kv_claims.report.view.experiment import WHERE, Experiment, experiment_of, title_of
 from kv_claims.report.view.geometry import GeometryView, geometry_of
 from kv_claims.report.view.scores import Scores
 from kv_claims.report.view.texts import TextsView, scorer_from, texts_of
@@ -69,11 +70,16 @@ class OverviewRow(NamedTuple):
 class ReportView(NamedTuple):
     """The whole page.
 
+    title: what its claims are about. experiment: the published one that they are of, if any; where:
+    what its section on where a behavior is carried is called.
     expected: verdicts with a planted truth; matched, against: those that it agrees with, and not;
     the rest of them is inconclusive. incomplete, edited: what is amiss with the run as a whole, in
     words; empty where nothing is.
     """
 
+    title: str
+    experiment: Experiment | None
+    where: str
     run: RunSaid
     words: dict[str, int]
     verdicts: int
@@ -96,11 +102,15 @@ def report_view(stored: StoredRun) -> ReportView:
     """Everything that a report of a stored run shows."""
     reported = stored.reported
     scores = Scores(stored)
+    experiment = experiment_of(reported.evidence)
     names = dict.fromkeys(one["model"] for one in [*reported.evidence, *reported.instrument])
-    models = [_model(number, name, stored, scores) for number, name in enumerate(names)]
+    models = [_model(number, name, stored, scores, experiment) for number, name in enumerate(names)]
     cells = [cell for model in models for claim in model.claims for cell in claim.cells]
     expected = [cell for cell in cells if cell.expected is not None]
     return ReportView(
+        title=title_of(reported.evidence),
+        experiment=experiment,
+        where=experiment.where if experiment else WHERE,
         run=reported.run,
         words=_words(reported.evidence),
         verdicts=len(cells),
@@ -132,11 +142,12 @@ def truth_text(view: ReportView) -> str:
 
 def again(command: str) -> str:
     """The command that was typed, as it is typed in the project's folder."""
-    words = shlex.split(command) if command else ["pytest", "claims"]
-    return shlex.join([".venv/bin/python", "-m", *words])
+    return shlex.join(shlex.split(command) if command else ["pytest", "claims"])
 
 
-def _model(number: int, name: str, stored: StoredRun, scores: Scores) -> ModelView:
+def _model(
+    number: int, name: str, stored: StoredRun, scores: Scores, experiment: Experiment | None
+) -> ModelView:
     evidence = [one for one in stored.evidence.values() if one["model"] == name]
     instrument = [one for one in stored.instrument if one["model"] == name]
     claims = [
@@ -155,7 +166,7 @@ def _model(number: int, name: str, stored: StoredRun, scores: Scores) -> ModelVi
             claim_view(f"m{number}-c{place}", cells, scores) for place, cells in enumerate(claims)
         ],
         arms=arms_of(evidence, scores),
-        geometry=geometry_of(evidence, scores),
+        geometry=geometry_of(evidence, scores, experiment),
         texts=[found for cells in claims if (found := texts_of(cells, scores, scorer))],
         has_scorer=scorer is not None,
         instrument=[

@@ -19,7 +19,8 @@ from kv_claims.tasks.words import placed_words
 
 RULE = (
     "Of each claim the cell with the largest estimate; in it, by patched - base score with the "
-    "first seed, the pair of median, of largest and of smallest difference (the first of equals)."
+    "first sampling seed, the pair of median, of largest and of smallest difference (the first of "
+    "equals)."
 )
 
 

@@ -1,0 +1,26 @@
+"""The task that a model runs: its own where it is planted, else a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kv_claims.files.shipped import shipped
+from kv_claims.models.folder import model_folder
+from kv_claims.planted.catalog import CATALOG, N_PAIRS, PLANTED_PREFIX
+from kv_claims.planted.prompts import planted_task
+from kv_claims.tasks.load import load_task, own_task
+from kv_claims.tasks.task import Task
+
+DEFAULT_TASK = shipped("tasks/self_observation.yaml")
+
+
+def task_for(model: str, file: Path | None, n_pairs: int = N_PAIRS) -> Task:
+    """The task of a model, by its name as `--claims-model` takes it.
+
+    file: the one asked for; without, that in the model's folder, if there is one, else the seed's.
+    n_pairs: of a planted model's own task, which no file replaces.
+    Raises UsageError for a file that is none.
+    """
+    if model.startswith(PLANTED_PREFIX):
+        return planted_task(CATALOG[model.removeprefix(PLANTED_PREFIX)], n_pairs)
+    return load_task(file or own_task(model_folder(model)) or DEFAULT_TASK)
