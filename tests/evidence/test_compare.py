@@ -21,7 +21,7 @@ from kv_claims.evidence.stored import StoredRun, load_run
 from kv_claims.judging.fieller import Interval
 from kv_claims.models.load import LoadedModel
 from kv_claims.study.cell import Cell
-from kv_claims.study.record import plan_of
+from kv_claims.study.stated import stated
 from tests.judging.frames import Study, table, wave
 from tests.runs import HERE, KINDS, PAIRS, THERE, TOKENS, WIDE, claim, edited_copy, key_of, make_run
 
@@ -281,7 +281,7 @@ def test_a_plan_is_found_in_evidence_that_has_none(first: StoredRun, tmp_path: P
 def test_a_run_is_as_planned(first: StoredRun) -> None:
     for cell in KINDS:
         one = first.evidence[key_of(cell.claim.id)]
-        assert one["plan"] == plan_of(cell)
+        assert one["plan"] == stated(cell)
         assert list(edited(one)) == []
 
 
@@ -312,12 +312,12 @@ def other_claim(**fields: Any) -> Claim:
     ],
 )
 def test_whatever_is_planned_is_in_the_hash(other: Cell) -> None:
-    assert plan_of(other)["sha"] != plan_of(Cell.of(PLAIN, "a", HERE))["sha"]
+    assert stated(other)["sha"] != stated(Cell.of(PLAIN, "a", HERE))["sha"]
 
 
 def test_a_plan_in_another_spelling_of_numbers_is_the_same_plan() -> None:
     one, other = (
-        plan_of(Cell.of(other_claim(transfer=Region(low=low)), "a", HERE)) for low in (1, 1.0)
+        stated(Cell.of(other_claim(transfer=Region(low=low)), "a", HERE)) for low in (1, 1.0)
     )
     assert one == other
     assert plan_sha(one) == one["sha"]

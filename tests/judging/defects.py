@@ -37,7 +37,7 @@ from kv_claims.run.runner import Runner
 from kv_claims.run.sampling import uniforms
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.trial import Trial
-from kv_claims.study import verdicts
+from kv_claims.study import tables
 from kv_claims.study.cell import Cell
 from kv_claims.study.study import ModelStudy
 from kv_claims.tasks.scorers import Hit, Lexicon
@@ -417,12 +417,12 @@ def letters_inside_words(patch: pytest.MonkeyPatch) -> None:
 
 def table_without_prompts(patch: pytest.MonkeyPatch) -> None:
     """The table that is judged does not say which prompts a pair has."""
-    real = verdicts.trials_frame
+    real = tables.trials_frame
 
     def bare(*args: Any) -> pd.DataFrame:
         return real(*args).drop(columns=["source", "base"])
 
-    patch.setattr(verdicts, "trials_frame", bare)
+    patch.setattr(tables, "trials_frame", bare)
 
 
 def every_pair_for_itself(patch: pytest.MonkeyPatch) -> None:

@@ -15,18 +15,21 @@ from kv_claims.pins.passes import outcome
 from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
 from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import true_transfer
-from kv_claims.run.arms import controls
+from kv_claims.replay.trials import StoredModel
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study.cell import Cell
-from kv_claims.study.expectation import Expectation, expectation
+from kv_claims.study.expectation import Expectation
+from kv_claims.study.plan import plan_of
+from kv_claims.study.planted_truth import expectation
 from kv_claims.study.study import ModelStudy
 from kv_claims.tasks.scorers import Published
 from kv_claims.tasks.task import Task
 from tests.judging.frames import PASSED, Study
 
 SAMPLING = Sampling(max_new_tokens=30)
+SIZE = StoredModel("planted", N_LAYERS, N_KV_HEADS)
 EIGHTY = Region(0.70, 0.90)
 AT_MOST_12 = Region(high=0.12)
 
@@ -55,12 +58,9 @@ def expected(
     sampling: Sampling = SAMPLING,
 ) -> Expectation | None:
     """The expectation of a cell, with the controls that a study would run."""
-    arms = controls(patch, N_LAYERS, about_layer=claim.about == "layer")
     of = task or task_of(model)
-    cell = Cell.of(claim, "cell", patch).on(N_LAYERS, N_KV_HEADS)
-    return expectation(
-        CATALOG[model], cell, arms, of, sampling, cell.unreached(N_LAYERS, lengths_of(of))
-    )
+    plan = plan_of(Cell.of(claim, "cell", patch), SIZE, len(of.pairs))
+    return expectation(CATALOG[model], plan.reaching(lengths_of(of)), of, sampling)
 
 
 def lengths_of(task: Task) -> list[tuple[int, int]]:
@@ -250,14 +250,10 @@ def word_of(
     claim: Claim, model: str, patches: object = None, versus: object = None
 ) -> tuple[str, str]:
     """Word of a claim's cell, and how its reason starts."""
-    cell = Cell.of(claim, "cell", patches, versus).on(N_LAYERS, N_KV_HEADS)  # type: ignore[arg-type]
-    arms = {}
-    if cell.patches:
-        arms = controls(cell.patches, N_LAYERS, about_layer=False)
     task = task_of(model)
-    found = expectation(
-        CATALOG[model], cell, arms, task, SAMPLING, cell.unreached(N_LAYERS, lengths_of(task))
-    )
+    cell = Cell.of(claim, "cell", patches, versus)  # type: ignore[arg-type]
+    plan = plan_of(cell, SIZE, len(task.pairs)).reaching(lengths_of(task))
+    found = expectation(CATALOG[model], plan, task, SAMPLING)
     assert found is not None
     return found.word, found.because
 
@@ -331,12 +327,10 @@ def test_a_projection_that_follows_from_a_residual_is_expected_idle() -> None:
 
 def test_where_a_controls_truth_is_not_known_it_may_still_speak() -> None:
     claim = claims(transfer=Region(low=0.02), margin=0.02)
-    cell = Cell.of(claim, "cell", Patch("residual", "9", "last(16)"))
-    arms = controls(cell.patches, N_LAYERS, about_layer=False)
     task = task_of("relay")
-    found = expectation(
-        CATALOG["relay"], cell, arms, task, SAMPLING, cell.unreached(N_LAYERS, lengths_of(task))
-    )
+    cell = Cell.of(claim, "cell", Patch("residual", "9", "last(16)"))
+    plan = plan_of(cell, SIZE, len(task.pairs)).reaching(lengths_of(task))
+    found = expectation(CATALOG["relay"], plan, task, SAMPLING)
     assert found is not None
     assert (found.word, found.unless) == ("supported", "not specific")
     assert outcome("invalid", "not specific: noise", found, strict=False)[0] == "pass"

@@ -29,9 +29,11 @@ from kv_claims.run.forced import ForcedRuns
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.study import record as record_module
+from kv_claims.study import shown as shown_module
 from kv_claims.study.cell import Cell
+from kv_claims.study.plan import plan_of
 from kv_claims.study.study import ModelStudy
+from kv_claims.study.testable import runs_donor
 from kv_claims.tasks.scorers import Lexicon
 from kv_claims.tasks.task import Prompt, Task
 from tests.models.architectures import tiny
@@ -136,14 +138,14 @@ NOT_WHOLE = {
 @pytest.mark.parametrize("spelling", NOT_WHOLE)
 def test_what_leaves_some_of_the_base_is_no_full_swap(stored: LoadedModel, spelling: str) -> None:
     study = ModelStudy(Runner(stored, alike(1), Sampling(4), Ledger()), 1, n_seeds=1)
-    cell = Cell.of(CLAIM, "cell", NOT_WHOLE[spelling]).on(16, 2)
-    assert cell.runs_donor(16, study._lengths) is None
+    plan = plan_of(Cell.of(CLAIM, "cell", NOT_WHOLE[spelling]), study.model, 1)
+    assert runs_donor(plan.sides, 16, study._lengths) is None
 
 
 def test_a_window_that_covers_some_base_is_said_of_how_many() -> None:
     """Sources of 20 tokens: the window is all that the shorter bases have."""
-    cell = Cell.of(CLAIM, "cell", [Patch("kv", "all", "last(8)")])
-    found = cell.runs_donor(16, [(20, 9), (20, 12), (9, 9), (9, 15)])
+    patches = (Patch("kv", "all", "last(8)"),)
+    found = runs_donor([patches], 16, [(20, 9), (20, 12), (9, 9), (9, 15)])
     assert found is not None
     assert found.detail.startswith(
         "replacing the whole cache at every layer runs the source prompt (in 2 of 4 pairs)"
@@ -424,10 +426,8 @@ def test_base_and_source_texts_are_measured_once_a_study(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    real = record_module.separation
-    monkeypatch.setattr(
-        record_module, "separation", lambda *args: calls.append(args) or real(*args)
-    )
+    real = shown_module.separation
+    monkeypatch.setattr(shown_module, "separation", lambda *args: calls.append(args) or real(*args))
     study = ModelStudy(runner, n_pairs=40, n_seeds=1)
     one, other = (
         study.judge(Cell.of(claim(transfer=Region(0.1, 0.9)), "cell", patch))[0].scorer

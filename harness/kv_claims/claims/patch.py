@@ -186,14 +186,14 @@ def some_model_has(find: Callable[[int], object]) -> bool:
 
 def check_apart(patches: Sequence[Patch], n_layers: int) -> None:
     """Raise UsageError where two patches of one arm write the same tensor of the same layer."""
-    owner: dict[tuple[int, Tensor], Patch] = {}
-    for patch in patches:
+    owner: dict[tuple[int, Tensor], int] = {}
+    for number, patch in enumerate(patches):
         for layer in resolve_layers(patch.layers, n_layers):
             for tensor in patch.tensors:
-                if (other := owner.setdefault((layer, tensor), patch)) is not patch:
+                if (other := owner.setdefault((layer, tensor), number)) != number:
                     raise UsageError(
-                        f"patches {other} and {patch}: both write {tensor!r} of layer {layer}; "
-                        "expected different tensors or layers"
+                        f"patches {patches[other]} and {patch}: both write {tensor!r} of layer "
+                        f"{layer}; expected different tensors or layers"
                     )
     if len(patches) > 1 and any(patch.mode == "append" for patch in patches):
         raise UsageError("mode 'append' moves every later position; expected it alone in its arm")

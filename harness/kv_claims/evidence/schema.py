@@ -48,7 +48,7 @@ class OnePatch(TypedDict):
     heads: str
     mode: str
     text: str
-    resolved_layers: Annotated[list[Count], Meta(min_length=1)]
+    resolved_layers: list[Count]
     resolved_heads: list[Count] | None
     n_layers: NLayers
     semantics: str

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -36,13 +36,8 @@ from kv_claims.study.expectation import Expectation
 from kv_claims.tasks.load import load_task
 
 if TYPE_CHECKING:
-    from kv_claims.study.study import CellRun, ModelStudy
-
-
-class Study(Protocol):
-    """Whatever a cell is judged by: a model that is run, or trials that were stored."""
-
-    def judge(self, asked: Cell) -> tuple[Evidence, Expectation | None]: ...
+    from kv_claims.study.study import ModelStudy
+    from kv_claims.study.walk import CellRun, Study
 
 
 @dataclass

@@ -21,11 +21,12 @@ from kv_claims.pins.book import PinBook
 from kv_claims.planted.catalog import PLANTED_PREFIX
 from kv_claims.plugin.settings import LEDGER_FOLDER, Settings
 from kv_claims.process.cores import threads_for
-from kv_claims.replay.source import ReplayStudy, Source
+from kv_claims.replay.source import Source
 from kv_claims.run.ledger import Ledger, archive, check_writable
 
 if TYPE_CHECKING:
-    from kv_claims.study.study import ModelStudy, ShowProgress
+    from kv_claims.study.study import ShowProgress
+    from kv_claims.study.walk import Study
 
 MAIN = "main"
 """The shard of a run without workers."""
@@ -160,7 +161,7 @@ class ClaimsSession:
             return None
         return archive(self.settings.out / LEDGER_FOLDER)
 
-    def open_study(self, model: str, show_progress: ShowProgress) -> ModelStudy | ReplayStudy:
+    def open_study(self, model: str, show_progress: ShowProgress) -> Study:
         """Load a model and bind it to its task, budget and ledger; or take its stored trials."""
         if self.replayed is not None:
             return self.replayed.study(model)

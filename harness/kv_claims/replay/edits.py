@@ -8,8 +8,7 @@ from typing import Any
 from kv_claims.evidence.claim_edits import Change, edited, stated_changes
 from kv_claims.evidence.hashes import Integrity
 from kv_claims.judging.checks import Check
-from kv_claims.study.cell import Cell
-from kv_claims.study.record import plan_of
+from kv_claims.study.plan import Plan
 from kv_claims.tasks.task import Task
 
 CLAIM_EDITED, SCORER_CHANGED, FILES_EDITED = "claim-edited", "scorer-changed", "files-edited"
@@ -19,12 +18,12 @@ _PLAIN = ("says", "cites", "family", "family_size", "looks", "alpha")
 """Edits that leave alone what is true of the patch."""
 
 
-def edits_of(one: Mapping[str, Any], asked: Cell) -> list[Change]:
+def edits_of(one: Mapping[str, Any], plan: Plan) -> list[Change]:
     """What a cell states now and did not state when it was run: old value, new value.
 
     Patches are compared where nothing was run: else it is seen by the arms of the trials.
     """
-    now = {"plan": plan_of(asked), "multiplicity": {"alpha": asked.share.alpha}}
+    now = {"plan": plan.stated, "multiplicity": {"alpha": plan.share.alpha}}
     found = stated_changes(one, now)
     by_arms = ("patch", "versus") if one["arms"] else ()
     return [change for change in found if change.what not in by_arms]

@@ -13,14 +13,19 @@ from kv_claims.claims.claim import Claim
 from kv_claims.claims.outcome import TEXT_NAMES, Outcome
 from kv_claims.errors import UsageError
 from kv_claims.files.reading import shown, unquoted
+from kv_claims.judging.checks import Check
 from kv_claims.judging.estimand import stands_in_table
 from kv_claims.replay.described import Described, nearest, read_description
-from kv_claims.replay.foreign_study import ForeignStudy
+from kv_claims.replay.edits import SCORER_CHANGED
 from kv_claims.replay.published import read_table
 from kv_claims.replay.source import chosen, sha_of
+from kv_claims.replay.trials import StoredModel
+from kv_claims.study.given_table import GivenScorer, GivenTask, TableStudy
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.scorers import counted_by
 from kv_claims.tasks.task import Task
+
+_PUBLISHED = GivenTask("published table", GivenScorer("as published", "published score"))
 
 
 class _Names(NamedTuple):
@@ -107,9 +112,30 @@ class ForeignTable:
         named = model == self.told.model and cell in self.told.claims.get(claim.id, {})
         return "" if named else f"not named in {self.told.where.name}"
 
-    def study(self, model: str) -> ForeignStudy:
-        assert model == self.told.model
-        return ForeignStudy(self.told, self.frame, self.task, self.study_id, self.facts()["replay"])
+    def study(self, model: str) -> TableStudy:
+        told = self.told
+        assert model == told.model
+        return TableStudy(
+            model=StoredModel(told.model, told.n_layers, told.n_kv_heads),
+            rows=self.frame,
+            arms=lambda asked: told.claims[asked.claim.id][asked.id],
+            stands_for=_PUBLISHED,
+            study=self.study_id,
+            where=told.where.name,
+            provenance={"replayed": self.facts()["replay"]},
+            tokens=told.tokens,
+            task=self.task,
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[Check, ...]:
+        if self.task is None:
+            return ()
+        detail = (
+            f"texts scored again by {self.task.scorer.name} of {self.task.where} "
+            f"({self.task.sha[:16]}); whether its prompts are those of the table cannot be seen"
+        )
+        return (Check(SCORER_CHANGED, None, detail),)
 
     def trials(self, evidence: Sequence[dict[str, Any]]) -> pd.DataFrame:
         """The rows of the arms that were judged, under the names that our own trials have.

@@ -22,7 +22,8 @@ from kv_claims.evidence.stored import Key, StoredRun, load_run, trials_of
 from kv_claims.files.reading import check_file, shown
 from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, PLANTED_PREFIX
 from kv_claims.replay.source import chosen, sha_of
-from kv_claims.replay.study import StoredModel, StoredStudy
+from kv_claims.replay.study import StoredStudy
+from kv_claims.replay.trials import StoredModel, StoredTrials
 from kv_claims.run.ledger import LIKELIHOODS, Records
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.table import trials_frame
@@ -95,8 +96,7 @@ class ReplayedRun:
                 run=self.stored,
                 model=StoredModel(model, *self._size(model)),
                 task=self.tasks[model],
-                trials=self._trials[model],
-                likelihoods=self._likelihoods,
+                trials=StoredTrials(self._trials[model], self._likelihoods),
                 replayed=self.facts()["replay"],
                 integrity=self.integrity,
             )

@@ -11,19 +11,11 @@ import pandas as pd
 
 from kv_claims.claims.claim import Claim
 from kv_claims.errors import UsageError
-from kv_claims.evidence.evidence import Evidence
 from kv_claims.evidence.folder import EVIDENCE_FILE, locate
-from kv_claims.study.cell import Cell
-from kv_claims.study.expectation import Expectation
+from kv_claims.study.walk import Study
 
 FOREIGN_FILE = "replay.yaml"
 """The file that makes a folder a published table: see docs/replay.md."""
-
-
-class ReplayStudy(Protocol):
-    """What judges a cell on stored trials; see `kv_claims.study.study.ModelStudy.judge`."""
-
-    def judge(self, asked: Cell) -> tuple[Evidence, Expectation | None]: ...
 
 
 class Source(Protocol):
@@ -46,7 +38,7 @@ class Source(Protocol):
     def lacks(self, claim: Claim, cell: str, model: str) -> str:
         """Why a cell cannot be judged again, in a few words; '' where it can."""
 
-    def study(self, model: str) -> ReplayStudy:
+    def study(self, model: str) -> Study:
         """What judges the cells of a model."""
 
     def trials(self, evidence: Sequence[dict[str, Any]]) -> pd.DataFrame:

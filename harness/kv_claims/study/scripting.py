@@ -10,9 +10,8 @@ from typing import get_args
 
 import pandas as pd
 
-from kv_claims.claims.claim import Claim, Region
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch
+from kv_claims.claims.patch import Patch, canonical
 from kv_claims.errors import UsageError
 from kv_claims.files.lock import hold_ledger
 from kv_claims.judging.checks import CONTROLS, Check
@@ -25,8 +24,8 @@ from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.scores import scored
 from kv_claims.run.table import trials_frame
-from kv_claims.study.cell import REACH_CHECKS, Cell
 from kv_claims.study.study import by_arm
+from kv_claims.study.testable import REACH_CHECKS, idle, runs_donor, unreached
 from kv_claims.tasks.task import Pair, Task
 
 _OWN = ("base", "source")
@@ -98,19 +97,18 @@ def _unreached(arm: Arm, outcome: Outcome, runner: Runner, pairs: Sequence[Pair]
         return []
     if arm.donor == arm.prompt and arm.patches == self_patch(arm.patches).patches:
         return [Check(REACH_CHECKS["null"], False, f"{arm.id} pastes what stands there already")]
-    claim = Claim(arm.id, says="Any.", cites="Any.", transfer=Region(low=0), outcome=str(outcome))
-    n_layers = runner.model.n_layers
-    cell = Cell.of(claim, arm.id, arm.patches).on(n_layers, runner.model.n_kv_heads)
+    n_layers, n_heads = runner.model.n_layers, runner.model.n_kv_heads
+    patches = tuple(canonical(patch, n_layers, n_heads) for patch in arm.patches)
 
     def tokens(pair: Pair, side: str) -> int:
         return len(runner.rows.tokens(pair.base if side == "base" else pair.source))
 
     lengths = [(tokens(pair, arm.donor), tokens(pair, arm.prompt)) for pair in pairs]
     if arm.prompt == "base" and arm.donor == "source":
-        donor = cell.runs_donor(n_layers, lengths)
+        donor = runs_donor([patches], n_layers, lengths)
         if donor is not None:
             return [donor]
-    return cell.unreached(n_layers, lengths)
+    return [*idle([patches], n_layers), *unreached([(patches, outcome)], n_layers, lengths)]
 
 
 def _named(arms: Mapping[str, Patch | Sequence[Patch] | Arm]) -> dict[str, Arm]:

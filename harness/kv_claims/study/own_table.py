@@ -1,0 +1,207 @@
+"""A table that a claim's test made itself, with whatever library: checked, and made a source.
+
+Every defect of it is one error that says where it is and what was expected, before it is judged.
+Promises no more of how the scores came about than the test says: nothing of it is verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, NamedTuple, get_type_hints
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from kv_claims.claims.outcome import TEXT_NAMES
+from kv_claims.errors import UsageError
+from kv_claims.files.reading import listed, shown
+from kv_claims.judging.checks import CONTROLS
+from kv_claims.judging.frame import ARMS, CLUSTERS, check_frame, check_sizes, holes
+from kv_claims.run.trial import Trial
+from kv_claims.study.cell import Cell
+from kv_claims.study.given_table import UNKNOWN, GivenScorer, GivenTask, TableStudy
+from kv_claims.study.plan import PlannedPart, plan_as_asked
+
+OWN_TABLE = "own-table"
+"""Stands for the task of such a table, and for the model of a test that runs none of ours."""
+ROLES = (*ARMS, *CONTROLS)
+_TASK = GivenTask(OWN_TABLE, GivenScorer("as given", "score as given"))
+
+
+class TableModel(NamedTuple):
+    """What a test says of the model that its table is of. n_kv_heads: 0 where it is not said."""
+
+    name: str
+    n_layers: int
+    n_kv_heads: int = 0
+
+
+def table_study(
+    frame: pd.DataFrame,
+    asked: Cell,
+    model: TableModel,
+    *,
+    tokens: tuple[int, int] | None = None,
+) -> TableStudy:
+    """The source that a test's own table is, for its cell.
+
+    frame: one row a trial, with columns `pair, arm, seed, score`: arm is base, source, patched,
+        versus or a control (unrelated-base, noise, wrong-layer), and every arm has the same pairs
+        and seeds. score is the claim's outcome; of several, that of its first part, and the others
+        stand in columns of their names. Pairs are clustered by `cluster`, or by `source` and
+        `base`, where it has them. Other columns are not read.
+    tokens: of the source's and the base's prompt, by which it is told whether a geometry was read
+        where it was pasted; without them that is not checked.
+    Raises UsageError, naming the place, for whatever is not so.
+    """
+    _check_model(model)
+    if tokens is not None and not _are_counts(tokens, 2):
+        raise UsageError(f"judge_table: tokens {tokens!r}, expected (source, base), both 1 or more")
+    rows = _checked(frame, asked)
+    sha = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
+    first = str(plan_as_asked(asked, model, 0).outcomes[0])
+    return TableStudy(
+        model=model,
+        rows=rows,
+        arms=lambda _asked: {arm: arm for arm in dict.fromkeys(rows["arm"])},
+        stands_for=_TASK,
+        study=f"{OWN_TABLE}-{sha[:32]}",
+        where="the test",
+        provenance={"table": {"sha": sha, "rows": len(rows)}},
+        tokens=tokens,
+        scores=first,
+        no_geometry="not in the table",
+    )
+
+
+def is_own_table(provenance: Any) -> bool:
+    """Whether evidence rests on a table that its test made."""
+    return "table" in provenance
+
+
+def as_trials(study: TableStudy) -> pd.DataFrame:
+    """The rows of a table as trials are written: what only a run of ours has is blank, or 0."""
+    rows = study.rows
+    sides = {side: rows.get(side, rows["pair"]) for side in ("source", "base")}
+    seeds = {seed: number for number, seed in enumerate(sorted(set(rows["seed"])))}
+    known: dict[str, Any] = {
+        "study": study.study,
+        "model": study.model.name,
+        "task": OWN_TABLE,
+        **sides,
+        **{f"{side}_sha": ids for side, ids in sides.items()},
+        **{f"{side}_tokens_sha": ids for side, ids in sides.items()},
+        "seed": rows["seed"].map(seeds),
+        "seed_given": rows["seed"].astype(str),
+        "geometry": "{}",
+        "tokens": "",
+        "margin": np.nan,
+        **{name: np.nan for name in TEXT_NAMES if name not in ("behavior", *rows.columns)},
+    }
+    kinds = get_type_hints(Trial)
+    blank = {
+        field.name: _blank(kinds[field.name])
+        for field in fields(Trial)
+        if field.name not in (*known, *rows.columns)
+    }
+    return rows.assign(**blank, **known)
+
+
+def _blank(kind: Any) -> Any:
+    """What stands for a field of a trial that a table does not have."""
+    if type(None) in getattr(kind, "__args__", ()):
+        return None
+    return {int: 0, bool: False}.get(kind, "")
+
+
+def _check_model(model: TableModel) -> None:
+    name, n_layers, n_kv_heads = model
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(
+            f"judge_table: model {name!r}, expected the name of the model that the table is of"
+        )
+    if not _are_counts((n_layers,), 1):
+        raise UsageError(
+            f"judge_table: n_layers {n_layers!r}, expected how many layers {name} has, 1 or more"
+        )
+    if n_kv_heads != 0 and not _are_counts((n_kv_heads,), 1):
+        raise UsageError(
+            f"judge_table: n_kv_heads {n_kv_heads!r}, expected how many KV heads {name} has"
+        )
+
+
+def _are_counts(values: Any, n: int) -> bool:
+    whole = isinstance(values, Sequence) and len(values) == n
+    return whole and all(type(value) is int and 1 <= value <= 2**31 for value in values)
+
+
+def _checked(frame: pd.DataFrame, asked: Cell) -> pd.DataFrame:
+    """The columns that are read, keys as text, pairs in the order in which they first stand."""
+    parts = plan_as_asked(asked, TableModel(UNKNOWN, 1), 0).parts
+    others = list(dict.fromkeys(str(part.outcome) for part in parts))[1:]
+    try:
+        if isinstance(frame, pd.DataFrame):
+            _check_types(frame, others)
+        check_frame(frame)
+        check_sizes(frame)
+    except UsageError as error:
+        raise UsageError(f"judge_table: {error}") from None
+    for problem in _problems(frame, [role for role in ROLES if _stands(role, parts)]):
+        raise UsageError(f"judge_table: {problem}")
+    keys = [name for name in ("pair", "arm", "seed", *CLUSTERS) if name in frame]
+    rows = frame[[*keys, "score", *others]].reset_index(drop=True)
+    for name in keys:
+        if name != "seed":
+            rows[name] = rows[name].astype(str)
+    rows = rows.assign(pair_index=pd.factorize(rows["pair"])[0].astype(int))
+    return rows.sort_values("pair_index", kind="stable", ignore_index=True)
+
+
+def _stands(role: str, parts: Sequence[PlannedPart]) -> bool:
+    return any(part.stands(role) for part in parts)
+
+
+def _check_types(frame: pd.DataFrame, others: Sequence[str]) -> None:
+    """Raise UsageError for scores that are text, or no numbers."""
+    for name in ("score", *others):
+        if name not in frame:
+            if name == "score":
+                return  # with the other columns that are missing
+            raise UsageError(
+                f"no column {shown(name)}, which the claim is about too; it has "
+                f"{listed(list(map(str, frame.columns)))}"
+            )
+        column = frame[name]
+        if isinstance(column, pd.DataFrame):
+            return  # with the other columns that stand twice
+        if not is_numeric_dtype(column) or is_bool_dtype(column):
+            raise UsageError(f"column {name!r} of type {column.dtype}, expected numbers")
+        if name != "score" and not np.isfinite(column.to_numpy(dtype=float)).all():
+            raise UsageError(f"column {name!r} has values that are not finite numbers")
+
+
+def _problems(frame: pd.DataFrame, wanted: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the arms of a table whose columns are right."""
+    arms = [str(arm) for arm in dict.fromkeys(frame["arm"])]
+    for arm in arms:
+        if arm not in ROLES:
+            near = get_close_matches(arm, ROLES, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"unknown arm {shown(arm)}, expected {', '.join(wanted)}{guess}"
+        if arm not in wanted:
+            yield f"arm {arm!r}, which the claim is not about, expected {', '.join(wanted)}"
+    needed = [role for role in wanted if role not in CONTROLS]
+    if missing := [role for role in needed if role not in arms]:
+        yield f"no arm {', '.join(missing)}, expected {', '.join(needed)}; it has {listed(arms)}"
+    if lacking := holes(frame, arms):
+        yield f"arms of other pairs or seeds, expected the same of each: missing {lacking}"
+    seeds = {str(pair): set(some) for pair, some in frame.groupby("pair")["seed"]}
+    first = next(iter(seeds))
+    if other := [pair for pair, some in seeds.items() if some != seeds[first]]:
+        yield (
+            f"pair {shown(other[0])} has other seeds than {shown(first)}, expected the same of each"
+        )

@@ -1,0 +1,215 @@
+"""The verdict that is expected on a planted model: it follows from the truth of its weights.
+
+The truth of a cell is, part by part, what its arms do in expectation, and what its controls do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from kv_claims.claims.claim import Part
+from kv_claims.claims.outcome import Outcome
+from kv_claims.claims.patch import Patch, is_full_swap
+from kv_claims.judging.checks import DONOR, NO_SUCH_CELL
+from kv_claims.judging.result import Word
+from kv_claims.planted.catalog import N_LAYERS, Planted
+from kv_claims.planted.degenerate import expected_degenerate_share
+from kv_claims.planted.truth import Donor, Means, UnknownTruth, expected_means
+from kv_claims.run.arms import Arm
+from kv_claims.run.sampling_settings import Sampling
+from kv_claims.study.expectation import Expectation
+from kv_claims.study.plan import Plan, PlannedPart
+from kv_claims.tasks.task import Task
+
+_SURELY_DEGENERATE, _SURELY_NOT = 3.0, 0.2
+"""Expected shares of degenerate texts, in multiples of the task's limit, that leave no doubt."""
+
+_NO_GAP = 1e-9
+"""Source and base are the same, pair by pair, but for rounding."""
+_ANY = (Patch("v", "0", "last(1)"),)
+"""Stands for a patch where only base and source are asked for."""
+
+
+class _Truth(NamedTuple):
+    """The truth of one part, and the word that follows."""
+
+    word: Word
+    because: str
+    value: float | None
+    controls: dict[str, float]
+    unless: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "controls": self.controls, "word": self.word}
+
+
+def expectation(planted: Planted, plan: Plan, task: Task, sampling: Sampling) -> Expectation | None:
+    """The verdict that follows from the truth of a planted model.
+
+    None where the truth is not known: another scorer than the lexicon, greedy decoding, a task
+    that is not the model's own, or an outcome or patch of which the truth has no closed form.
+    """
+    if any(check.name == NO_SUCH_CELL for check in plan.untestable):
+        return Expectation("invalid", NO_SUCH_CELL)
+    own_task = task.name == f"planted:{planted.name}"
+    if task.scorer.name != "lexicon" or sampling.temperature <= 0 or not own_task:
+        return None
+    if any(is_full_swap(patches, N_LAYERS) for patches in plan.sides):
+        return Expectation("invalid", DONOR)
+    if plan.untestable:
+        return Expectation("invalid", plan.untestable[0].name)
+    study = _Study(planted, plan, task, sampling)
+    try:
+        degenerate = study.is_degenerate()
+        truths = [study.truth(part) for part in plan.parts]
+    except UnknownTruth:
+        return None
+    if degenerate is None:
+        return None
+    word, because = _combined(plan, truths)
+    if degenerate:
+        word, because = "invalid", "degenerate-text"
+    first = truths[0]
+    return Expectation(
+        word,
+        because,
+        first.value,
+        first.controls,
+        tuple(truth.to_dict() for truth in truths),
+        _unless(plan, truths),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _means(
+    planted: Planted,
+    patches: tuple[Patch, ...],
+    task: Task,
+    donor: Donor,
+    outcome: Outcome,
+    sampling: Sampling,
+) -> Means:
+    """Expected means of base, source and patched arm; many cells share arms."""
+    return expected_means(
+        planted,
+        patches,
+        task,
+        donor=donor,
+        outcome=outcome,
+        max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+    )
+
+
+class _Study(NamedTuple):
+    """A cell on a planted model, with its budget."""
+
+    planted: Planted
+    plan: Plan
+    task: Task
+    sampling: Sampling
+
+    def means(self, patches: Sequence[Patch], donor: Donor, outcome: Outcome) -> Means:
+        asked = tuple(patches) or _ANY
+        return _means(self.planted, asked, self.task, donor, outcome, self.sampling)
+
+    def is_degenerate(self) -> bool | None:
+        """Whether the texts of some judged arm collapse; None where it could go either way."""
+        if not any(outcome.is_text for outcome in self.plan.outcomes):
+            return False
+        arms: list[tuple[Literal["base", "source", "patched"], Sequence[Patch]]] = [
+            ("base", ()),
+            ("source", ()),
+        ]
+        arms += [("patched", patches) for patches in self.plan.sides]
+        limit = self.task.max_degenerate_share
+        found = []
+        for arm, patches in arms:
+            share = expected_degenerate_share(
+                self.planted,
+                tuple(patches) or _ANY,
+                self.task,
+                arm=arm,
+                max_new_tokens=self.sampling.max_new_tokens,
+                temperature=self.sampling.temperature,
+            )
+            sure = share >= _SURELY_DEGENERATE * limit or share <= _SURELY_NOT * limit
+            found.append(share > limit if sure else None)
+        return True if True in found else None if None in found else False
+
+    def truth(self, planned: PlannedPart) -> _Truth:
+        """The true value of a part and its word."""
+        part, outcome, cell = planned.part, planned.outcome, self.plan.cell
+        margin = self.plan.claim.margin
+        base, source, patched = self.means(cell.patches, "source", outcome)
+        gap = source - base
+        if part.estimand == "gap":
+            if abs(gap) < _NO_GAP:
+                return _Truth("invalid", "degenerate", gap, {})
+            return _worded(gap, part, {}, margin)
+        if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+            return _Truth("invalid", "no-ceiling", None, {})
+        against = base
+        if part.estimand == "difference":
+            against = self.means(cell.versus, "source", outcome).patched
+        value = (patched - against) / gap
+        controls = {
+            name: self._control(arm, outcome, base, gap) for name, arm in self.plan.controls.items()
+        }
+        return _worded(value, part, controls, margin)
+
+    def _control(self, arm: Arm, outcome: Outcome, base: float, gap: float) -> float:
+        """The true transfer of a control; NaN where it is not known."""
+        try:
+            return (self.means(arm.patches, _donor(arm), outcome).patched - base) / gap
+        except UnknownTruth:
+            return math.nan
+
+
+def _worded(value: float, part: Part, controls: dict[str, float], margin: float) -> _Truth:
+    if math.isnan(value):
+        raise UnknownTruth(f"{part}: no value")
+    if value not in part.region:
+        return _Truth("refuted", f"{value:.4f} is outside {part.region}", value, controls)
+    # A control also must not do what the patch does, however little that is.
+    off = [name for name, found in controls.items() if abs(found) > margin or found >= value > 0]
+    if off and part.region.claims_effect:
+        return _Truth("invalid", "not specific", value, controls)
+    unknown = part.region.claims_effect and any(map(math.isnan, controls.values()))
+    because = f"{value:.4f} is inside {part.region}"
+    return _Truth("supported", because, value, controls, "not specific" if unknown else None)
+
+
+def _combined(plan: Plan, truths: Sequence[_Truth]) -> tuple[Word, str]:
+    """The word of all parts, in the order of `judging.parts.combine`, and how its reason starts."""
+    n_claimed = len(plan.claim.parts)
+    if any(truth.word != "supported" for truth in truths[n_claimed:]):
+        return "invalid", "premise: "
+    for word in ("refuted", "invalid"):
+        for number, truth in enumerate(truths[:n_claimed]):
+            if truth.word == word:
+                return truth.word, _prefix(plan, number) + truth.because
+    return "supported", "; ".join(truth.because for truth in truths[:n_claimed])
+
+
+def _unless(plan: Plan, truths: Sequence[_Truth]) -> str | None:
+    """How the reason starts where a control whose truth is not known decides."""
+    for number, truth in enumerate(truths):
+        if truth.unless:
+            return _prefix(plan, number) + truth.unless
+    return None
+
+
+def _prefix(plan: Plan, number: int) -> str:
+    """What stands before the reason of a part in that of the claim."""
+    planned = plan.parts[number]
+    if planned.is_given:
+        return f"premise: {planned.part}: "
+    return f"{planned.part}: " if planned.of > 1 else ""
+
+
+def _donor(arm: Arm) -> Donor:
+    return "source" if arm.donor is None else arm.donor
