@@ -1,4 +1,4 @@
-"""`python -m kv_claims compare`: what it prints and writes, its exit status, and bad usage."""
+"""`kv-claims compare`: what it prints and writes, its exit status, and bad usage."""
 
 from __future__ import annotations
 

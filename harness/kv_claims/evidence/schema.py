@@ -216,7 +216,7 @@ class ScorerSaid(TypedDict):
     interval: Interval | None
     by: str
     clusters: Count
-    why: str
+    why: str | None
     texts: Ends
     false_positives: Count
     false_positive_interval: Interval
