@@ -437,6 +437,7 @@ class ProtocolSaid(TypedDict):
     model: str
     task: str
     pairs: Count
+    pair: NotRequired[str]
     drawn: int
     defects: list[DefectSaid]
     rows: Annotated[list[RowSaid], Meta(min_length=1)]
