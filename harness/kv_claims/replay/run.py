@@ -68,7 +68,10 @@ class ReplayedRun:
         own = {k: one for k, one in stored.evidence.items() if not is_own_table(one["provenance"])}
         stored = replace(stored, evidence=own)
         if not stored.evidence:
-            raise UsageError(f"{folder / EVIDENCE_FILE}: no verdict in it, nothing to judge again")
+            raise UsageError(
+                f"{folder / EVIDENCE_FILE}: no verdict on trials of ours in it, nothing to judge "
+                "again"
+            )
         names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)
         tasks = {name: task or _own_task(stored, name, task_of) for name in names}
         found = cls(stored, names, tasks)
