@@ -246,6 +246,13 @@ class SamplingSaid(TypedDict):
     ignored: dict[str, str]
 
 
+class OwnTable(TypedDict):
+    """A table that a claim's test made: its SHA-256, and how many rows it has."""
+
+    sha: str
+    rows: Count
+
+
 class Provenance(TypedDict):
     """How a model was run; of a published table all but the layers is unknown."""
 
@@ -262,6 +269,7 @@ class Provenance(TypedDict):
     task_sha: str
     sampling: NotRequired[SamplingSaid]
     replayed: NotRequired[dict[str, Any]]
+    table: NotRequired[OwnTable]
     decoding: NotRequired[dict[str, Any]]
 
 
@@ -523,6 +531,11 @@ class EvidenceFile(TypedDict):
     protocol: NotRequired[list[ProtocolSaid]]
     files: NotRequired[dict[str, str]]
     sha: NotRequired[str]
+
+
+def is_own_table(provenance: Mapping[str, Any]) -> bool:
+    """Whether evidence rests on a table that its test made, and on no trial of ours."""
+    return "table" in provenance
 
 
 def unknown_fields(content: EvidenceFile) -> list[str]:

@@ -42,6 +42,7 @@ from kv_claims.evidence.schema import (
     RunSaid,
     ScorerSaid,
     Texts,
+    is_own_table,
     unknown_fields,
 )
 from kv_claims.files.reading import checked, listed, read_json, shown, typed, unquoted
@@ -170,19 +171,23 @@ class StoredRun:
 
         One row a trial: `pair, arm, seed, score, source, base` and the trial's other columns;
         `score` is NaN where a trial has none. None where nothing was run, and for a likelihood,
-        whose scores are not among the trials.
+        whose scores are not among the trials, unless its test made the table.
         """
         one = self.evidence[key]
         part = part_of(one["parts"][number])
         outcome = Outcome.parse(part.outcome)
         roles = self.roles(key)
-        if not roles or outcome.is_likelihood:
+        is_own = is_own_table(one["provenance"])
+        if not roles or (outcome.is_likelihood and not is_own):
             return None
         frames = []
         for role, rows in roles.items():
             if stands_in_table(role, part.estimand):
-                trials = trials_of(rows) if outcome.is_geometry else []
-                frame = scored(rows, trials, outcome, one["provenance"]["n_layers"], {})
+                if is_own:
+                    frame = rows.assign(score=rows[str(outcome)])
+                else:
+                    trials = trials_of(rows) if outcome.is_geometry else []
+                    frame = scored(rows, trials, outcome, one["provenance"]["n_layers"], {})
                 frames.append(frame.assign(arm=role))
         return pd.concat(frames, ignore_index=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from kv_claims.errors import UsageError
 from kv_claims.pins.file import PinFile, Place, load_pins, save
 from kv_claims.pins.pin import Pin
 from kv_claims.pins.update import updated
+from kv_claims.study.own_table import OWN_TABLE
 
 
 @dataclass
@@ -34,6 +35,7 @@ class PinBook:
     lines: list[str] = field(default_factory=list)
     _files: dict[str, PinFile] = field(default_factory=dict)
     _fresh: dict[str, list[Pin]] = field(default_factory=lambda: defaultdict(list))
+    _of_tables: dict[str, list[Pin]] = field(default_factory=lambda: defaultdict(list))
     _differs: dict[str, dict[Place, str]] = field(default_factory=lambda: defaultdict(dict))
 
     def of(self, model: str) -> PinFile | None:
@@ -46,6 +48,13 @@ class PinBook:
         if model not in self._files:
             self._files[model] = load_pins(self.folder, model, self.revision, self.task_of(model))
         return self._files[model]
+
+    def of_tables(self, model: str) -> PinFile | None:
+        """The pins of tables that tests made, on a model of this name; beside those of its task.
+
+        Raises UsageError for a file that is none.
+        """
+        return load_pins(self.folder, model, None, OWN_TABLE)
 
     def check(self) -> None:
         """Raise UsageError for pin files that cannot be read, and for two models of one file."""
@@ -121,7 +130,8 @@ class PinBook:
         if failed:
             self.lines.append(f"not pinned: {place}: its test failed")
             return
-        self._fresh[model].append(pin)
+        of_table = pin.setup["task"] == OWN_TABLE
+        (self._of_tables if of_table else self._fresh)[model].append(pin)
         self._differs[model][place] = told
 
     def drop(self, model: str, place: Place, why: str) -> None:
@@ -141,12 +151,18 @@ class PinBook:
         for model in self.models if self.updating else ():
             kept = self.of(model)
             assert kept is not None
-            fresh = self._fresh[model]
-            made = updated(kept, fresh, self.unused.get(model, []), self._differs[model])
-            self.lines.append(
-                f"pins in {kept.path}: {len(made.lines)} changed of {len(fresh)} that were run"
-            )
-            if made.lines:
-                self.lines += (f"  {line}" for line in made.lines)
-                save(made.file)
-                self._files[model] = made.file
+            self._files[model] = self._write(kept, self._fresh[model], model, "run")
+        for model, fresh in self._of_tables.items():
+            # One file may have both: it is read again once the first are written.
+            kept = load_pins(self.folder, model, None, OWN_TABLE)
+            self._write(kept, fresh, model, "judged on tables of their own")
+
+    def _write(self, kept: PinFile, fresh: Sequence[Pin], model: str, how: str) -> PinFile:
+        made = updated(kept, fresh, self.unused.get(model, []), self._differs[model])
+        self.lines.append(
+            f"pins in {kept.path}: {len(made.lines)} changed of {len(fresh)} that were {how}"
+        )
+        if made.lines:
+            self.lines += (f"  {line}" for line in made.lines)
+            save(made.file)
+        return made.file

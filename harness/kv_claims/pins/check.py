@@ -68,7 +68,7 @@ def against(pin: Pin, fresh: Pin, seen: Sequence[pd.DataFrame | None], *, file: 
         moved, undecided = _numbers(pin, fresh, seen)
         changes += moved
         others, ties = _tokens(pin, fresh, seen)
-        exact = not notes and fresh.setup["dtype"] not in _HALF
+        exact = not notes and fresh.setup.get("dtype") not in _HALF
         (changes if exact else notes).extend(others)
         notes += ties
         notes += undecided
@@ -188,6 +188,7 @@ def _frame(pin: Pin, outcome: str, arms: Sequence[str], table: pd.DataFrame) -> 
                     "score": list(pin.arms[role].scores[outcome]),
                     "source": prompts["source_tokens_sha"].to_numpy(),
                     "base": prompts["base_tokens_sha"].to_numpy(),
+                    **({"cluster": prompts["cluster"].to_numpy()} if "cluster" in prompts else {}),
                 }
             )
             for role in arms
@@ -202,7 +203,7 @@ def _tokens(
     """Arms whose trials have other tokens: plainly, and by a near tie."""
     table = pd.concat([table for table in seen if table is not None])
     plainly, ties = [], []
-    dtype = fresh.setup["dtype"]
+    dtype = fresh.setup.get("dtype", "float32")
     for role, arm in fresh.arms.items():
         rows = table[table["arm"] == role].drop_duplicates(["pair", "seed"])
         margins = rows.sort_values(["pair_index", "seed"])["margin"]

@@ -28,11 +28,16 @@ from kv_claims.judging.estimand import stands_in_table
 from kv_claims.judging.frame import LARGEST
 from kv_claims.judging.result import Word
 from kv_claims.pins.pin import DIGITS, ArmPin, Pin, short_sha
+from kv_claims.study.own_table import OWN_TABLE
 
 SCHEMA = 1
 FOLDER = Path("claims/pins")
 _WIDTH = 160
 _NO_MEAN = "-"
+_OF_A_MODEL = (
+    *("max_new_tokens", "temperature", "torch", "transformers", "device", "hardware", "dtype"),
+    *("threads", "batch_size", "weights_sha"),
+)
 _OF_A_CELL = ("verdict", "reason", "failed", "parts")
 
 
@@ -69,24 +74,24 @@ class KeptClaim(msgspec.Struct, forbid_unknown_fields=True):
     cells: dict[str, KeptCell]
 
 
-class KeptRun(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class KeptRun(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The setup of a run, the ids of its pairs, and its arms: by name, a line of tokens and a line
-    of numbers for each outcome."""
+    of numbers for each outcome. None: what is not known of a table that a test made."""
 
     pairs: Count
     seeds: Count
-    max_new_tokens: Count
-    temperature: Number
+    max_new_tokens: Count | None = None
+    temperature: Number | None = None
     task: str
     task_sha: str
-    torch: str
-    transformers: str
-    device: str
-    hardware: str
-    dtype: str
-    threads: Count
-    batch_size: Count | str
-    weights_sha: str
+    torch: str | None = None
+    transformers: str | None = None
+    device: str | None = None
+    hardware: str | None = None
+    dtype: str | None = None
+    threads: Count | None = None
+    batch_size: Count | str | None = None
+    weights_sha: str | None = None
     pair_ids: str
     arms: dict[str, dict[str, str]]
 
@@ -227,6 +232,9 @@ def _pin(kept: Kept, place: Place, claim: KeptClaim, one: KeptCell, where: str) 
     run, n = kept.runs.get(one.run), one.pairs
     if run is None:
         raise UsageError(f"{where} (no run {shown(one.run)})")
+    missing = [name for name in _OF_A_MODEL if getattr(run, name) is None]
+    if missing and run.task != OWN_TABLE:
+        raise UsageError(f"{where} (its run has no {listed(missing)})")
     plan = typed({**claim.stated, **one.stated}, KeptPlan, f"{where}: stated")
     parts = tuple(to_builtins(part) for part in one.parts)
     arms = {}

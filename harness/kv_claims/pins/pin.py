@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from kv_claims.evidence.evidence import plain
+from kv_claims.evidence.schema import is_own_table
 from kv_claims.judging.checks import Check, instrument_failures
 
 DIGITS = 6
@@ -142,8 +143,14 @@ def why_not_pinned(evidence: Mapping[str, Any]) -> str | None:
 
 
 def _setup(evidence: Mapping[str, Any], pairs: int) -> dict[str, Any]:
-    """What a run spent, on what, and where: of its evidence and provenance, what a pin needs."""
+    """What a run spent, on what, and where: of its evidence and provenance, what a pin needs.
+
+    Of a table that a test made, no more is known than its size.
+    """
     seen = evidence["provenance"]
+    if is_own_table(seen):
+        spent = {"pairs": pairs, "seeds": evidence["seeds"]}
+        return {**spent, "task": evidence["task"], "task_sha": seen["task_sha"]}
     sampling = seen["sampling"]
     return {
         "pairs": pairs,

@@ -1,10 +1,12 @@
-"""What a claim's test holds in its hands: `study.judge(...)`, or one of the two that judge nothing.
+"""What a claim's test holds in its hands: `study.judge(...)`, `study.judge_table(...)`, or one of
+the two that judge nothing.
 
 Turns evidence into a test result; how a verdict counts is decided in `kv_claims.pins.passes`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,10 +34,12 @@ from kv_claims.pins.pin import pin_of, why_not_pinned
 from kv_claims.plain import line_of
 from kv_claims.run.arms import Patches
 from kv_claims.study.cell import Cell
-from kv_claims.study.expectation import Expectation
 from kv_claims.tasks.load import load_task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from kv_claims.study.own_table import TableModel
     from kv_claims.study.study import ModelStudy
     from kv_claims.study.walk import CellRun, Study
 
@@ -44,12 +48,14 @@ if TYPE_CHECKING:
 class ClaimTest:
     """One test of one claim on one model.
 
-    siblings: how many cells the claim has, whatever part of them is run. record: takes a kind and
-    a JSON string. pins: of the model, None where it has none. pin: takes, under `--claims-update`,
-    what is to be pinned. test: file and function.
+    study: None for a test that makes its own table. siblings: how many cells the claim has,
+    whatever part of them is run. record: takes a kind and a JSON string. pins: of the model, None
+    where it has none; pins_of_tables: of the tables on a model, by its name. pin: takes, under
+    `--claims-update`, what is to be pinned. keep_table: takes the rows of a table that was judged,
+    as JSON. test: file and function.
     """
 
-    study: Study
+    study: Study | None
     claim: Claim | None
     cell: str
     strict: bool
@@ -58,6 +64,8 @@ class ClaimTest:
     test: str = ""
     pins: PinFile | None = None
     pin: Callable[[str], None] | None = None
+    pins_of_tables: Callable[[str], PinFile | None] = lambda _model: None
+    keep_table: Callable[[str], None] = lambda _rows: None
     _done: bool = False
 
     def judge(self, patch: Patches | None = None, *, versus: Patches | None = None) -> Evidence:
@@ -66,17 +74,91 @@ class ClaimTest:
         patch: one Patch or several at once; none for a claim about source and base alone.
         versus: of a claim that compares two patches, the second.
         """
+        with self._one_cell("judge", patch, versus) as cell:
+            if self.study is None:
+                raise UsageError(
+                    f"{cell}: its test is marked own_table, and no model is run; expected "
+                    "study.judge_table, or no such mark"
+                )
+            done = self.study.run_cell(cell)
+            # Pinned are models that are run: planted ones and replays have no pins.
+            n_pairs = cast("ModelStudy", self.study).n_pairs if self.pins else 0
+            pinned = self._pinned(self.pins, done, n_pairs) if self.pins else None
+        return self._end(done, pinned)
+
+    def judge_table(
+        self,
+        frame: pd.DataFrame,
+        patch: Patches | None = None,
+        *,
+        versus: Patches | None = None,
+        model: str | None = None,
+        n_layers: int | None = None,
+        n_kv_heads: int | None = None,
+        tokens: tuple[int, int] | None = None,
+    ) -> Evidence:
+        """Judge a table that the test made itself, by the claim, and record it as any other cell.
+
+        frame: one row a trial, `pair, arm, seed, score`, with the arms base, source, patched, of a
+            comparison versus, and the controls unrelated-base, noise, wrong-layer where there are
+            some; see `kv_claims.study.own_table.table_study`.
+        patch, versus: what the table's arms of that name were patched with, as for `judge`.
+        model, n_layers, n_kv_heads: its name and size, where the test is marked `own_table`; else
+            they are those of the model that the test runs on.
+        tokens: of source and base prompts, where all have as many.
+        No check of the instrument is made: the verdict is never *verified*.
+        """
+        from kv_claims.study.own_table import as_trials, table_study
+
+        with self._one_cell("judge_table", patch, versus) as cell:
+            subject = self._subject(model, n_layers, n_kv_heads)
+            study = table_study(frame, cell, subject, tokens=tokens)
+            rows = as_trials(study)
+            done = study.run_cell(cell)
+            pins = self.pins_of_tables(subject.name)
+            pinned = self._pinned(pins, done, study.n_pairs) if pins else None
+        self.keep_table(json.dumps(rows.to_dict("list")))
+        return self._end(done, pinned)
+
+    @contextmanager
+    def _one_cell(self, name: str, patch: Patches | None, versus: Patches | None) -> Iterator[Cell]:
+        """The cell that the test is, to be judged once; a usage error fails in one line."""
         if self.claim is None:
-            pytest.fail("study.judge needs a test marked with @claim(...)", pytrace=False)
+            pytest.fail(f"study.{name} needs a test marked with @claim(...)", pytrace=False)
         if self._done:
             pytest.fail(f"{self.claim.id}: a test judges one cell, once", pytrace=False)
         with _one_line_errors():
-            cell = Cell.of(self.claim, self.cell, patch, versus, siblings=self.siblings)
-            evidence, expected, pinned = self._judged(cell)
+            yield Cell.of(self.claim, self.cell, patch, versus, siblings=self.siblings)
         self._done = True
+
+    def _subject(
+        self, name: str | None, n_layers: int | None, n_kv_heads: int | None
+    ) -> TableModel:
+        """What a table is of. Raises UsageError for another model than the test runs on."""
+        from kv_claims.study.own_table import TableModel
+
+        known = getattr(self.study, "model", None)
+        if known is None:
+            given = (name, n_layers, 0 if n_kv_heads is None else n_kv_heads)
+            return TableModel(*cast("tuple[str, int, int]", given))
+        for what, said, own in (
+            ("model", name, known.name),
+            ("n_layers", n_layers, known.n_layers),
+            ("n_kv_heads", n_kv_heads, known.n_kv_heads),
+        ):
+            if said is not None and said != own:
+                raise UsageError(
+                    f"judge_table: {what} {said!r}, but the test runs on {known.name}, which has "
+                    f"{own!r}; expected that, or the mark own_table on the test"
+                )
+        return TableModel(known.name, known.n_layers, known.n_kv_heads)
+
+    def _end(self, done: CellRun, pinned: Pinned | None) -> Evidence:
+        """Record a cell's evidence, and pass, skip or fail by its verdict."""
+        evidence = replace(done.evidence, pinned=pinned.to_dict()) if pinned else done.evidence
         self.record(EVIDENCE, to_json(evidence.__dict__))
         result, why = outcome(
-            evidence.verdict, evidence.reason, expected, pinned, strict=self.strict
+            evidence.verdict, evidence.reason, done.expected, pinned, strict=self.strict
         )
         if not evidence.verified:
             why += " (not verified)"
@@ -86,16 +168,6 @@ class ClaimTest:
         if result == "fail":
             pytest.fail(why, pytrace=False)
         return evidence
-
-    def _judged(self, cell: Cell) -> tuple[Evidence, Expectation | None, Pinned | None]:
-        """The cell's evidence; where its model has pins, with how it stands to its own."""
-        if self.pins is None:
-            return *self.study.judge(cell), None
-        study = cast("ModelStudy", self.study)
-        done = study.run_cell(cell)
-        pinned = self._pinned(self.pins, done, study.n_pairs)
-        known = pinned.to_dict() if pinned else None
-        return replace(done.evidence, pinned=known), done.expected, pinned
 
     def _pinned(self, pins: PinFile, done: CellRun, n_pairs: int) -> Pinned | None:
         """How the cell stands to its pin; under `--claims-update` that is made anew."""

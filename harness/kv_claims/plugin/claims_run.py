@@ -28,7 +28,7 @@ from kv_claims.plugin import found, terminal
 from kv_claims.plugin.asked import refuse_options, settings_of
 from kv_claims.plugin.claim_test import ClaimTest
 from kv_claims.plugin.collected import check_collected, check_each_once
-from kv_claims.plugin.ending import PIN, REFUSED, Ending, Refusals
+from kv_claims.plugin.ending import PIN, REFUSED, TABLE, Ending, Refusals
 from kv_claims.plugin.replaying import Replayable, start_replay
 from kv_claims.plugin.session import NEEDS_MODEL, ClaimsSession
 from kv_claims.plugin.settings import EMBEDDED
@@ -37,6 +37,8 @@ from kv_claims.process.interrupts import sigterm_as_ctrl_c
 NOT_REPLAYED, UNUSED_PINS = "claims_not_replayed", "claims_unused_pins"
 _PIN = pytest.StashKey[str]()
 """On a test: what it made for `--claims-update`, as JSON; in its report, under `PIN`."""
+_TABLE = pytest.StashKey[str]()
+"""On a test: the table of its own that was judged, as JSON; in its report, under `TABLE`."""
 
 
 class ClaimsRun:
@@ -107,6 +109,8 @@ class ClaimsRun:
 
         Raises UsageError for a name that is none.
         """
+        if item.get_closest_marker(found.OWN_TABLE_MARK) is not None:
+            return (found.OWN_TABLE,)
         settings = self.state.settings
         marker = item.get_closest_marker(found.EMBEDDED_MARK)
         if marker is None or not settings.is_by_file:
@@ -162,7 +166,7 @@ class ClaimsRun:
             self._tell(UNUSED_PINS, {model: [list(one) for one in at] for model, at in unused})
             return
         with _usage_errors():
-            if any(found.model_of(item) for item in claims) and self.state.replayed is None:
+            if any(map(found.runs_model, claims)) and self.state.replayed is None:
                 self.state.settings.check_model()
             self.state.check()
             self._check_collected(claims)
@@ -179,10 +183,11 @@ class ClaimsRun:
 
     def begin_with_workers(self, ids: Sequence[str]) -> None:
         """In the controller: what workers collected, before any test is run."""
-        claims = found.claims_among(ids, (*self.models, *EMBEDDED))
+        models = (*self.models, *EMBEDDED)
+        claims = found.claims_among(ids, (*models, found.OWN_TABLE))
         self.ending.expect(claims)
         if claims and not self.config.option.collectonly:
-            if self.state.replayed is None:
+            if found.claims_among(ids, models) and self.state.replayed is None:
                 self.state.settings.check_model()
             self.state.check()
             self._begin()
@@ -202,12 +207,15 @@ class ClaimsRun:
         """What tests of a model are judged on.
 
         A model that is refused ends a run that has no other, at once; else its tests fail, each
-        with the one line that says why, and the other models run.
+        with the one line that says why, and the other models run. None for a test that makes its
+        own table.
         """
         if self.wrong is not None:
             raise pytest.fail.Exception(self.wrong, pytrace=False)
         try:
             self.state.check()
+            if model == found.OWN_TABLE:
+                return None
             return self.state.open_study(model, self._progress())
         except UsageError as error:
             is_only = len(self.state.settings.models) == 1
@@ -233,6 +241,9 @@ class ClaimsRun:
         def pin(content: str) -> None:
             item.stash[_PIN] = content
 
+        def keep(content: str) -> None:
+            item.stash[_TABLE] = content
+
         return ClaimTest(
             study=judged_on,
             claim=claim_in(item),
@@ -243,6 +254,8 @@ class ClaimsRun:
             test=f"{found.file_of(item)}::{item.nodeid.partition('::')[2].partition('[')[0]}",
             pins=pins.of(found.model_of(item) or ""),
             pin=pin if pins.updating else None,
+            pins_of_tables=pins.of_tables,
+            keep_table=keep,
         )
 
     @pytest.hookimpl(wrapper=True)
@@ -258,6 +271,8 @@ class ClaimsRun:
             item.session.shouldstop = str(call.excinfo.value)
         if call.when == "call" and (content := item.stash.get(_PIN, None)) is not None:
             report.__dict__[PIN] = content
+        if call.when == "call" and (content := item.stash.get(_TABLE, None)) is not None:
+            report.__dict__[TABLE] = content
         return report
 
     def _begin(self) -> None:

@@ -23,6 +23,8 @@ from kv_claims.report.shards import in_dispute
 
 PIN = "claims_pin"
 """In a test's report: what it made for `--claims-update`, as JSON."""
+TABLE = "claims_table"
+"""In a test's report: the table of its own that was judged, as JSON."""
 REFUSED = "claims_refused"
 """In a test's report: why the run's only model was refused."""
 
@@ -57,6 +59,8 @@ class Ending:
                 into.append({**content, "test": report.nodeid})
         if (pin := report.__dict__.get(PIN)) is not None:
             self.state.pins.add(json.loads(pin), failed=report.failed)
+        if (table := report.__dict__.get(TABLE)) is not None:
+            self.state.tables.append(json.loads(table))
         if (spent := _property(report, COST)) is not None:
             self.state.cost.add(**spent, seconds=report.duration)
             terminal.progress_line(self._config, self._lines)

@@ -18,6 +18,9 @@ from kv_claims.plugin.ini import MODELS
 MODEL_FIXTURE = "_claims_model"
 EMBEDDED_MARK = "embedded"
 REPLAY_MARK = "published_protocol"
+OWN_TABLE_MARK = "own_table"
+OWN_TABLE = "own-table"
+"""Stands for a model in the id of a test that runs none of ours: it makes its own table."""
 NO_MODEL = "no-model"
 """Stands for a model in a test's id where none was given: collecting needs none."""
 COLLECTED = "claims_collected"
@@ -63,8 +66,14 @@ def model_of(item: pytest.Item) -> str | None:
 def cell_of(item: pytest.Item, models: tuple[str, ...]) -> str:
     """The cell's id: the test's id without the model, which comes first in it."""
     call_id = getattr(item, "callspec", None)
+    models = (*models, OWN_TABLE)
     found = dict(zip(models, model_ids(models), strict=True)).get(model_of(item) or "", "")
     return (call_id.id if call_id else "").removeprefix(found).removeprefix("-") or "only"
+
+
+def runs_model(item: pytest.Item) -> bool:
+    """Whether a test runs a model: one that makes its own table does not."""
+    return model_of(item) not in (None, OWN_TABLE)
 
 
 def model_ids(models: tuple[str, ...]) -> list[str]:
@@ -85,7 +94,7 @@ def claims_among(ids: Sequence[str], models: Sequence[str]) -> list[str]:
 
 def may_be_claims(config: pytest.Config, ids: Sequence[str]) -> bool:
     """Whether any of these ids looks like that of a claim; told from names alone."""
-    models = [*(config.option.claims_model or config.getini(MODELS)), NO_MODEL]
+    models = [*(config.option.claims_model or config.getini(MODELS)), NO_MODEL, OWN_TABLE]
     names = "|".join(re.escape(name) for model in models for name in (_ascii(model), _short(model)))
     looks_so = re.compile(rf"\[(?:planted:|(?:{names})[-.\]])")
     return any(looks_so.search(test) for test in ids)

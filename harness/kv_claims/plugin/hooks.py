@@ -19,6 +19,7 @@ from kv_claims.plugin.found import (
     EMBEDDED_MARK,
     MODEL_FIXTURE,
     NO_MODEL,
+    OWN_TABLE_MARK,
     REPLAY_MARK,
     is_claim,
     may_be_claims,
@@ -48,6 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers", f"{EMBEDDED_MARK}(*names): of all planted models, those that it runs on"
+    )
+    config.addinivalue_line(
+        "markers", f"{OWN_TABLE_MARK}: makes its own table (study.judge_table); no model is run"
     )
     with _usage_errors():
         merge_forms(config.option)

@@ -48,6 +48,8 @@ class ClaimsSession:
     instrument: list[dict[str, Any]] = field(default_factory=list)
     protocol: list[dict[str, Any]] = field(default_factory=list)
     families: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[dict[str, list[Any]]] = field(default_factory=list)
+    """Tables that tests made, by column: their rows are trials."""
     cost: Cost = field(default_factory=Cost)
     checked: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(16))

@@ -299,12 +299,14 @@ def replay_lines(state: ClaimsSession, cells: int) -> list[str]:
 
 def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:
     """One line on what a run will spend, before it starts."""
+    begin = f"kv-claims: {_many(cells, 'cell')} of {_many(len(claims), 'claim')} on"
+    if not settings.models:
+        return f"{begin} tables of their tests' own, evidence in {settings.out}"
     budget = settings.budget
     pairs = settings.pairs or max(budget.pairs, budget.planted_pairs)
     most = "" if settings.pairs else "up to "
     return (
-        f"kv-claims: {_many(cells, 'cell')} of {_many(len(claims), 'claim')} on "
-        f"{_many(len(settings.models), 'model')}, profile {settings.profile} "
+        f"{begin} {_many(len(settings.models), 'model')}, profile {settings.profile} "
         f"({most}{_many(pairs, 'pair')} x {_many(settings.n_seeds, 'seed')} x "
         f"{_many(settings.sampling.max_new_tokens, 'token')}), evidence in {settings.out}"
     )

@@ -26,7 +26,7 @@ from kv_claims.evidence.hashes import (
     likelihoods_sha,
     sha_of_file,
 )
-from kv_claims.evidence.schema import EvidenceFile
+from kv_claims.evidence.schema import EvidenceFile, is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, read_trials
 from kv_claims.files.lock import hold
 from kv_claims.judging.family import add_holm
@@ -150,7 +150,7 @@ def _settings(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
 
 def _scorers(state: ClaimsSession) -> dict[str, Any]:
     """What each model's texts were scored by: enough to show what was counted in them."""
-    models = dict.fromkeys(one["model"] for one in [*state.evidence, *state.instrument])
+    models = dict.fromkeys(one["model"] for one in _of_ours(state))
     return {model: counted_by(state.settings.task_of(model).scorer) for model in models}
 
 
@@ -165,12 +165,18 @@ def replay_facts(state: ClaimsSession) -> dict[str, Any]:
     }
 
 
+def _of_ours(state: ClaimsSession) -> list[dict[str, Any]]:
+    """What was found on trials of ours: no table that a test made is behind it."""
+    found = [*state.evidence, *state.instrument]
+    return [one for one in found if not is_own_table(one["provenance"])]
+
+
 def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
     """The trials that this run's evidence rests on, scored; one row each."""
     used: dict[tuple[str, str], tuple[int, int]] = {}
     # Two names may stand for the same weights, and then share a study: each has its own rows.
     models: dict[str, str] = {}
-    for one in [*state.evidence, *state.instrument]:
+    for one in _of_ours(state):
         models[one["model"]] = one["study"]
         for arm in one["arms"].values():
             # Cells that were decided early have fewer pairs than others that share an arm.
@@ -189,6 +195,10 @@ def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
             key=lambda trial: (trial.pair_index, trial.seed, trial.arm),
         )
         frames.append(trials_frame(trials, state.settings.task_of(model)).assign(model=model))
+    if state.tables:
+        # One table may be that of several cells.
+        own = pd.concat(map(pd.DataFrame, state.tables), ignore_index=True)
+        frames.append(own.drop_duplicates(["model", "study", "arm", "pair", "seed"]))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

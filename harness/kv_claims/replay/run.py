@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from kv_claims.errors import UsageError
 from kv_claims.evidence.folder import EVIDENCE_FILE, TRIALS_FILE, locate
 from kv_claims.evidence.hashes import LIKELIHOODS as LIKELIHOODS_NAME
 from kv_claims.evidence.hashes import Integrity, likelihoods_sha
-from kv_claims.evidence.schema import EvidenceSaid
+from kv_claims.evidence.schema import EvidenceSaid, is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, load_run, trials_of
 from kv_claims.files.reading import check_file, shown
 from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, PLANTED_PREFIX
@@ -64,8 +64,14 @@ class ReplayedRun:
                 f"{folder}: a replay of a published table, whose trials are in "
                 f"{earlier.get('folder')}; expected that folder"
             )
+        # A table that a test made is made again by its test: no run can vouch for it.
+        own = {k: one for k, one in stored.evidence.items() if not is_own_table(one["provenance"])}
+        stored = replace(stored, evidence=own)
         if not stored.evidence:
-            raise UsageError(f"{folder / EVIDENCE_FILE}: no verdict in it, nothing to judge again")
+            raise UsageError(
+                f"{folder / EVIDENCE_FILE}: no verdict on trials of ours in it, nothing to judge "
+                "again"
+            )
         names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)
         tasks = {name: task or _own_task(stored, name, task_of) for name in names}
         found = cls(stored, names, tasks)

@@ -65,6 +65,11 @@ class TableStudy(Study):
     notes: tuple[Check, ...] = ()
     no_geometry: str = "not published"
 
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of the table."""
+        return int(self.rows["pair"].nunique())
+
     def plan(self, asked: Cell) -> Plan:
         """The cell as it is asked, on the pairs of its arms in the table."""
         pairs = self._of_cell(asked)["pair"].nunique()

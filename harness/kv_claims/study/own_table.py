@@ -20,14 +20,14 @@ from kv_claims.claims.outcome import TEXT_NAMES
 from kv_claims.errors import UsageError
 from kv_claims.files.reading import listed, shown
 from kv_claims.judging.checks import CONTROLS
-from kv_claims.judging.frame import ARMS, CLUSTERS, check_frame, check_sizes, holes
+from kv_claims.judging.frame import ARMS, CLUSTERS, TOKENS, check_frame, check_sizes, holes
 from kv_claims.run.trial import Trial
 from kv_claims.study.cell import Cell
 from kv_claims.study.given_table import UNKNOWN, GivenScorer, GivenTask, TableStudy
 from kv_claims.study.plan import PlannedPart, plan_as_asked
 
 OWN_TABLE = "own-table"
-"""Stands for the task of such a table, and for the model of a test that runs none of ours."""
+"""Stands for the task of such a table."""
 ROLES = (*ARMS, *CONTROLS)
 _TASK = GivenTask(OWN_TABLE, GivenScorer("as given", "score as given"))
 
@@ -62,8 +62,9 @@ def table_study(
     if tokens is not None and not _are_counts(tokens, 2):
         raise UsageError(f"judge_table: tokens {tokens!r}, expected (source, base), both 1 or more")
     rows = _checked(frame, asked)
-    sha = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()
     first = str(plan_as_asked(asked, model, 0).outcomes[0])
+    content = rows.rename(columns={"score": first}).to_csv(index=False)
+    sha = hashlib.sha256(content.encode()).hexdigest()
     return TableStudy(
         model=model,
         rows=rows,
@@ -78,13 +79,11 @@ def table_study(
     )
 
 
-def is_own_table(provenance: Any) -> bool:
-    """Whether evidence rests on a table that its test made."""
-    return "table" in provenance
-
-
 def as_trials(study: TableStudy) -> pd.DataFrame:
-    """The rows of a table as trials are written: what only a run of ours has is blank, or 0."""
+    """The rows of a table as trials are written: what only a run of ours has is blank, or 0.
+
+    Each outcome stands in a column of its name.
+    """
     rows = study.rows
     sides = {side: rows.get(side, rows["pair"]) for side in ("source", "base")}
     seeds = {seed: number for number, seed in enumerate(sorted(set(rows["seed"])))}
@@ -94,13 +93,11 @@ def as_trials(study: TableStudy) -> pd.DataFrame:
         "task": OWN_TABLE,
         **sides,
         **{f"{side}_sha": ids for side, ids in sides.items()},
-        **{f"{side}_tokens_sha": ids for side, ids in sides.items()},
         "seed": rows["seed"].map(seeds),
         "seed_given": rows["seed"].astype(str),
         "geometry": "{}",
-        "tokens": "",
-        "margin": np.nan,
         **{name: np.nan for name in TEXT_NAMES if name not in ("behavior", *rows.columns)},
+        study.scores: rows["score"],
     }
     kinds = get_type_hints(Trial)
     blank = {
@@ -158,6 +155,10 @@ def _checked(frame: pd.DataFrame, asked: Cell) -> pd.DataFrame:
         if name != "seed":
             rows[name] = rows[name].astype(str)
     rows = rows.assign(pair_index=pd.factorize(rows["pair"])[0].astype(int))
+    # What pins read of a trial, where they hold it against the one that they keep.
+    for side in ("source", "base"):
+        rows[TOKENS[side]] = rows.get(side, rows["pair"])
+    rows = rows.assign(tokens="", margin=np.nan)
     return rows.sort_values("pair_index", kind="stable", ignore_index=True)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
-from kv_claims.evidence.schema import EvidenceSaid, RunSaid
+from kv_claims.evidence.schema import EvidenceSaid, RunSaid, is_own_table
 from kv_claims.measure.behavior import NGRAM
 from kv_claims.plain import LONGEST_SHOWN
 from kv_claims.report.view.claims import side_text
@@ -91,6 +91,8 @@ def texts_of(
 
 
 def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[Example]:
+    if is_own_table(one["provenance"]):
+        return []  # of which only scores are known
     roles = [role for role in ("base", "source", "patched", "versus") if role in one["arms"]]
     rows = {}
     for role in roles:
