@@ -233,12 +233,6 @@ def test_options_that_do_not_do_are_one_line(
     assert everything_in(copy) == before
 
 
-def test_one_folder_is_too_few() -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["compare", "a"])
-    assert stopped.value.code == 2
-
-
 def test_it_needs_no_torch() -> None:
     modules = "kv_claims.commands.compare, kv_claims.report.comparison, kv_claims.plugin.write"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

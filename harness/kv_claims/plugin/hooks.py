@@ -3,6 +3,8 @@
 It costs a project without claims next to nothing: no module here, and none that it imports, takes
 time to import. Once a test of a claim is collected, or one of our options is given, `of_claims`
 loads the hooks that a run of claims needs (`kv_claims.plugin.claims_run`). Hooks only.
+
+PYTEST_DONT_REWRITE: a command of ours may start pytest twice in a process, and that is no news.
 """
 
 from __future__ import annotations
