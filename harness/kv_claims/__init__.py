@@ -2,6 +2,8 @@
 
 The names below are the stable interface for scripts. They are loaded on first use, so that
 `import kv_claims` stays light.
+
+PYTEST_DONT_REWRITE: `kv-claims run` has this package loaded before pytest comes to its plugins.
 """
 
 from __future__ import annotations

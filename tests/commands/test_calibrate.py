@@ -1,4 +1,4 @@
-"""`python -m kv_claims calibrate`: its files, and what its exit status says."""
+"""`kv-claims calibrate`: its files, and what its exit status says."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_run_is_2_and_leaves_earlier_files_alone(
     assert run(tmp_path, *options) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines()[-1].startswith(f"python -m kv_claims: {reason}")
+    assert said.err.splitlines()[-1].startswith(f"kv-claims: {reason}")
     assert "Traceback" not in said.err
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         FILES, "earlier"

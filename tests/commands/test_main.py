@@ -1,4 +1,4 @@
-"""`python -m kv_claims`: bad usage is 2 and a reason, and never a traceback."""
+"""`kv-claims`: bad usage is 2 and a reason, and never a traceback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert said.out == ""
     assert "Traceback" not in said.err
     *usage, reason = said.err.splitlines()
-    assert not usage or usage[0].startswith("usage: python -m kv_claims")
+    assert not usage or usage[0].startswith("usage: kv-claims")
     return reason
 
 
@@ -64,7 +64,7 @@ def test_a_number_that_no_plan_can_use_is_2_before_anything_is_looked_for(
     capsys: pytest.CaptureFixture[str], options: list[str], reason: str
 ) -> None:
     said = refused(capsys, *STATED, "--claims", "no-such-folder", *options)
-    assert said.startswith(f"python -m kv_claims: {reason}")
+    assert said.startswith(f"kv-claims: {reason}")
 
 
 def test_help_lists_the_commands_and_imports_no_torch() -> None:
@@ -86,7 +86,7 @@ def test_help_lists_the_commands_and_imports_no_torch() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python -m kv_claims [-h] COMMAND ...")
+    assert done.stdout.startswith("usage: kv-claims [-h] COMMAND ...")
     for said in ("\n    plan ", "\n    calibrate\n", "--pilot-pairs N", "--network-studies N"):
         assert said in done.stdout
 
@@ -100,4 +100,4 @@ def test_the_module_ends_with_the_status_of_its_command() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "python -m kv_claims: power 2.0: expected above 0 and below 1\n"
+    assert done.stderr == "kv-claims: power 2.0: expected above 0 and below 1\n"

@@ -1,4 +1,4 @@
-"""`python -m kv_claims plan`: from stated spreads, from a pilot, and what cannot be planned."""
+"""`kv-claims plan`: from stated spreads, from a pilot, and what cannot be planned."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Plan:
         said = self.capfd.readouterr()
         assert said.out == ""
         (line,) = said.err.splitlines()
-        return line.removeprefix("python -m kv_claims: ")
+        return line.removeprefix("kv-claims: ")
 
     def run(self, claim: str, *options: str, pilot: str | Path) -> int:
         where = ["--claims", str(self.folder / CLAIMS), "--pilot", str(self.folder / pilot)]
@@ -302,7 +302,7 @@ def test_a_pilot_that_cannot_be_run_leaves_earlier_evidence_alone(
     ):
         assert plan.run(claim, *options, pilot="pilot") == 2
         *_, last = capfd.readouterr().err.splitlines()
-        assert last.startswith("python -m kv_claims: ")
+        assert last.startswith("kv-claims: ")
         assert reason in last
     assert everything_in(folder) == before
 

@@ -1,4 +1,4 @@
-"""python -m kv_claims report: the reports of a stored run, again."""
+"""kv-claims report: the reports of a stored run, again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m kv_claims verify, and the keys that runs are signed with."""
+"""kv-claims verify, and the keys that runs are signed with."""
 
 from __future__ import annotations
 

@@ -33,26 +33,22 @@ def test_an_unknown_model_is_refused_and_leaves_earlier_reports_alone(
     assert everything_in(project.path / "out") == before
 
 
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        (
-            ["--batch-size", "x"],
-            "ERROR: --batch-size 'x': expected a whole number or auto",
-        ),
-        (
-            ["--reruns", "3"],
-            "ERROR: --reruns: a verdict is not run again until it pleases; expected a run of more "
-            "pairs, or `looks` that the claim declares",
-        ),
-    ],
-    ids=["batch-size", "reruns"],
-)
-def test_what_can_be_refused_without_torch_is(
-    project: pytest.Pytester, options: list[str], line: str
-) -> None:
-    result = project.runpytest_subprocess("claims", *options)
+def test_what_can_be_refused_before_collecting_is(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess("claims", "--batch-size", "x")
     assert result.ret == 4
-    assert errors_of(result) == [line]
+    assert errors_of(result) == ["ERROR: --claims-batch-size 'x': expected a whole number or auto"]
     assert not result.outlines
     assert not (project.path / "reports").exists()
+
+
+def test_reruns_are_refused_once_there_are_claims(project: pytest.Pytester) -> None:
+    told = (
+        "ERROR: --reruns: a verdict is not run again until it pleases; expected a run of more "
+        "pairs, or `looks` that the claim declares"
+    )
+    result = project.runpytest_subprocess("claims", "--reruns", "3")
+    assert result.ret == 4
+    assert errors_of(result) == [told]
+    assert not (project.path / "reports").exists()
+    (project.path / "test_none.py").write_text("def test_none(): pass\n")
+    assert project.runpytest_inprocess("test_none.py", "--reruns", "3").ret == 0

@@ -1,4 +1,4 @@
-"""What is worked out of the names of collected tests, without running pytest."""
+"""What is worked out of the names of collected tests, and which files they came from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from kv_claims.plugin.found import MODEL_FIXTURE, cell_of, model_ids
+from kv_claims.plugin.found import MODEL_FIXTURE, cell_of, known_files, model_ids
 
 
 def item_of(call_id: str, model: str) -> Any:
@@ -37,3 +37,18 @@ def test_names_of_models_are_short_ascii_and_distinct() -> None:
     assert model_ids(("planted:a", "owner/name")) == ["planted:a", "owner/name"]
     assert model_ids(("mod\u00e8le", "has space")) == ["mod_le", "has_space"]
     assert len(set(model_ids(("a\u00e8", "a\u00e9")))) == 2
+
+
+def test_a_file_beside_the_one_that_was_named_is_not_known(pytester: pytest.Pytester) -> None:
+    """Else its pins would count as those of no claim (docs/pins.md)."""
+    pytester.makepyfile(test_named="def test_it(): pass", test_beside="def test_it(): pass")
+    known: list[set[str]] = []
+
+    class Asked:
+        def pytest_collection_finish(self, session: pytest.Session) -> None:
+            known.append(known_files(session.config))
+
+    pytester.inline_run(
+        "test_named.py", "--collect-only", "-p", "kv_claims.plugin.hooks", plugins=[Asked()]
+    )
+    assert known == [{"test_named.py"}]

@@ -57,5 +57,5 @@ def test_a_command_says_the_same_in_one_line(
     assert main(["bench", "--model", str(half), "--device", "cpu"]) == 2
     written = capsys.readouterr()
     assert written.err.count("\n") == 1
-    assert written.err.startswith(f"python -m kv_claims: model '{half}': {WHY}")
+    assert written.err.startswith(f"kv-claims: model '{half}': {WHY}")
     assert written.out == ""

@@ -164,7 +164,7 @@ def test_under_its_policy_nothing_runs_and_nothing_is_fetched(
 
 
 def test_what_was_generated_shows_as_text(wide: Page) -> None:
-    assert wide.run("document.title").startswith("KV-cache claims: ")
+    assert wide.run("document.title").startswith("Claims about patching the KV cache")
     wide.run(OPEN_ALL)
     shown = wide.run("document.querySelector('#texts').innerText")
     for text in (SCRIPT, "onerror=", "{{ 7 * 7 }} {% raw %} &lt;b&gt;", "[U+202E]", "[U+001B]"):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,16 @@ HELP = "pytest, its options for claims in their short forms; --seed-claims: the 
 
 _SEED_CLAIMS = "--seed-claims"
 _PLUGINS = ("-p", "kv_claims.plugin.hooks", "-p", "kv_claims.plugin.short_options")
-_SETTINGS = Path(__file__).with_name("seed_claims.toml")
+_SETTINGS = Path(__file__).with_name("no_settings.toml")
+"""Where there are none: pytest would look for some beside the shipped claims."""
+_OWN = (
+    "addopts=--import-mode=importlib",
+    "python_files=test_*.py",
+    "python_functions=test",
+    "filterwarnings=",
+    "required_plugins=",
+    "usefixtures=",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,17 +48,17 @@ def run(given: argparse.Namespace) -> int:
 def _seed_claims() -> list[str]:
     """What makes pytest run the shipped claims as if they lay in the project of this folder.
 
-    Its other settings are left alone: they are for its own tests.
+    What the project says of claims holds. What it says of its own tests would not fit these.
     """
     from kv_claims.commands.project import project_here
     from kv_claims.files.shipped import shipped
 
-    project = project_here()
-    said = {
-        "claims_models": shlex.join(project.models),
-        "claims_task": project.task and project.task.resolve(),
-        "claims_pins": project.pins and project.pins.resolve(),
-        "claims_out": project.out and project.out.resolve(),
-    }
-    kept = [f"-o{key}={value}" for key, value in said.items() if value]
-    return [str(shipped()), f"-c{_SETTINGS}", f"--rootdir={project.root}", *kept]
+    project, folder = project_here(), shipped()
+    return [
+        str(folder),
+        f"-c{project.file or _SETTINGS}",
+        f"--rootdir={project.root}",
+        # Else pytest walks there from the project, and into no environment that lies in it.
+        f"--confcutdir={folder}",
+        *(f"-o{setting}" for setting in _OWN),
+    ]

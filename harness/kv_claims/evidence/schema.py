@@ -216,7 +216,7 @@ class ScorerSaid(TypedDict):
     interval: Interval | None
     by: str
     clusters: Count
-    why: str
+    why: str | None
     texts: Ends
     false_positives: Count
     false_positive_interval: Interval
@@ -445,6 +445,7 @@ class ProtocolSaid(TypedDict):
     model: str
     task: str
     pairs: Count
+    pair: NotRequired[str]
     drawn: int
     defects: list[DefectSaid]
     rows: Annotated[list[RowSaid], Meta(min_length=1)]

@@ -1,6 +1,6 @@
 """A run that was stored: its evidence, its trials, and the tables that its verdicts rest on.
 
-For whatever looks at a finished run again (`python -m kv_claims compare`). Reads `evidence.json`
+For whatever looks at a finished run again (`kv-claims compare`). Reads `evidence.json`
 and `trials.parquet` as `kv_claims.plugin.write` leaves them; loads no model, no torch. Changes
 nothing, but for files that a kill left ready to be moved into their place
 (`kv_claims.evidence.folder`).

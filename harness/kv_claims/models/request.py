@@ -93,8 +93,8 @@ def _check_folder(name: str, revision: str | None) -> Path | None:
         return folder
     if name == mini.NAME:
         raise UsageError(
-            f"model {name!r}: {mini.FOLDER} is not there; expected a checkout of this project, "
-            "or the folder that `python -m kv_claims mini DIR` trains"
+            f"model {name!r}: {mini.FOLDER} is not there; expected a whole installation, "
+            "or the folder that `kv-claims mini DIR` trains"
         )
     looks_like_path = (
         name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_file()

@@ -3,6 +3,8 @@
 It costs a project without claims next to nothing: no module here, and none that it imports, takes
 time to import. Once a test of a claim is collected, or one of our options is given, `of_claims`
 loads the hooks that a run of claims needs (`kv_claims.plugin.claims_run`). Hooks only.
+
+PYTEST_DONT_REWRITE: a command of ours may start pytest twice in a process, and that is no news.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ def of_claims(config: pytest.Config) -> ClaimsRun:
     return found
 
 
-def pytest_pycollect_makemodule(module_path: Any, parent: pytest.Collector) -> None:
-    note_file(parent.config, module_path)
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    # Not where modules are made: those beside a file that was named are made, and not collected.
+    if isinstance(collector, pytest.Module):
+        note_file(collector.config, collector.path)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,7 +7,7 @@ rootdir. Does not: look whether what they name is there. Imports nothing that ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ MODELS, TASK, PINS, OUT = "claims_models", "claims_task", "claims_pins", "claims
 class Project:
     """What one project says. None, or no models: what it does not say.
 
-    root: pytest's rootdir. file: where its settings stand, if anywhere.
+    root: pytest's rootdir. file: where its settings stand, if anywhere in it.
     """
 
     root: Path
@@ -54,8 +54,8 @@ def add_keys(parser: pytest.Parser) -> None:
 
 def project_of(config: pytest.Config) -> Project:
     """The project that pytest was started in. Raises UsageError for a key that is empty."""
-    root = config.rootpath
-    bare = Project(root, config.inipath)
+    root, file = config.rootpath, config.inipath
+    bare = Project(root, file if file is not None and file.is_relative_to(root) else None)
 
     def path(key: str) -> Path | None:
         value = config.getini(key)
@@ -71,9 +71,8 @@ def project_of(config: pytest.Config) -> Project:
         is_folder = name != mini.NAME and (root / name).is_dir()
         return str(root / name) if is_folder and config.invocation_params.dir != root else name
 
-    return Project(
-        root,
-        config.inipath,
+    return replace(
+        bare,
         models=tuple(map(model, config.getini(MODELS))),
         task=path(TASK),
         pins=path(PINS),

@@ -161,10 +161,9 @@ def merge_forms(given: Namespace) -> None:
 
 def is_any_given(given: Namespace) -> bool:
     """Whether any of our options was given."""
-    values = (getattr(given, option.dest) for option in OPTIONS if option.name != "resume")
-    # Going on from the ledger is what happens anyway: asking for it asks for nothing.
-    return any(value is not None and value is not False for value in values) or (
-        given.claims_resume is False
+    values = (getattr(given, option.dest) for option in OPTIONS)
+    return given.claims_resume is False or any(
+        value is not None and value is not False for value in values
     )
 
 

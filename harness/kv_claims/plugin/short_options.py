@@ -2,6 +2,8 @@
 
 A second plugin, for `kv-claims run` and for projects whose conftest names it beside
 `kv_claims.plugin.hooks`: a project may have a `--model` of its own, so nobody gets these unasked.
+
+PYTEST_DONT_REWRITE: see `kv_claims.plugin.hooks`.
 """
 
 from __future__ import annotations

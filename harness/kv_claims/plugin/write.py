@@ -87,7 +87,7 @@ def write_again(stored: StoredRun) -> None:
 
     Raises UsageError where another writes the folder.
     """
-    command = f"python -m kv_claims report {stored.folder}"
+    command = f"kv-claims report {stored.folder}"
     with hold(stored.folder, command=command), publish(stored.folder) as staging:
         _write_pages(staging, stored)
 

@@ -54,8 +54,10 @@ def run_study(
         `judge` reads as negative controls, are for arms of that donor.
     outcome: what `score` is, such as 'behavior', 'loglik' or 'pr@27/32'; NaN where a trial has
     none.
-    pairs: how many, from the first; None for all of the task. ledger: a folder that keeps the
-    trials and lets a killed study go on, and has one writer at a time; None keeps nothing.
+    pairs: how many, from the first; None for all of the task.
+    seeds: how many sampling seeds, a generation of each pair and arm each.
+    ledger: a folder that keeps the trials and lets a killed study go on, and has one writer at a
+    time; None keeps nothing.
     Columns: `pair, arm, seed, score`, the trial's record and its other outcomes; `patch`, the id of
     the arm, whatever its name; `refused`, why what the arm does to `score` could say nothing (the
     outcome is tautological or out of reach, the arm is the source's run ...), '' where it can, and

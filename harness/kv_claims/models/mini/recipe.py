@@ -1,6 +1,6 @@
 """How mini is made: trained on its language, on one thread, in some minutes; and its task.
 
-`python -m kv_claims mini DIR` runs it and writes a model folder like any other (config,
+`kv-claims mini DIR` runs it and writes a model folder like any other (config,
 safetensors, tokenizer, its task). `claims/models/mini` was written so. Another machine's rounding
 gives other weights of the same kind, not the same bits.
 """
