@@ -12,7 +12,8 @@ from kv_claims.pins.pin import Pin, pin_of
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.study.study import CellRun, ModelStudy
+from kv_claims.study.study import ModelStudy
+from kv_claims.study.walk import CellRun
 from kv_claims.tasks.task import Task
 from tests.runs import KINDS, PAIRS, TOKENS
 

@@ -88,6 +88,6 @@ def test_a_task_file_that_is_gone_is_named_with_what_helps(a_run: Path, tmp_path
         raise UsageError("task file mine.yaml: cannot be read (No such file)")
 
     with pytest.raises(
-        UsageError, match=r"no task of .* where the run had it .*; give --task FILE with"
+        UsageError, match=r"no task of .* where the run had it .*; give --claims-task FILE with"
     ):
         open_source(a_run, models=(), task=None, out=tmp_path, task_of=gone)

@@ -73,7 +73,7 @@ def without_evidence(content: dict[str, Any]) -> None:
 
 
 def test_a_run_without_a_verdict_is_refused(a_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"evidence\.json: no verdict in it"):
+    with pytest.raises(UsageError, match=r"evidence\.json: no verdict on trials of ours in it"):
         opened(edited_copy(a_run, tmp_path / "edited", without_evidence))
 
 
@@ -128,7 +128,7 @@ def test_another_task_of_its_own_is_no_task_of_the_run(a_run: Path) -> None:
         task = own_task(model, file)
         return replace(task, lexicon=task.lexicon | {"qzx"}, where="task file mine.yaml")
 
-    with pytest.raises(UsageError, match=r"mine\.yaml: not the task of .* give --task FILE with"):
+    with pytest.raises(UsageError, match=r"mine\.yaml: not the task of .* give --claims-task FILE with"):
         ReplayedRun.open(a_run, (), changed, None)
 
 
