@@ -25,7 +25,7 @@ def test_a_model_that_is_not_stored_is_named(a_run: Path) -> None:
     with pytest.raises(UsageError) as error:
         ReplayedRun.open(a_run, ["planted:inert"], own_task, None)
     assert str(error.value) == (
-        f"--model planted:inert: no trials of it in {a_run}, expected one of {MODEL}"
+        f"--claims-model planted:inert: no trials of it in {a_run}, expected one of {MODEL}"
     )
 
 
@@ -128,7 +128,9 @@ def test_another_task_of_its_own_is_no_task_of_the_run(a_run: Path) -> None:
         task = own_task(model, file)
         return replace(task, lexicon=task.lexicon | {"qzx"}, where="task file mine.yaml")
 
-    with pytest.raises(UsageError, match=r"mine\.yaml: not the task of .* give --claims-task FILE with"):
+    with pytest.raises(
+        UsageError, match=r"mine\.yaml: not the task of .* give --claims-task FILE with"
+    ):
         ReplayedRun.open(a_run, (), changed, None)
 
 
