@@ -25,7 +25,7 @@ def test_a_model_that_is_not_stored_is_named(a_run: Path) -> None:
     with pytest.raises(UsageError) as error:
         ReplayedRun.open(a_run, ["planted:inert"], own_task, None)
     assert str(error.value) == (
-        f"--model planted:inert: no trials of it in {a_run}, expected one of {MODEL}"
+        f"--claims-model planted:inert: no trials of it in {a_run}, expected one of {MODEL}"
     )
 
 
