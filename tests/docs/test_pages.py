@@ -6,8 +6,10 @@ import argparse
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,32 @@ def test_python_on_a_page_can_be_read_and_its_imports_are_there(page: Path) -> N
                 and node.value.id == "kv_claims"
             ):
                 assert node.attr in kv_claims.__all__
+
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name is a module of ours, or something in one."""
+    module, _, rest = name.rpartition(".")
+    try:
+        import_module(name)
+    except ModuleNotFoundError:
+        return bool(module) and hasattr(import_module(module), rest) if _is_there(module) else False
+    return True
+
+
+@PAGES
+def test_every_name_of_python_that_is_given_is_there(page: Path) -> None:
+    dotted = re.compile(r"(?<![\w.:/-])kv_claims(?:\.[a-z_]\w*)+(?![\w-])")
+    named = {name for part in code(page) for name in dotted.findall(part.text)}
+    assert [name for name in sorted(named) if not _is_there(name)] == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    names = {re.split(r"[<>=\[ ]", one)[0] for one in asked}
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    stubs = {name for name in names if name.endswith("-stubs") or name.startswith("types-")}
+    assert [name for name in sorted(names - stubs) if name.lower() not in page] == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:
