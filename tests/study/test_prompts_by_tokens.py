@@ -26,10 +26,10 @@ from kv_claims.plugin.session import ClaimsSession
 from kv_claims.plugin.settings import LEDGER_FOLDER, Settings
 from kv_claims.plugin.write import write_reports
 from kv_claims.replay.run import ReplayedRun
+from kv_claims.run.arms import controls
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.study import study as study_module
 from kv_claims.study.cell import Cell
 from kv_claims.study.scripting import run_study
 from kv_claims.study.study import ModelStudy
@@ -126,7 +126,7 @@ def test_a_donor_that_is_unrelated_has_other_tokens(stored: LoadedModel, many: T
     runner = Runner(stored, task, Sampling(4), Ledger())
     own = 0
     for pair in task.pairs:
-        arm = study_module.controls([HERE], 16, about_layer=False)["unrelated-base"]
+        arm = controls([HERE], 16, about_layer=False)["unrelated-base"]
         *_, donor = runner.rows.prompts(runner.canonical(arm), pair)
         assert donor not in (runner.rows.tokens(pair.base), runner.rows.tokens(pair.source))
         own += runner.rows.tokens(next(task.unrelated(pair))) == runner.rows.tokens(pair.base)
@@ -196,7 +196,7 @@ def test_too_few_clusters_are_known_before_a_trial_runs(
     assert evidence.trials == {"planned": 0, "run": 0, "failed": 0}
     assert done.tables == [None] * len(evidence.parts)
     # What the judge says, who has the trials, in every part.
-    monkeypatch.setattr(study_module, "too_few", lambda *_: None)
+    monkeypatch.setattr(ModelStudy, "too_few", lambda *_: None)
     after = study_of(stored, twins(many, 9, 5), 45)
     judged, _ = after.judge(cell)
     assert after.runner.ran > 200
