@@ -228,7 +228,7 @@ def test_what_was_not_measured_cannot_be_planned(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("claim", "options", "reason"),
     [
-        ("simple", [], "--model is needed, as a pilot is one of a model (or give --spread)"),
+        ("simple", [], "plan: no --model, and claims_models in "),
         ("simpel", ["--model", STORED], "no evidence of claim 'simpel' on planted:stored-at-layer"),
         ("simple", ["--model", "gpt2"], "no evidence of claim 'simple' on gpt2; expected a run"),
         (

@@ -48,9 +48,7 @@ def test_mini_without_its_weights_says_where_they_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kv_claims.models.mini.FOLDER", tmp_path / "gone")
-    with pytest.raises(
-        UsageError, match=r"gone is not there; expected a checkout .* kv_claims mini"
-    ):
+    with pytest.raises(UsageError, match=r"gone is not there; expected .* `kv-claims mini DIR`"):
         load_model("mini")
 
 

@@ -104,7 +104,7 @@ def test_nothing_selected_is_5_and_leaves_nothing(project: pytest.Pytester) -> N
 
 
 def test_collecting_only_loads_no_torch_and_leaves_nothing(project: pytest.Pytester) -> None:
-    result = project.runpytest_subprocess("--collect-only", "-q")
+    result = project.runpytest_subprocess("--collect-only", "-q", "-o", f"claims_models={STORED}")
     assert result.ret == 0
     assert f"claims/test_kv_cache.py::test_kv_cache_transfers_80[{STORED}-L18-w16]" in (
         result.outlines

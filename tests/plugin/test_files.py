@@ -122,7 +122,7 @@ def test_the_texts_shown_are_texts_of_trials(serial: Run) -> None:
 def test_the_report_has_the_tables_and_texts_of_the_seed(serial: Run) -> None:
     report = (serial.out / "report.md").read_text(encoding="utf-8")
     assert "| Window | Layer | Behavior score | Baseline | Delta |" in report
-    assert "| Patch | PR at 27/32: base, patched, source | R_V: base, patched, source |" in report
+    assert "| Patch | pr@27/32: base, patched, source | rv: base, patched, source |" in report
     assert "| Method | Patch | Behavior | PR at 27/32 | R_V |" in report
     for one in serial.evidence:
         patch, means = one["patch"], one["means"]

@@ -149,7 +149,7 @@ def with_a_model(folder: Path, without_a_model: Run) -> Run:
 
 
 def test_no_model_is_needed_where_no_test_runs_one(without_a_model: Run) -> None:
-    assert "3 cells of 2 claims on tables of their tests' own" in without_a_model.stdout
+    assert "3 cells of 2 claims on no model" in without_a_model.stdout
     assert {(one["claim"], one["cell"]) for one in without_a_model.evidence} == {
         ("own", "9"),
         ("own", "10"),

@@ -57,12 +57,15 @@ def model_of(project: Project, command: str) -> str:
 
     Raises UsageError where it says none, or several.
     """
-    if len(project.models) != 1:
-        says = f"has {len(project.models)} models" if project.models else "is not there"
+    from kv_claims.plugin.settings import all_of
+
+    models = all_of(project.models)
+    if len(models) != 1:
+        says = f"has {len(models)} models" if models else "is not there"
         raise UsageError(
             f"{command}: no --model, and {MODELS} in {project.file_text} {says}; expected one model"
         )
-    return project.models[0]
+    return models[0]
 
 
 def run_folder(project: Project) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from kv_claims.errors import UsageError
 from kv_claims.plugin import ini
-from kv_claims.plugin.settings import ALL_PLANTED, EMBEDDED, REPLAY_OUT, Settings
+from kv_claims.plugin.settings import ALL_PLANTED, REPLAY_OUT, Settings, all_of
 
 NO_RERUNS = (
     "a verdict is not run again until it pleases; expected a run of more pairs, or `looks` that "
@@ -34,9 +34,7 @@ def settings_of(config: pytest.Config) -> Settings:
     }
     names = project.models if by_ini[ini.MODELS] else tuple(option.claims_model or ())
     given = {
-        "models": tuple(
-            model for name in names for model in (EMBEDDED if name == ALL_PLANTED else (name,))
-        ),
+        "models": all_of(names),
         "revision": option.claims_revision,
         "device": option.claims_device,
         "dtype": option.claims_dtype,

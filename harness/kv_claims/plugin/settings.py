@@ -5,7 +5,7 @@ torch is imported only to check a model's name, device and dtype.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,13 @@ ALL_PLANTED = f"{PLANTED_PREFIX}*"
 LEDGER_FOLDER = "ledger"
 REPLAY_OUT = Path("reports/replay")
 """Where the files of `--claims-replay` go by default."""
+
+
+def all_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The models that some names stand for: `planted:*` is every planted one."""
+    return tuple(
+        model for name in names for model in (EMBEDDED if name == ALL_PLANTED else (name,))
+    )
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,7 @@ def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:
     """One line on what a run will spend, before it starts."""
     begin = f"kv-claims: {_many(cells, 'cell')} of {_many(len(claims), 'claim')} on"
     if not settings.models:
-        return f"{begin} tables of their tests' own, evidence in {settings.out}"
+        return f"{begin} no model, evidence in {settings.out}"
     budget = settings.budget
     pairs = settings.pairs or max(budget.pairs, budget.planted_pairs)
     most = "" if settings.pairs else "up to "
