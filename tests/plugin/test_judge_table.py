@@ -13,6 +13,7 @@ import pytest
 from kv_claims.claims.claim import Claim, Region
 from kv_claims.claims.patch import Patch
 from kv_claims.evidence.compare import compare
+from kv_claims.evidence.schema import OWN_TABLE
 from kv_claims.evidence.stored import Key, load_run
 from kv_claims.models.load import LoadedModel
 from kv_claims.pins.file import load_pins, save
@@ -23,7 +24,6 @@ from kv_claims.replay.run import ReplayedRun
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.study.own_table import OWN_TABLE
 from kv_claims.study.study import ModelStudy
 from kv_claims.tasks.task import Task
 from tests.plugin.project import FILES, PAIRS, SMALL, STORED, Run, run_pytest

@@ -21,6 +21,8 @@ NLayers = Annotated[int, Meta(ge=1, le=10_000)]
 Interval = Annotated[list[Number], Meta(min_length=2, max_length=2)]
 """[low, high]"""
 Counted = dict[str, Count]
+OWN_TABLE = "own-table"
+"""Stands for the task of a table that a claim's test made."""
 
 
 class OutcomeSaid(TypedDict):

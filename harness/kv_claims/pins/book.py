@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kv_claims.errors import UsageError
+from kv_claims.evidence.schema import OWN_TABLE
 from kv_claims.pins.file import PinFile, Place, load_pins, save
 from kv_claims.pins.pin import Pin
 from kv_claims.pins.update import updated
-from kv_claims.study.own_table import OWN_TABLE
 
 
 @dataclass

@@ -21,14 +21,13 @@ from msgspec import Meta, to_builtins
 
 from kv_claims.claims.claim import Estimand
 from kv_claims.errors import UsageError
-from kv_claims.evidence.schema import Interval, Plan
+from kv_claims.evidence.schema import OWN_TABLE, Interval, Plan
 from kv_claims.files import atomic as files
 from kv_claims.files.reading import Count, Number, listed, read_json, shown, typed, unquoted
 from kv_claims.judging.estimand import stands_in_table
 from kv_claims.judging.frame import LARGEST
 from kv_claims.judging.result import Word
 from kv_claims.pins.pin import DIGITS, ArmPin, Pin, short_sha
-from kv_claims.study.own_table import OWN_TABLE
 
 SCHEMA = 1
 FOLDER = Path("claims/pins")

@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from kv_claims.claims.outcome import TEXT_NAMES
 from kv_claims.errors import UsageError
+from kv_claims.evidence.schema import OWN_TABLE
 from kv_claims.files.reading import listed, shown
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS, CLUSTERS, TOKENS, check_frame, check_sizes, holes
@@ -26,8 +27,6 @@ from kv_claims.study.cell import Cell
 from kv_claims.study.given_table import UNKNOWN, GivenScorer, GivenTask, TableStudy
 from kv_claims.study.plan import PlannedPart, plan_as_asked
 
-OWN_TABLE = "own-table"
-"""Stands for the task of such a table."""
 ROLES = (*ARMS, *CONTROLS)
 _TASK = GivenTask(OWN_TABLE, GivenScorer("as given", "score as given"))
 
