@@ -152,6 +152,7 @@ def test_workers_without_an_option_hold_the_folder_as_well(
     out = shared_project / "reports" / "latest"
     shutil.copytree(running.out, out, dirs_exist_ok=True)
     command = [sys.executable, "-m", "pytest", "test_small.py", "-p", "no:cacheprovider", "-n", "2"]
+    command += ["-o", f"claims_models={STORED}"]
     environment = inherited()
     from kv_claims.files.lock import hold
 

@@ -115,7 +115,7 @@ def test_no_resume_moves_earlier_trials_aside_under_workers_too(one_worker: Run)
 
 @pytest.mark.slow
 def test_bad_usage_is_4_under_workers_too(project: pytest.Pytester) -> None:
-    result = project.runpytest_subprocess("claims", "-n", "auto", "--pairs", "0")
+    result = project.runpytest_subprocess("claims", "--model", STORED, "-n", "auto", "--pairs", "0")
     assert result.ret == 4
     assert "ERROR: pairs 0: expected at least 1" in result.errlines
 
