@@ -70,6 +70,7 @@ def test_it_is_the_wheel_that_is_imported(bare: Path, tmp_path: Path) -> None:
     code = "import kv_claims; print(kv_claims.__file__)"
     done = run(bare, tmp_path, "python", "-c", code)
     assert Path(done.stdout.strip()).is_relative_to(bare.parent), done.stdout + done.stderr
+    assert Path(done.stdout.strip()).with_name("py.typed").is_file()
     assert run(bare, tmp_path, "python", "-c", "import harness").returncode
 
 
