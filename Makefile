@@ -104,6 +104,7 @@ bench-peers:
 
 # No .venv/ is made: a machine with a GPU brings a torch of its own. SMALL=1 tries every step on a CPU;
 # MODEL=folder is the real model; ONLY=a,b, SKIP=a,b, FROM=a and REST=1 run a part of it; MINUTES=9.
+gpu gpu-pack: export PYTHONPATH := $(CURDIR)/harness$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu:
 	@echo "== gpu: what is to be measured on a GPU (reports/gpu) =="
 	$(GPU_PYTHON) -m kv_claims.benching.gpu $(if $(SMALL),--small) $(if $(REST),--rest) \

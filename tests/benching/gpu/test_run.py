@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ def ran(out: Path, *some: Step, said: str = "a call", **about: Any) -> dict[str,
     run(some, asked(out, **about), said=said)
     content: dict[str, Any] = json.loads((out / "gpu.json").read_text(encoding="utf-8"))
     return content
+
+
+def test_it_runs_from_a_checkout_that_is_not_installed() -> None:
+    # Without its site module Python reads no path file: no editable install comes in.
+    done = subprocess.run(
+        ["make", "gpu", "GPU=--list", f"GPU_PYTHON='{sys.executable}' -S"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(step.name in done.stdout for step in STEPS)
 
 
 def test_however_a_step_ends_the_next_one_runs(

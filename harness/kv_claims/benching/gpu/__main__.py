@@ -55,7 +55,7 @@ def _run(asked: argparse.Namespace) -> int:
         kept = Record(out)
         steps = [step for step in steps if kept.state(step.name) not in record.ENDED]
     brought = unpack(asked.pack.resolve(), out)
-    paths = (*([brought.site] if brought.site else []), ROOT)
+    paths = (*([brought.site] if brought.site else []), ROOT, ROOT / "harness")
     device = asked.device or ("cpu" if asked.small else "cuda")
     return run(
         steps,
