@@ -5,7 +5,6 @@ Numbers are not compared, as another CPU may have others in the last digit; word
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, code
+from tests.processes import inherited
 
 PROGRAMS = {
     "kv-claims": [sys.executable, "-m", "kv_claims"],
@@ -31,12 +31,10 @@ def _without_numbers(text: str) -> str:
 
 def _run(command: str, folder: Path) -> str:
     program, *rest = shlex.split(command)
-    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-    environment.update(PYTHONPATH=str(ROOT / "harness"), OMP_NUM_THREADS="1")
     ended = subprocess.run(
         [*PROGRAMS[program], *rest],
         cwd=folder,
-        env=environment,
+        env={**inherited(), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -14,7 +14,7 @@ import pytest
 
 from kv_claims.errors import UsageError
 from kv_claims.files.lock import LOCK, WRITER, hold, hold_ledger, writer_of
-from tests.plugin.project import ROOT
+from tests.processes import inherited
 
 HOLDER = """
 import sys, time
@@ -32,7 +32,7 @@ def other_process(folder: Path, shard: str = "") -> subprocess.Popen[str]:
         [sys.executable, "-c", HOLDER, str(folder), shard],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=inherited(),
     )
     assert process.stdout is not None
     with process.stdout as told:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from tests.models.hostile import (
     tokenizer_code,
     without,
 )
+from tests.processes import inherited
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_hub_id_is_its_snapshot_and_its_commit(good: Path, tmp_path: Path) -> 
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        env={**inherited(), "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -206,7 +206,7 @@ def start(
     command = [sys.executable, "-m", "pytest", "claims", "-p", "no:cacheprovider", "-q"]
     command += ["-p", "tests.reliability.kill_at", "--model", MODEL, *size, *CELLS]
     command += ["--claims-out", str(out), *(["-n", str(workers)] if workers else [])]
-    paths = os.pathsep.join(filter(None, (str(ROOT), inherited().get("PYTHONPATH"))))
+    paths = os.pathsep.join((str(ROOT), inherited()["PYTHONPATH"]))
     with out.with_name(f"{out.name}.log").open("wb") as log:
         return subprocess.Popen(
             command,

@@ -15,7 +15,6 @@ from kv_claims.pins.passes import outcome
 from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
 from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import true_transfer
-from kv_claims.replay.trials import StoredModel
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
@@ -23,13 +22,14 @@ from kv_claims.study.cell import Cell
 from kv_claims.study.expectation import Expectation
 from kv_claims.study.plan import plan_of
 from kv_claims.study.planted_truth import expectation
+from kv_claims.study.stated import KnownModel
 from kv_claims.study.study import ModelStudy
 from kv_claims.tasks.scorers import Published
 from kv_claims.tasks.task import Task
 from tests.judging.frames import PASSED, Study
 
 SAMPLING = Sampling(max_new_tokens=30)
-SIZE = StoredModel("planted", N_LAYERS, N_KV_HEADS)
+SIZE = KnownModel("planted", N_LAYERS, N_KV_HEADS)
 EIGHTY = Region(0.70, 0.90)
 AT_MOST_12 = Region(high=0.12)
 

@@ -16,10 +16,11 @@ from kv_claims.evidence.evidence import plain
 from kv_claims.judging.checks import INSTRUMENT_CHECKS
 from kv_claims.judging.parts import judge_part
 from kv_claims.study.cell import Cell
-from kv_claims.study.own_table import TableModel, as_trials, table_study
+from kv_claims.study.own_table import as_trials, table_study
+from kv_claims.study.stated import KnownModel
 from tests.runs import claim
 
-GPT2 = TableModel("gpt2", 12)
+GPT2 = KnownModel("gpt2", 12)
 PATCH = Patch("residual", "9", "last(4)")
 TRANSFERS = claim("transfers", transfer=Region(0.7, 0.9))
 BOTH = claim(
@@ -181,18 +182,18 @@ def test_a_bad_column_of_another_outcome_is_one_error(rv: Any, message: str) -> 
 @pytest.mark.parametrize(
     ("model", "tokens", "message"),
     [
-        (TableModel("", 12), None, "model '', expected the name of the model"),
-        (TableModel("gpt2", 0), None, "n_layers 0, expected how many layers gpt2 has, 1 or more"),
-        (TableModel("gpt2", "12"), None, "n_layers '12', expected"),  # type: ignore[arg-type]
-        (TableModel("gpt2", True), None, "n_layers True, expected"),
-        (TableModel("gpt2", 12, -1), None, "n_kv_heads -1, expected"),
+        (KnownModel("", 12), None, "model '', expected the name of the model"),
+        (KnownModel("gpt2", 0), None, "n_layers 0, expected how many layers gpt2 has, 1 or more"),
+        (KnownModel("gpt2", "12"), None, "n_layers '12', expected"),  # type: ignore[arg-type]
+        (KnownModel("gpt2", True), None, "n_layers True, expected"),
+        (KnownModel("gpt2", 12, -1), None, "n_kv_heads -1, expected"),
         (GPT2, (51,), r"tokens \(51,\), expected \(source, base\)"),
         (GPT2, (51, 0), r"tokens \(51, 0\), expected"),
-        (TableModel("gpt2", 4), None, "'9' is out of range, expected layers 0 to 3"),
+        (KnownModel("gpt2", 4), None, "'9' is out of range, expected layers 0 to 3"),
     ],
 )
 def test_a_model_that_is_not_told_is_one_error(
-    model: TableModel, tokens: Any, message: str
+    model: KnownModel, tokens: Any, message: str
 ) -> None:
     cell = Cell.of(TRANSFERS, "a", PATCH)
     with pytest.raises(UsageError, match=message):

@@ -15,7 +15,6 @@ from kv_claims.evidence.evidence import plan_sha
 from kv_claims.evidence.stored import load_run
 from kv_claims.models.load import LoadedModel
 from kv_claims.planted.catalog import N_KV_HEADS, N_LAYERS
-from kv_claims.replay.trials import StoredModel
 from kv_claims.run.arms import canonical_arm
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
@@ -23,13 +22,14 @@ from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study import plan as plan_module
 from kv_claims.study.cell import Cell
 from kv_claims.study.plan import plan_of
+from kv_claims.study.stated import KnownModel
 from kv_claims.study.study import ModelStudy
 from kv_claims.study.walk import Study
 from kv_claims.tasks.task import Task
 from tests.replay.conftest import MODEL, opened
 from tests.runs import HERE, KINDS, claim, key_of, make_run
 
-SIZE = StoredModel("planted", N_LAYERS, N_KV_HEADS)
+SIZE = KnownModel("planted", N_LAYERS, N_KV_HEADS)
 BEYOND = Cell.of(claim("beyond", transfer=Region(high=0.4)), "a", Patch("kv", "99", "last(4)"))
 
 

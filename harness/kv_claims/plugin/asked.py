@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,15 @@ def settings_of(config: pytest.Config) -> Settings:
     """
     option, project = config.option, ini.project_of(config)
     is_replay = option.claims_replay is not None
-    # What is stored says itself on which models it was run, and by which task: only what is asked
-    # for on the command line is another one.
+    if is_replay:
+        # What is stored says itself on which models it was run, and by which task: only what is
+        # asked for on the command line is another one.
+        project = replace(project, models=(), task=None, out=None)
     by_ini = {
-        ini.MODELS: not option.claims_model and not is_replay and bool(project.models),
-        ini.TASK: not option.claims_task and not is_replay and project.task is not None,
+        ini.MODELS: not option.claims_model and bool(project.models),
+        ini.TASK: not option.claims_task and project.task is not None,
         ini.PINS: project.pins is not None,
-        ini.OUT: not option.claims_out and not is_replay and project.out is not None,
+        ini.OUT: not option.claims_out and project.out is not None,
     }
     names = project.models if by_ini[ini.MODELS] else tuple(option.claims_model or ())
     given = {

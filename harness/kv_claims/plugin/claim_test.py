@@ -39,7 +39,7 @@ from kv_claims.tasks.load import load_task
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kv_claims.study.own_table import TableModel
+    from kv_claims.study.stated import KnownModel
     from kv_claims.study.study import ModelStudy
     from kv_claims.study.walk import CellRun, Study
 
@@ -133,14 +133,14 @@ class ClaimTest:
 
     def _subject(
         self, name: str | None, n_layers: int | None, n_kv_heads: int | None
-    ) -> TableModel:
+    ) -> KnownModel:
         """What a table is of. Raises UsageError for another model than the test runs on."""
-        from kv_claims.study.own_table import TableModel
+        from kv_claims.study.stated import KnownModel
 
         known = getattr(self.study, "model", None)
         if known is None:
             given = (name, n_layers, 0 if n_kv_heads is None else n_kv_heads)
-            return TableModel(*cast("tuple[str, int, int]", given))
+            return KnownModel(*cast("tuple[str, int, int]", given))
         for what, said, own in (
             ("model", name, known.name),
             ("n_layers", n_layers, known.n_layers),
@@ -151,7 +151,7 @@ class ClaimTest:
                     f"judge_table: {what} {said!r}, but the test runs on {known.name}, which has "
                     f"{own!r}; expected that, or the mark own_table on the test"
                 )
-        return TableModel(known.name, known.n_layers, known.n_kv_heads)
+        return KnownModel(known.name, known.n_layers, known.n_kv_heads)
 
     def _end(self, done: CellRun, pinned: Pinned | None) -> Evidence:
         """Record a cell's evidence, and pass, skip or fail by its verdict."""

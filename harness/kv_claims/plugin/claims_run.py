@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,15 @@ from kv_claims.plugin.asked import refuse_options, settings_of
 from kv_claims.plugin.claim_test import ClaimTest
 from kv_claims.plugin.collected import check_collected, check_each_once
 from kv_claims.plugin.ending import PIN, REFUSED, TABLE, Ending, Refusals
+from kv_claims.plugin.errors import usage_errors
 from kv_claims.plugin.replaying import Replayable, start_replay
 from kv_claims.plugin.session import NEEDS_MODEL, ClaimsSession
 from kv_claims.plugin.settings import EMBEDDED
 from kv_claims.process.interrupts import sigterm_as_ctrl_c
 
 NOT_REPLAYED, UNUSED_PINS = "claims_not_replayed", "claims_unused_pins"
-_PIN = pytest.StashKey[str]()
-"""On a test: what it made for `--claims-update`, as JSON; in its report, under `PIN`."""
-_TABLE = pytest.StashKey[str]()
-"""On a test: the table of its own that was judged, as JSON; in its report, under `TABLE`."""
+_MADE = {PIN: pytest.StashKey[str](), TABLE: pytest.StashKey[str]()}
+"""On a test: what it made, as JSON, by the name under which it stands in its report."""
 
 
 class ClaimsRun:
@@ -165,7 +165,7 @@ class ClaimsRun:
             unused = self.state.pins.unused.items()
             self._tell(UNUSED_PINS, {model: [list(one) for one in at] for model, at in unused})
             return
-        with _usage_errors():
+        with usage_errors():
             if any(map(found.runs_model, claims)) and self.state.replayed is None:
                 self.state.settings.check_model()
             self.state.check()
@@ -238,11 +238,8 @@ class ClaimsRun:
             if spent is not None:
                 item.user_properties.append((COST, json.dumps(spent())))
 
-        def pin(content: str) -> None:
-            item.stash[_PIN] = content
-
-        def keep(content: str) -> None:
-            item.stash[_TABLE] = content
+        def made(name: str, content: str) -> None:
+            item.stash[_MADE[name]] = content
 
         return ClaimTest(
             study=judged_on,
@@ -253,26 +250,25 @@ class ClaimsRun:
             siblings=cells_of(item),
             test=f"{found.file_of(item)}::{item.nodeid.partition('::')[2].partition('[')[0]}",
             pins=pins.of(found.model_of(item) or ""),
-            pin=pin if pins.updating else None,
+            pin=partial(made, PIN) if pins.updating else None,
             pins_of_tables=pins.of_tables,
-            keep_table=keep,
+            keep_table=partial(made, TABLE),
         )
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Let a test's pin go with its report: a string, which crosses to the controller as is."""
+        """Let what a test made go with its report: strings, which cross to the controller as is."""
         report = yield
         if call.when == "setup" and self.refused is not None:
             report.__dict__[REFUSED] = self.refused
         if call.excinfo is not None and isinstance(call.excinfo.value.__context__, UnwritableError):
             # The next test would run its trials, and lose them too.
             item.session.shouldstop = str(call.excinfo.value)
-        if call.when == "call" and (content := item.stash.get(_PIN, None)) is not None:
-            report.__dict__[PIN] = content
-        if call.when == "call" and (content := item.stash.get(_TABLE, None)) is not None:
-            report.__dict__[TABLE] = content
+        for name, key in _MADE.items():
+            if call.when == "call" and (content := item.stash.get(key, None)) is not None:
+                report.__dict__[name] = content
         return report
 
     def _begin(self) -> None:
@@ -309,12 +305,3 @@ class ClaimsRun:
                 )
 
         return show
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Show our usage errors as pytest's: one line, exit status 4."""
-    try:
-        yield
-    except UsageError as error:
-        raise pytest.UsageError(str(error)) from error

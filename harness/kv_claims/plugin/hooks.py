@@ -9,13 +9,13 @@ PYTEST_DONT_REWRITE: a command of ours may start pytest twice in a process, and 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kv_claims.errors import UsageError
+from kv_claims.plugin.errors import usage_errors
 from kv_claims.plugin.found import (
     COLLECTED,
     EMBEDDED_MARK,
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{OWN_TABLE_MARK}: makes its own table (study.judge_table); no model is run"
     )
-    with _usage_errors():
+    with usage_errors():
         merge_forms(config.option)
         if is_any_given(config.option):
             of_claims(config).check_options()
@@ -67,7 +67,7 @@ def of_claims(config: pytest.Config) -> ClaimsRun:
     if found is None:
         from kv_claims.plugin.claims_run import ClaimsRun
 
-        with _usage_errors():
+        with usage_errors():
             found = config.stash[_RUN] = ClaimsRun.start(config)
     return found
 
@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """With workers: which cells there are, before any runs."""
     if _RUN in node.config.stash or may_be_claims(node.config, ids):
-        with _usage_errors():
+        with usage_errors():
             of_claims(node.config).begin_with_workers(ids)
 
 
@@ -151,12 +151,3 @@ def _meet(config: pytest.Config) -> ClaimsRun | None:
     except pytest.UsageError as error:
         config.stash[_WRONG] = str(error)
         return None
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Show our usage errors as pytest's: one line, exit status 4."""
-    try:
-        yield
-    except UsageError as error:
-        raise pytest.UsageError(str(error)) from error

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
-from kv_claims.files.reading import check_file, inside, shown, unquoted
+from kv_claims.files.reading import check_file, inside, nearest, shown, unquoted
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS
 
@@ -98,12 +97,6 @@ def read_description(path: Path) -> Described:
         if task is None
         else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, where something known is near."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles]]:

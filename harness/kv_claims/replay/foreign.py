@@ -12,15 +12,15 @@ import pandas as pd
 from kv_claims.claims.claim import Claim
 from kv_claims.claims.outcome import TEXT_NAMES, Outcome
 from kv_claims.errors import UsageError
-from kv_claims.files.reading import shown, unquoted
+from kv_claims.files.reading import nearest, shown, unquoted
 from kv_claims.judging.checks import Check
 from kv_claims.judging.estimand import stands_in_table
-from kv_claims.replay.described import Described, nearest, read_description
+from kv_claims.replay.described import Described, read_description
 from kv_claims.replay.edits import SCORER_CHANGED
 from kv_claims.replay.published import read_table
 from kv_claims.replay.source import chosen, sha_of
-from kv_claims.replay.trials import StoredModel
 from kv_claims.study.given_table import GivenScorer, GivenTask, TableStudy
+from kv_claims.study.stated import KnownModel
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.scorers import counted_by
 from kv_claims.tasks.task import Task
@@ -116,7 +116,7 @@ class ForeignTable:
         told = self.told
         assert model == told.model
         return TableStudy(
-            model=StoredModel(told.model, told.n_layers, told.n_kv_heads),
+            model=KnownModel(told.model, told.n_layers, told.n_kv_heads),
             rows=self.frame,
             arms=lambda asked: told.claims[asked.claim.id][asked.id],
             stands_for=_PUBLISHED,

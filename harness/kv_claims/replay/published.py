@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from kv_claims.errors import UsageError
-from kv_claims.files.reading import listed, shown, unquoted
+from kv_claims.files.reading import listed, nearest, shown, unquoted
 from kv_claims.files.tables import check_texts, parquet_columns, read_csv, read_parquet
 from kv_claims.judging.frame import CLUSTERS, check_frame, check_sizes
-from kv_claims.replay.described import Described, nearest
+from kv_claims.replay.described import Described
 from kv_claims.tasks.task import Task
 
 

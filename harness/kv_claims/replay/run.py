@@ -23,11 +23,12 @@ from kv_claims.files.reading import check_file, shown
 from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, PLANTED_PREFIX
 from kv_claims.replay.source import chosen, sha_of
 from kv_claims.replay.study import StoredStudy
-from kv_claims.replay.trials import StoredModel, StoredTrials
+from kv_claims.replay.trials import StoredTrials
 from kv_claims.run.ledger import LIKELIHOODS, Records
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.table import trials_frame
 from kv_claims.run.trial import Trial
+from kv_claims.study.stated import KnownModel
 from kv_claims.tasks.scorers import counted_by
 from kv_claims.tasks.task import Task
 
@@ -100,7 +101,7 @@ class ReplayedRun:
         if model not in self._studies:
             self._studies[model] = StoredStudy(
                 run=self.stored,
-                model=StoredModel(model, *self._size(model)),
+                model=KnownModel(model, *self._size(model)),
                 task=self.tasks[model],
                 trials=StoredTrials(self._trials[model], self._likelihoods),
                 replayed=self.facts()["replay"],

@@ -28,7 +28,7 @@ from kv_claims.replay.edits import (
     files_check,
     scorer_check,
 )
-from kv_claims.replay.trials import At, StoredModel, StoredTrials
+from kv_claims.replay.trials import At, StoredTrials
 from kv_claims.run.arms import Arm
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study.cell import Cell
@@ -37,6 +37,7 @@ from kv_claims.study.plan import Plan, plan_of
 from kv_claims.study.planted_truth import expectation
 from kv_claims.study.record import Seen, Setting, seen_of
 from kv_claims.study.shown import scorer_on_ends
+from kv_claims.study.stated import KnownModel
 from kv_claims.study.tables import Tables, Trials
 from kv_claims.study.unrun import judge_too_few
 from kv_claims.study.verdicts import Judged
@@ -60,7 +61,7 @@ class StoredStudy(Study):
     """
 
     run: StoredRun
-    model: StoredModel
+    model: KnownModel
     task: Task
     trials: StoredTrials
     replayed: dict[str, Any]

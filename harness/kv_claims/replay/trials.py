@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,14 +12,6 @@ from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.scores import Likelihoods
 from kv_claims.run.trial import Trial
 from kv_claims.tasks.task import Pair, Prompt, Task
-
-
-class StoredModel(NamedTuple):
-    """What is known of a model that is not loaded."""
-
-    name: str
-    n_layers: int
-    n_kv_heads: int
 
 
 class At(NamedTuple):
@@ -93,13 +85,11 @@ class StoredTrials:
     @cached_property
     def _prompt_tokens(self) -> dict[str, int]:
         """Tokens of every prompt that was run, by the hash of its text."""
-        return dict(self._prompts())
-
-    def _prompts(self) -> Iterator[tuple[str, int]]:
-        for trial in self.trials:
-            if trial.arm in ("base", "source"):
-                sha = trial.base_sha if trial.arm == "base" else trial.source_sha
-                yield sha, trial.prompt_tokens
+        return {
+            trial.base_sha if trial.arm == "base" else trial.source_sha: trial.prompt_tokens
+            for trial in self.trials
+            if trial.arm in ("base", "source")
+        }
 
     @cached_property
     def _by_arm(self) -> dict[tuple[str, str], list[Trial]]:

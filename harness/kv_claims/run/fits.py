@@ -19,16 +19,15 @@ from kv_claims.models.cached import first_line
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import build
 from kv_claims.patch.plan import RowPlan, Write
-from kv_claims.patch.store import PromptStore
 from kv_claims.run.decode import decode
 from kv_claims.run.oracle import Paste, oracle_logits, relative_error
+from kv_claims.run.probes import probe_store
 from kv_claims.run.sampling_settings import Sampling
 
 FITS_WITHIN = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.2, "float16": 0.1}
 """Largest |difference| / largest |logit| from the oracle.
 
 Looser than what a trial is held to: an expert that is chosen by a hair may be another one."""
-_LENGTHS = (7, 12, 12)
 _STEPS = 3
 
 
@@ -56,19 +55,12 @@ def check_fits(model: LoadedModel) -> None:
 
 def _largest_error(model: LoadedModel) -> float:
     """How far rows of unlike length, and a spliced one, are from the oracle."""
-    vocabulary = int(model.config.vocab_size)
-    prompts = [
-        [(31 * at + 17 * number + 5) % vocabulary for at in range(length)]
-        for number, length in enumerate(_LENGTHS)
-    ]
-    store = PromptStore(model)
-    store.add(prompts)
-    short, base, source = map(store.index, prompts)
+    store, (short, base, source) = probe_store(model)
     layers, window = tuple(range(model.n_layers)), Window(range(5, 9), range(5, 9))
     plans = [
-        RowPlan(short, len(prompts[0])),
-        RowPlan(base, len(prompts[1])),
-        RowPlan(base, len(prompts[1]), (Write(source, "kv", layers, window),)),
+        RowPlan(short, len(store.tokens[short])),
+        RowPlan(base, len(store.tokens[base])),
+        RowPlan(base, len(store.tokens[base]), (Write(source, "kv", layers, window),)),
     ]
     slab = build(store, plans, None, headroom=_STEPS).slab
     decoded = decode(
@@ -80,7 +72,7 @@ def _largest_error(model: LoadedModel) -> float:
         keep=range(len(plans)),
         past_stops=True,
     )
-    paste = Paste(prompts[2], "kv", layers, tuple(range(model.n_kv_heads)), window)
+    paste = Paste(store.tokens[source], "kv", layers, tuple(range(model.n_kv_heads)), window)
     return max(
         relative_error(
             decoded.logits[row],

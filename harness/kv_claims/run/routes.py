@@ -21,8 +21,8 @@ from kv_claims.models.window import attention_window
 from kv_claims.patch.build import build
 from kv_claims.patch.memory import Memory
 from kv_claims.patch.plan import RowPlan, Write
-from kv_claims.patch.store import PromptStore
 from kv_claims.run.decode import decode
+from kv_claims.run.probes import LENGTHS, probe_store
 from kv_claims.run.sampling_settings import Sampling
 
 Kind = Literal["shared", "static", "plain"]
@@ -39,7 +39,6 @@ AGREE: dict[Kind, dict[torch.dtype, float]] = {
     },
 }
 """Largest difference of logits from the plain route, relative to the largest logit."""
-_LENGTHS = (7, 12, 12)
 _STEPS = 3
 
 
@@ -76,7 +75,7 @@ def route_of(model: LoadedModel, kind: Kind | None = None) -> Route:
         return Route("plain", f"attention {implementation!r}")
     windows = [attention_window(model.config, layer) for layer in range(model.n_layers)]
     within = min((window for window in windows if window is not None), default=None)
-    if within is not None and within < max(_LENGTHS) + _STEPS:
+    if within is not None and within < max(LENGTHS) + _STEPS:
         return Route("plain", f"some layer looks back over {within} positions only")
     try:
         apart = _difference(model, kind)
@@ -89,15 +88,7 @@ def route_of(model: LoadedModel, kind: Kind | None = None) -> Route:
 
 def _difference(model: LoadedModel, kind: Kind) -> float:
     """How far logits are from the plain route's: rows that share a prompt, and patched ones."""
-    vocabulary = int(model.config.vocab_size)
-    prompts = [
-        [(31 * at + 17 * number + 5) % vocabulary for at in range(length)]
-        for number, length in enumerate(_LENGTHS)
-    ]
-    store = PromptStore(model)
-    store.add(prompts)
-    places = [store.index(prompt) for prompt in prompts]
-    short, base, source = places
+    store, (short, base, source) = probe_store(model)
     window = Window(range(5, 9), range(5, 9))
     middle = model.n_layers // 2
     patch = Write(source, "kv", (middle,), window)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from kv_claims.judging.checks import CONTROLS, Check, with_all_named
+from kv_claims.judging.checks import Check, with_all_named
 from kv_claims.judging.frame import ARMS
 from kv_claims.judging.texts import degenerate_texts, parts_of_words
 from kv_claims.study.cell import Cell
-from kv_claims.study.plan import Plan, PlannedPart, plan_as_asked
+from kv_claims.study.plan import Plan, PlannedPart, parts_of, plan_as_asked, roles_in_tables
 from kv_claims.study.record import Seen, Setting
 from kv_claims.study.stated import Subject
 from kv_claims.study.tables import Table
@@ -115,12 +115,8 @@ class TableStudy(Study):
 
     def _roles(self, asked: Cell) -> dict[str, str]:
         """The arms that some part of the claim is judged on: no other is read."""
-        named, parts = self.arms(asked), plan_as_asked(asked, self.model, 0).parts
-        return {
-            role: named[role]
-            for role in (*ARMS, *CONTROLS)
-            if role in named and any(part.stands(role) for part in parts)
-        }
+        named = self.arms(asked)
+        return {role: named[role] for role in roles_in_tables(parts_of(asked)) if role in named}
 
     def _of_cell(self, asked: Cell) -> pd.DataFrame:
         """The rows of a cell's arms, by role."""

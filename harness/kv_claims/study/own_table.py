@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -19,30 +18,23 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from kv_claims.claims.outcome import TEXT_NAMES
 from kv_claims.errors import UsageError
 from kv_claims.evidence.schema import OWN_TABLE
-from kv_claims.files.reading import listed, shown
+from kv_claims.files.reading import listed, nearest, shown
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS, CLUSTERS, TOKENS, check_frame, check_sizes, holes
 from kv_claims.run.trial import Trial
 from kv_claims.study.cell import Cell
-from kv_claims.study.given_table import UNKNOWN, GivenScorer, GivenTask, TableStudy
-from kv_claims.study.plan import PlannedPart, plan_as_asked
+from kv_claims.study.given_table import GivenScorer, GivenTask, TableStudy
+from kv_claims.study.plan import parts_of, roles_in_tables
+from kv_claims.study.stated import KnownModel
 
 ROLES = (*ARMS, *CONTROLS)
 _TASK = GivenTask(OWN_TABLE, GivenScorer("as given", "score as given"))
 
 
-class TableModel(NamedTuple):
-    """What a test says of the model that its table is of. n_kv_heads: 0 where it is not said."""
-
-    name: str
-    n_layers: int
-    n_kv_heads: int = 0
-
-
 def table_study(
     frame: pd.DataFrame,
     asked: Cell,
-    model: TableModel,
+    model: KnownModel,
     *,
     tokens: tuple[int, int] | None = None,
 ) -> TableStudy:
@@ -61,7 +53,7 @@ def table_study(
     if tokens is not None and not _are_counts(tokens, 2):
         raise UsageError(f"judge_table: tokens {tokens!r}, expected (source, base), both 1 or more")
     rows = _checked(frame, asked)
-    first = str(plan_as_asked(asked, model, 0).outcomes[0])
+    first = str(parts_of(asked)[0].outcome)
     content = rows.rename(columns={"score": first}).to_csv(index=False)
     sha = hashlib.sha256(content.encode()).hexdigest()
     return TableStudy(
@@ -114,7 +106,7 @@ def _blank(kind: Any) -> Any:
     return {int: 0, bool: False}.get(kind, "")
 
 
-def _check_model(model: TableModel) -> None:
+def _check_model(model: KnownModel) -> None:
     name, n_layers, n_kv_heads = model
     if not isinstance(name, str) or not name.strip():
         raise UsageError(
@@ -137,7 +129,7 @@ def _are_counts(values: Any, n: int) -> bool:
 
 def _checked(frame: pd.DataFrame, asked: Cell) -> pd.DataFrame:
     """The columns that are read, keys as text, pairs in the order in which they first stand."""
-    parts = plan_as_asked(asked, TableModel(UNKNOWN, 1), 0).parts
+    parts = parts_of(asked)
     others = list(dict.fromkeys(str(part.outcome) for part in parts))[1:]
     try:
         if isinstance(frame, pd.DataFrame):
@@ -146,7 +138,7 @@ def _checked(frame: pd.DataFrame, asked: Cell) -> pd.DataFrame:
         check_sizes(frame)
     except UsageError as error:
         raise UsageError(f"judge_table: {error}") from None
-    for problem in _problems(frame, [role for role in ROLES if _stands(role, parts)]):
+    for problem in _problems(frame, roles_in_tables(parts)):
         raise UsageError(f"judge_table: {problem}")
     keys = [name for name in ("pair", "arm", "seed", *CLUSTERS) if name in frame]
     rows = frame[[*keys, "score", *others]].reset_index(drop=True)
@@ -159,10 +151,6 @@ def _checked(frame: pd.DataFrame, asked: Cell) -> pd.DataFrame:
         rows[TOKENS[side]] = rows.get(side, rows["pair"])
     rows = rows.assign(tokens="", margin=np.nan)
     return rows.sort_values("pair_index", kind="stable", ignore_index=True)
-
-
-def _stands(role: str, parts: Sequence[PlannedPart]) -> bool:
-    return any(part.stands(role) for part in parts)
 
 
 def _check_types(frame: pd.DataFrame, others: Sequence[str]) -> None:
@@ -189,9 +177,8 @@ def _problems(frame: pd.DataFrame, wanted: Sequence[str]) -> Iterator[str]:
     arms = [str(arm) for arm in dict.fromkeys(frame["arm"])]
     for arm in arms:
         if arm not in ROLES:
-            near = get_close_matches(arm, ROLES, n=1)
-            guess = f"; did you mean {near[0]!r}?" if near else ""
-            yield f"unknown arm {shown(arm)}, expected {', '.join(wanted)}{guess}"
+            near = nearest(arm, ROLES)
+            yield f"unknown arm {shown(arm)}, expected {', '.join(wanted)}{near}"
         if arm not in wanted:
             yield f"arm {arm!r}, which the claim is not about, expected {', '.join(wanted)}"
     needed = [role for role in wanted if role not in CONTROLS]

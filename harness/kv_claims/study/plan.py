@@ -23,6 +23,7 @@ from kv_claims.claims.reach import Reach, classify
 from kv_claims.errors import NoSuchCellError, UsageError
 from kv_claims.judging.checks import CONTROLS, NO_SUCH_CELL, Check
 from kv_claims.judging.estimand import Direction, direction_of, stands_in_table
+from kv_claims.judging.frame import ARMS
 from kv_claims.judging.multiplicity import Share
 from kv_claims.measure.behavior import scorer_of
 from kv_claims.run.arms import UNPATCHED, Arm, canonical_arm, controls, patched, self_patch
@@ -52,6 +53,27 @@ class PlannedPart(NamedTuple):
     def stands(self, role: str) -> bool:
         """Whether the arm of a role is in the table that the part is judged on."""
         return stands_in_table(role, self.part.estimand)
+
+
+def parts_of(asked: Cell) -> tuple[PlannedPart, ...]:
+    """What is judged of a cell, part by part; no model is needed to know it."""
+    n_claimed = len(asked.claim.parts)
+    return tuple(
+        PlannedPart(
+            part,
+            Outcome.parse(part.outcome),
+            number >= n_claimed,
+            # What is given is never refuted, and errs alone.
+            1 if number >= n_claimed else n_claimed,
+            direction_of(part),
+        )
+        for number, part in enumerate(asked.parts)
+    )
+
+
+def roles_in_tables(parts: Sequence[PlannedPart]) -> list[str]:
+    """The roles whose arms some part is judged on, in the order of a table."""
+    return [role for role in (*ARMS, *CONTROLS) if any(part.stands(role) for part in parts)]
 
 
 class Reading(NamedTuple):
@@ -224,18 +246,7 @@ def plan_of(asked: Cell, model: Subject, pairs: int) -> Plan:
 
 def plan_as_asked(asked: Cell, model: Subject, pairs: int) -> Plan:
     """The same without arms of ours, its patches spelled as they were asked."""
-    claim, looks = asked.claim, asked.claim.looks
-    parts = [
-        PlannedPart(
-            part,
-            Outcome.parse(part.outcome),
-            number >= len(claim.parts),
-            # What is given is never refuted, and errs alone.
-            1 if number >= len(claim.parts) else len(claim.parts),
-            direction_of(part),
-        )
-        for number, part in enumerate(asked.parts)
-    ]
+    looks = asked.claim.looks
     return Plan(
         asked=asked,
         cell=asked,
@@ -243,7 +254,7 @@ def plan_as_asked(asked: Cell, model: Subject, pairs: int) -> Plan:
         pairs=pairs,
         # No other number is looked at: each look that was not declared is a chance more to err.
         looks=tuple(n for n in looks if n <= pairs) if looks else (pairs,),
-        parts=tuple(parts),
+        parts=parts_of(asked),
         share=asked.share,
         stated=stated(asked),
         patch=described(asked.patches, model),

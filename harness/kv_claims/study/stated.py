@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kv_claims.claims.claim import Part
 from kv_claims.claims.outcome import Outcome
@@ -27,6 +27,14 @@ class Subject(Protocol):
     def n_layers(self) -> int: ...
     @property
     def n_kv_heads(self) -> int: ...
+
+
+class KnownModel(NamedTuple):
+    """A model that is not loaded."""
+
+    name: str
+    n_layers: int
+    n_kv_heads: int = 0
 
 
 def stated(cell: Cell) -> dict[str, Any]:

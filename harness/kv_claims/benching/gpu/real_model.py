@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kv_claims.benching.gpu.steps import ROOT
 from kv_claims.errors import UsageError
+from kv_claims.files.shipped import shipped
 from kv_claims.models.mini import NAME as MINI
 
 STORIES = "models/stories260K"
@@ -38,7 +39,7 @@ def real_model(asked: str | None) -> RealModel:
     for shared in (ROOT.parent / "shared", ROOT / "shared"):
         folder = shared / STORIES
         if (folder / "config.json").is_file():
-            task = ROOT / "claims/tasks/sea_stories.yaml"
+            task = shipped("tasks/sea_stories.yaml")
             return RealModel(
                 str(folder), ["--task", str(task)], "stories260K, as MODEL names no other"
             )

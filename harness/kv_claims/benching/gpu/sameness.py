@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 
 from kv_claims.benching.gpu.real_model import real_model
-from kv_claims.benching.gpu.steps import ROOT, Finding, Findings, Given
+from kv_claims.benching.gpu.steps import Finding, Findings, Given
 from kv_claims.claims.patch import Patch
-from kv_claims.models.folder import model_folder
 from kv_claims.models.load import load_model
 from kv_claims.models.mini import NAME as MINI
+from kv_claims.models.task import task_for
 from kv_claims.patch.build import build
 from kv_claims.patch.memory import Memory
 from kv_claims.run.arms import BASE, SOURCE, patched
@@ -27,7 +27,6 @@ from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling import choose, uniforms
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.tasks.load import load_task, own_task
 
 NEAR = 1e-4
 """A uniform this close to an edge of the CDF is a near tie (docs/sameness.md, float32)."""
@@ -99,8 +98,7 @@ class _Rows:
 
     def __init__(self, name: str, dtype: str, given: Given) -> None:
         model = load_model(name, device=given.device, dtype=dtype)
-        own = own_task(model_folder(name))
-        task = load_task(own or ROOT / "claims/tasks/self_observation.yaml")
+        task = task_for(name, None)
         pairs, tokens = (SMALL_PAIRS, SMALL_TOKENS) if given.small else (PAIRS, TOKENS)
         self.runner = Runner(model, task, Sampling(tokens), Ledger())
         arms = (BASE, SOURCE, patched(Patch("kv", layers="1/2", positions="last(8)")))

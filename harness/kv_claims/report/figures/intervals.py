@@ -77,12 +77,11 @@ def _draw(axes: Axes, y: int, line: Line, scale: Scale) -> None:
         low, high = max(line.region.low, scale.low), min(line.region.high, scale.high)
         axes.barh(y, high - low, left=low, height=0.8, color=PATCHED, alpha=0.12, linewidth=0)
     if line.interval is not None:
-        low, high = (min(max(end, scale.low), scale.high) for end in line.interval)
-        axes.plot([low, high], [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
-        for end in line.interval:
+        seen = [min(max(end, scale.low), scale.high) for end in line.interval]
+        axes.plot(seen, [y, y], color=color, linewidth=1.6, solid_capstyle="butt")
+        for end, at in zip(line.interval, seen, strict=True):
             marker = "<" if end < scale.low else ">" if end > scale.high else "|"
-            seen = min(max(end, scale.low), scale.high)
-            axes.plot([seen], [y], marker=marker, markersize=6, color=color, clip_on=False)
+            axes.plot([at], [y], marker=marker, markersize=6, color=color, clip_on=False)
     if line.estimate is not None and scale.low <= line.estimate <= scale.high:
         axes.plot([line.estimate], [y], marker="o", markersize=6, color=color)
     behind: dict[str, Any] = {
