@@ -199,6 +199,13 @@ def test_packages_that_are_missing_are_named(
         check_request(str(path))
 
 
+def test_an_older_transformers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "m.gguf")
+    monkeypatch.setattr(undoing.metadata, "version", lambda _: "5.23.1")
+    with pytest.raises(UsageError, match=r"transformers 5\.24 or newer, and 5\.23\.1 is installed"):
+        check_request(str(path))
+
+
 @pytest.fixture
 def small_files() -> Iterator[None]:
     """No file may have more than 200 kB: a disk that fills up while weights are written."""

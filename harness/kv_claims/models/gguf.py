@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from packaging.version import Version
 
 from kv_claims.errors import UsageError
 from kv_claims.files.cache import cache_folder, once, sha256
@@ -34,6 +35,8 @@ NOTE = "from_gguf.json"
 """In a folder that was made here: what it was made of."""
 _NEEDED = ("gguf", "accelerate")
 _LAYER = "blk."
+_OLDEST = Version("5.24")
+"""The first that is known to read a tokenizer as its file describes it; 5.0 does not."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ def check_file(path: Path) -> Header:
         raise UsageError(
             f"a GGUF file is read by gguf and accelerate, and {' and '.join(missing)} is not "
             "installed: pip install 'kv-claims[gguf]'"
+        )
+    if Version(found := metadata.version("transformers")) < _OLDEST:
+        raise UsageError(
+            f"a GGUF file is read by transformers {_OLDEST} or newer, and {found} is installed; an "
+            "older one reads some tokenizers as others than they are"
         )
     header = read_header(path)
     known = _architectures()
@@ -123,9 +131,8 @@ def made_of(folder: Path) -> GgufFile | None:
 
 def _undo(header: Header, sha: str, part: Path) -> None:
     """Write a model's folder, and a note of what it was made of."""
-    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     # What lies beside a file is not its own, and transformers would read it.
@@ -133,8 +140,7 @@ def _undo(header: Header, sha: str, part: Path) -> None:
         (Path(alone) / "model.gguf").symlink_to(header.path.resolve())
         place = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf", **options}
         place |= {"dtype": "float32", "output_loading_info": True}
-        if hasattr(transformers, "GgufConfig"):  # else it knows no other way
-            place["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        place["quantization_config"] = GgufConfig(dequantize=True)
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf", **options)
             # Its bar goes there, whatever it is told.
@@ -219,15 +225,10 @@ def _check_rope(header: Header, config: Any) -> None:
 
 
 def _architectures() -> list[str]:
+    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-    try:
-        from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
-
-        newer = set(GGUF_CONFIG_ARCHS)
-    except ImportError:  # an older transformers
-        newer = set()
-    return sorted({*GGUF_SUPPORTED_ARCHITECTURES, *newer} - {"general", "tokenizer"})
+    return sorted({*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_CONFIG_ARCHS} - {"general", "tokenizer"})
 
 
 def _plain(architecture: str) -> str:

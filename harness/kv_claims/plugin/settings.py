@@ -119,7 +119,7 @@ class Settings:
             raise UsageError(
                 f"no model to run claims on: expected {ini.MODELS} in "
                 f"{self.said.get('', 'the settings of pytest')}, or --claims-model NAME; a model "
-                f"is {PLANTED_PREFIX}NAME, mini, a folder, or a hub id"
+                f"is {PLANTED_PREFIX}NAME, mini, smollm2, a folder, a .gguf file, or a hub id"
             )
 
     def check(self) -> None:
