@@ -194,7 +194,7 @@ def test_packages_that_are_missing_are_named(
     path = write(tmp_path / "m.gguf")
     monkeypatch.setattr(undoing, "find_spec", lambda name: None if name == "accelerate" else name)
     with pytest.raises(
-        UsageError, match=r"accelerate is not installed: pip install .kv-claims\[gguf"
+        UsageError, match=r"not installed: accelerate \(pip install .kv-claims\[gguf"
     ):
         check_request(str(path))
 

@@ -13,6 +13,7 @@ import torch
 from kv_claims.__main__ import main
 from kv_claims.errors import UsageError
 from kv_claims.files.cache import VARIABLE, cache_folder, sha256
+from kv_claims.models import gguf as undoing
 from kv_claims.models import packages
 from kv_claims.models.load import load_model
 from kv_claims.models.packages import PACKAGED, Packaged, Piece, fetch
@@ -145,6 +146,17 @@ def test_get_refuses_what_it_does_not_know(
 ) -> None:
     assert main(["get", *arguments]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_get_fetches_nothing_that_could_not_be_read(
+    wheels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(undoing, "find_spec", lambda _: None)
+    assert main(["get", "tiny", "--from", str(wheels)]) == 2
+    told = capsys.readouterr()
+    assert "not installed: gguf, accelerate (pip install 'kv-claims[gguf]')" in told.err
+    assert not told.out
+    assert not cache_folder().exists()
 
 
 @torch.no_grad()

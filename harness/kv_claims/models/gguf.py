@@ -69,23 +69,28 @@ class _Note(msgspec.Struct, frozen=True):
     files: dict[str, str]
 
 
-def check_file(path: Path) -> Header:
-    """A GGUF file's head, if transformers can read the file; nothing is built.
-
-    Raises UsageError for a file that is none, is truncated, is of another architecture or is
-    quantised in a way that cannot be undone, and where the packages for it are missing.
-    """
+def check_installed() -> None:
+    """Raise UsageError where what reads a GGUF file is missing, or too old."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"a GGUF file is read by gguf and accelerate, and {' and '.join(missing)} is not "
-            "installed: pip install 'kv-claims[gguf]'"
+            f"a GGUF file is read by {' and '.join(_NEEDED)}; not installed: {', '.join(missing)} "
+            "(pip install 'kv-claims[gguf]')"
         )
     if Version(found := metadata.version("transformers")) < _OLDEST:
         raise UsageError(
             f"a GGUF file is read by transformers {_OLDEST} or newer, and {found} is installed; an "
             "older one reads some tokenizers as others than they are"
         )
+
+
+def check_file(path: Path) -> Header:
+    """A GGUF file's head, if transformers can read the file; nothing is built.
+
+    Raises UsageError for a file that is none, is truncated, is of another architecture or is
+    quantised in a way that cannot be undone, and where the packages for it are missing.
+    """
+    check_installed()
     header = read_header(path)
     known = _architectures()
     if _plain(header.architecture) not in map(_plain, known):
