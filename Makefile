@@ -2,7 +2,7 @@
 # make verify-full   the same on the default budget
 # make drift    the claims on mini, a small model that was trained, held against their pins
 # make real     the seed's claims on the KV cache on SmolLM2, a real language model, which it fetches:
-#               under 20 minutes on two cores
+#               about 16 minutes on two cores; PAIRS=32 takes 22
 # make test     set up, then run the tests, but for the slow ones
 # make test-slow   those
 # make kill     runs that are killed with -9 and started again, against one that was not: ten minutes
@@ -49,7 +49,7 @@ drift: .venv/.runtime
 real: .venv/.gguf
 	@echo "== real: kv-claims get smollm2, then the claims on the KV cache (reports/smollm2) =="
 	$(RUN) kv_claims get smollm2
-	$(RUN) pytest real claims/test_kv_cache.py --model smollm2 --pairs $(or $(PAIRS),32) \
+	$(RUN) pytest real claims/test_kv_cache.py --model smollm2 --pairs $(or $(PAIRS),24) \
 		--max-new-tokens 40 --claims-out reports/smollm2 || [ $$? -eq 1 ]
 
 test: .venv/.test
