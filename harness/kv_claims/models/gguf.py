@@ -23,7 +23,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from packaging.version import Version
 
 from kv_claims.errors import UsageError
 from kv_claims.files.cache import cache_folder, once, sha256
@@ -35,7 +34,7 @@ NOTE = "from_gguf.json"
 """In a folder that was made here: what it was made of."""
 _NEEDED = ("gguf", "accelerate")
 _LAYER = "blk."
-_OLDEST = Version("5.24")
+_OLDEST = (5, 24)
 """The first that is known to read a tokenizer as its file describes it; 5.0 does not."""
 
 
@@ -77,9 +76,10 @@ def check_installed() -> None:
             f"a GGUF file is read by {' and '.join(_NEEDED)}; not installed: {', '.join(missing)} "
             "(pip install 'kv-claims[gguf]')"
         )
-    if Version(found := metadata.version("transformers")) < _OLDEST:
+    found = metadata.version("transformers")
+    if tuple(map(int, found.split(".")[:2])) < _OLDEST:
         raise UsageError(
-            f"a GGUF file is read by transformers {_OLDEST} or newer, and {found} is installed; an "
+            f"a GGUF file is read by transformers {'.'.join(map(str, _OLDEST))} or newer, and {found} is installed; an "
             "older one reads some tokenizers as others than they are"
         )
 
