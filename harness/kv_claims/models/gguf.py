@@ -79,8 +79,8 @@ def check_installed() -> None:
     found = metadata.version("transformers")
     if tuple(map(int, found.split(".")[:2])) < _OLDEST:
         raise UsageError(
-            f"a GGUF file is read by transformers {'.'.join(map(str, _OLDEST))} or newer, and {found} is installed; an "
-            "older one reads some tokenizers as others than they are"
+            f"a GGUF file is read by transformers {'.'.join(map(str, _OLDEST))} or newer, "
+            f"and {found} is installed; an older one reads some tokenizers as others than they are"
         )
 
 
