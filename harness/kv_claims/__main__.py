@@ -2,6 +2,7 @@
 
     kv-claims run [--seed-claims] [ARGUMENTS]   pytest, its options for claims in their short forms
     kv-claims init [DIR]                        a project to start from: a claim, a task, settings
+    kv-claims get smollm2                       a small language model, to run claims on
     kv-claims plan --claim ID                   pairs needed for a verdict
     kv-claims compare RUN_A [RUN_B]             whether a finding moved between two runs
     kv-claims report [RUN]                      the reports of a stored run, again
@@ -29,6 +30,7 @@ from kv_claims.commands import (
     bench,
     calibrate,
     compare,
+    get,
     init,
     key,
     mini,
@@ -41,7 +43,7 @@ from kv_claims.errors import UsageError
 from kv_claims.plain import say
 
 PROG = "kv-claims"
-_COMMANDS = (run, init, plan, compare, report, verify, key, bench, calibrate, mini)
+_COMMANDS = (run, init, get, plan, compare, report, verify, key, bench, calibrate, mini)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ _STUDY_ARMS = 12
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="NAME", help="planted:NAME, mini, a folder, or a hub id (claims_models)")
+    add("--model", metavar="NAME", help="as --claims-model takes it (claims_models)")
     add(
         "--task",
         type=Path,

@@ -56,6 +56,7 @@ def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
         "weights_sha": runner.weights_sha,
         # What transformers left out, put in or guessed when the model was loaded.
         "loading": model.loading.to_dict(),
+        **({"file": model.file.to_dict()} if model.file else {}),
         "task_sha": runner.task.sha,
         "tokens": {
             **model.tokenization.describe(),

@@ -255,6 +255,19 @@ class OwnTable(TypedDict):
     rows: Count
 
 
+class FileSaid(TypedDict):
+    """The GGUF file that a network was made of: see `kv_claims.models.gguf.GgufFile`."""
+
+    name: str
+    sha256: str
+    architecture: str
+    quantization: str
+    tensors: Counted
+    licence: str | None
+    unread: list[str]
+    read_by: dict[str, str]
+
+
 class Provenance(TypedDict):
     """How a model was run; of a published table all but the layers is unknown."""
 
@@ -269,6 +282,7 @@ class Provenance(TypedDict):
     revision: str | None
     weights_sha: str
     task_sha: str
+    file: NotRequired[FileSaid]
     sampling: NotRequired[SamplingSaid]
     replayed: NotRequired[dict[str, Any]]
     table: NotRequired[OwnTable]

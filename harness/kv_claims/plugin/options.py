@@ -54,7 +54,8 @@ OPTIONS = (
         {
             "action": "append",
             "metavar": "NAME",
-            "help": "planted:NAME, mini, a folder, or a hub id; repeatable (ini: claims_models)",
+            "help": "planted:NAME, mini, smollm2, a folder, a .gguf file, or a hub id; repeatable "
+            "(ini: claims_models)",
         },
     ),
     Option("revision", {"help": "revision of a hub id"}),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kv_claims.errors import UsageError
-from kv_claims.models.folder import model_folder
+from kv_claims.models.folder import model_file, model_folder
 from kv_claims.models.task import task_for
 from kv_claims.pins.file import FOLDER as PINS
 from kv_claims.planted.catalog import CATALOG, PLANTED_PREFIX
@@ -119,7 +119,7 @@ class Settings:
             raise UsageError(
                 f"no model to run claims on: expected {ini.MODELS} in "
                 f"{self.said.get('', 'the settings of pytest')}, or --claims-model NAME; a model "
-                f"is {PLANTED_PREFIX}NAME, mini, a folder, or a hub id"
+                f"is {PLANTED_PREFIX}NAME, mini, smollm2, a folder, a .gguf file, or a hub id"
             )
 
     def check(self) -> None:
@@ -157,7 +157,7 @@ class Settings:
 
     def _check_each_once(self) -> None:
         places = [
-            str(folder.resolve()) if (folder := model_folder(name)) else name
+            str(place.resolve()) if (place := model_folder(name) or model_file(name)) else name
             for name in self.models
         ]
         if len(set(places)) < len(places):

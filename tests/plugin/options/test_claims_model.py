@@ -36,11 +36,14 @@ def test_the_same_folder_by_two_names_is_refused(pytester: pytest.Pytester, give
     [
         ("planted:stored", f"no planted model of that name, expected one of {STORED}, "),
         ("planted:", f"expected one of {STORED}, "),
-        ("./no/such/folder", "expected planted:NAME, mini, an existing folder, or a hub id"),
-        ("/no/such/folder", "expected planted:NAME, mini, an existing folder"),
-        ("a/b/c", "expected planted:NAME, mini, an existing folder, or"),
-        ("two words", "expected planted:NAME, mini, an existing"),
-        ("", "expected planted:NAME, mini, an existing folder, or a hub id"),
+        (
+            "./no/such/folder",
+            "expected planted:NAME, mini, smollm2, ",
+        ),
+        ("/no/such/folder", "expected planted:NAME, mini, smollm2, "),
+        ("a/b/c", ", a .gguf file, or a hub id"),
+        ("two words", "expected planted:NAME, mini, smollm2, "),
+        ("", "expected planted:NAME, mini, smollm2, "),
     ],
     ids=["unknown", "planted", "relative", "absolute", "deep", "spaces", "empty"],
 )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from kv_claims.benching.gpu import parts
 from kv_claims.benching.gpu.parts import NAME
 from kv_claims.errors import UsageError
+from kv_claims.files.cache import sha256
 
 
 class Brought(NamedTuple):
@@ -45,7 +46,7 @@ def unpack(pack: Path, into: Path) -> Brought:
 
 def _installed(wheels: Sequence[Path], site: Path) -> Path:
     """The folder with these wheels in it, and nothing else."""
-    listed = "\n".join(sorted(f"{wheel.name} {parts.sha256(wheel)}" for wheel in wheels))
+    listed = "\n".join(sorted(f"{wheel.name} {sha256(wheel)}" for wheel in wheels))
     done = site.with_name("site.txt")
     if done.is_file() and done.read_text(encoding="utf-8") == listed and site.is_dir():
         return site

@@ -6,7 +6,6 @@ not cut is one part. A part that is missing or other than it was is named, and n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from kv_claims.errors import UsageError
 from kv_claims.files.atomic import replace
+from kv_claims.files.cache import sha256
 
 NAME = "parts.json"
 _BLOCK = 1 << 20
@@ -91,11 +91,6 @@ def _listed(folder: Path) -> dict[str, Any]:
             f"{path}: no list of parts ({error}); `make gpu-pack` writes it"
         ) from error
     return dict(listed)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _blocks(file: Any, most: int) -> Iterator[bytes]:

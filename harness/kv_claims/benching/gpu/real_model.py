@@ -26,7 +26,7 @@ class RealModel(NamedTuple):
 def real_model(asked: str | None) -> RealModel:
     """The folder that was asked for, else stories260K, else mini. Raises UsageError for no folder.
 
-    GGUF files are not read yet.
+    GGUF files, and models in packages, are not taken here.
     """
     if asked == MINI:
         return RealModel(MINI, ["-k", "not L25+L27"], "mini, as asked for")
