@@ -48,6 +48,16 @@ def test_late_half_carries_80(study):
 
 
 @claim(
+    "late-half-carries-80-of-its-own",
+    says="Swapping the cache of layers 16-32 transfers 79.8%, and not by wiping what was there.",
+    cites=f"{LOCALISATION}; beyond what the cache of an unrelated base does there",
+    carried=Region(0.70, 0.90),
+)
+def test_late_half_carries_80_of_its_own(study):
+    study.judge(Patch("kv", layers="16/32:32/32", positions="all"))
+
+
+@claim(
     "all-layers-carry-90",
     says="Swapping the cache of all layers transfers 89.7%.",
     cites=LOCALISATION,

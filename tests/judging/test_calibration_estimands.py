@@ -43,6 +43,9 @@ LOWER = Law("gap", Region(high=-4.0), sign=-1)
 HIGHER = Law("gap", Region(low=4.0))
 DOWNWARDS = Law("transfer", Region(low=0.5), "either", sign=-1)
 DOWNWARDS_AT_MOST = Law("transfer", Region(high=0.5), "either", sign=-1)
+# A third of the way by wiping alone: of the other two thirds the patched arm has a quarter.
+CARRIED = Law("carried", Region(low=0.25))
+CARRIED_AT_MOST = Law("carried", Region(high=0.25))
 EITHER = Law("transfer", Region(low=0.5), "either")
 LAWS = {
     "order": ORDER,
@@ -53,6 +56,8 @@ LAWS = {
     "downwards": DOWNWARDS,
     "downwards-at-most": DOWNWARDS_AT_MOST,
     "either": EITHER,
+    "carried": CARRIED,
+    "carried-at-most": CARRIED_AT_MOST,
 }
 """The mean gap is 4, up or down, and the patched arm transfers 0.5."""
 
@@ -68,6 +73,8 @@ def draw(law: Law, rng: np.random.Generator) -> pd.DataFrame:
         "patched": level + (0.5 + shared) * gap,
         "versus": level + (0.5 - law.difference + 0.5 * shared) * gap,
     }
+    if law.estimand == "carried":
+        means["unrelated-base"] = level + gap / 3
     return table({arm: mean + rng.normal(0, 0.6, N_PAIRS) for arm, mean in means.items()})
 
 
@@ -105,7 +112,8 @@ def test_a_claim_at_its_edge_is_refuted_at_most_25_times_in_1000(name: str) -> N
 @pytest.mark.parametrize("name", LAWS)
 def test_the_95_interval_covers_the_truth_95_times_in_100(name: str) -> None:
     law = LAWS[name]
-    truth = {"gap": law.sign * 4.0, "difference": law.difference, "transfer": 0.5}[law.estimand]
+    truths = {"difference": law.difference, "transfer": 0.5, "carried": 0.25}
+    truth = {"gap": law.sign * 4.0, **truths}[law.estimand]
     at_95 = [v.interval if v.level == 0.95 else v.interval_other for v in verdicts(name)]
     held = sum(i is None or i.low <= truth <= i.high for i in at_95) / STUDIES
     assert held == pytest.approx(0.95, abs=four_deviations(0.95))

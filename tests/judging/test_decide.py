@@ -74,6 +74,10 @@ KINDS = [
     _kind("order", Region(low=0.1), *ALL_CONTROLS, estimand="difference"),
     _kind("order, either", Region(0.0, 0.9), "noise", estimand="difference", direction="either"),
     _kind("sameness", NONE, "noise", estimand="difference"),
+    _kind("carried", Region(0.4, 1.0), "noise", estimand="carried"),
+    _kind("carried, at least", Region(low=0.1), "noise", estimand="carried"),
+    _kind("carried, none", NONE, "noise", "wrong-layer", estimand="carried"),
+    _kind("carried, either", Region(0.4, 1.0), "noise", estimand="carried", direction="either"),
     _kind("gap", Region(4.0, 8.0), estimand="gap"),
     _kind("gap, at least", Region(low=3.0), estimand="gap", alpha=0.01, alpha_refuted=0.01),
 ]
@@ -111,6 +115,15 @@ def _random(kind: Kind, rng: np.random.Generator, n: int) -> dict[str, Floats]:
         "patched": base + patched,
         "versus": base + versus * gap,
     }
+    if kind.rule.estimand == "carried":
+        # What wiping does alone, and now and then all of it, so that nothing is left to carry.
+        zero = rng.choice([0.0, 0.5, 1.0], p=[0.45, 0.45, 0.1])
+        wiped = (zero + (1 - zero) * rng.choice([0.0, 0.01]) * rng.standard_normal(n)) * gap
+        if state in ("edge", "flat"):
+            wiped = np.full(n, 3.0)
+        gap = gap - wiped
+        base = base + wiped
+        arms |= {"unrelated-base": base, "patched": base + transfer * gap + noise}
     for arm in kind.controls:
         moved = rng.choice([0.0, 0.0, 0.1, 0.25, transfer], p=[0.4, 0.2, 0.1, 0.1, 0.2])
         spread = rng.choice([0.0, 0.1, 1.0], p=[0.2, 0.6, 0.2])
@@ -212,7 +225,12 @@ def expected(arms: Mapping[str, Floats], rule: Rule) -> Why:
     gap = sign * (arms["source"] - arms["base"])
     if ratio and not limits(gap, 1 - 2 * 0.005)[0] > 0:
         return Why.NO_CEILING
-    against = {"transfer": "base", "difference": "versus", "gap": "base"}[rule.estimand]
+    carried = rule.estimand == "carried"
+    zero = "unrelated-base" if carried else "base"
+    gap = sign * (arms["source"] - arms[zero])
+    if carried and not limits(gap, 1 - 2 * 0.005)[0] > 0:
+        return Why.NO_CEILING
+    against = "versus" if rule.estimand == "difference" else zero
     of = "source" if rule.estimand == "gap" else "patched"
     effect = (sign if ratio else 1) * (arms[of] - arms[against])
     unit = gap if ratio else np.ones_like(gap)
@@ -233,7 +251,7 @@ def expected(arms: Mapping[str, Floats], rule: Rule) -> Why:
         t = np.inf if np.ptp(gap) < 1e-11 * 20 else stats.ttest_1samp(gap, 0.0).statistic
         if t**2 * 0.1 <= stats.t.ppf(0.975, n - 1) ** 2 or not identified(gap, 1 - 2 * rule.alpha):
             return Why.WEAK_RATIO
-    present = [arm for arm in ALL_CONTROLS if arm in arms]
+    present = [arm for arm in (["noise"] if carried else ALL_CONTROLS) if arm in arms]
     if not ratio or not (region.low >= 0 or region.high <= 0):
         return Why.INSIDE
     states = {_against_controls(arms, arm, gap, sign, rule) for arm in present}
@@ -243,16 +261,24 @@ def expected(arms: Mapping[str, Floats], rule: Rule) -> Why:
 def _against_controls(
     arms: Mapping[str, Floats], arm: str, gap: Floats, sign: int, rule: Rule
 ) -> Why:
-    moved = sign * (arms[arm] - arms["base"])
+    carried = rule.estimand == "carried"
+    moved = sign * (arms[arm] - arms["unrelated-base" if carried else "base"])
     above, below = moved - rule.margin * gap, moved + rule.margin * gap
 
     def shown(line: Floats, side: str, edge: float, alpha: float) -> bool:
         return lies(line, side, alpha) and leaves(moved, gap, edge, side, alpha)
 
     margin = rule.margin
-    if shown(above, "greater", margin, 0.025) or shown(below, "less", -margin, 0.025):
+    ends = {
+        "above": (above, "greater", "less", margin),
+        "below": (below, "less", "greater", -margin),
+    }
+    if carried:
+        # A control that does less than another base's cache is no objection.
+        del ends["below" if rule.region.low >= 0 else "above"]
+    if any(shown(line, out, edge, 0.025) for line, out, _, edge in ends.values()):
         return Why.CONTROL_MOVES
-    if not (shown(above, "less", margin, 0.05) and shown(below, "greater", -margin, 0.05)):
+    if not all(shown(line, back, edge, 0.05) for line, _, back, edge in ends.values()):
         return Why.CONTROL_UNDECIDED
     ahead = sign * (arms["patched"] - arms[arm]) * (1 if rule.region.low >= 0 else -1)
     if flat(ahead, arms["patched"], arms[arm]):
@@ -421,7 +447,7 @@ def test_fewer_than_ten_clusters_are_not_judged() -> None:
 def test_a_gap_has_no_ceiling_no_weak_ratio_and_no_controls() -> None:
     study = Study(0.5, n=20, controls={"noise": 0.5})
     found = decide(study.arms, Rule(Region(low=5.0), "gap"))
-    assert found.ceiling is None
+    assert found.ceilings == ()
     assert found.controls == {}
     assert Why(int(found.why)) == Why.INSIDE
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from kv_claims.claims.claim import ESTIMANDS, Estimand, Region
 from kv_claims.errors import UsageError
-from kv_claims.judging.estimand import NEEDED
+from kv_claims.judging.estimand import NEEDED, NEGATIVE
 from kv_claims.judging.verdict import Verdict, Word, judge
 from tests.judging.frames import PASSED, Study, noise_for, t_quantile, table, wave
 
@@ -360,6 +360,63 @@ def test_crossed_groupings_on_opposite_sides_are_no_gap() -> None:
     assert verdict.reason.startswith("no-ceiling")
 
 
+# --- carried -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("region", [Region(0.4, 0.9), ORDER, Region(high=0.5)], ids=str)
+def test_what_is_carried_is_the_transfer_from_an_unrelated_base(seed: int, region: Region) -> None:
+    """The same numbers, wherever the controls do not object."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(10, 40))
+    zero, gap = rng.normal(5, 2, n), rng.normal(6, 2, n)
+    effect = rng.uniform(-0.2, 1.2) * gap + rng.normal(0, rng.uniform(0.2, 3), n)
+    arms = {"source": zero + gap, "patched": zero + effect}
+    wanted = judge(table({**arms, "base": zero}), region, checks=PASSED)
+    base = zero - rng.normal(4, 1, n)
+    found = judge(
+        table({**arms, "base": base, "unrelated-base": zero}),
+        region,
+        checks=PASSED,
+        estimand="carried",
+    )
+    for field in ("word", "estimate", "interval", "interval_other", "p_supported", "p_refuted"):
+        assert getattr(found, field) == pytest.approx(getattr(wanted, field)), field
+
+
+@pytest.mark.parametrize(
+    ("controls", "word", "reason"),
+    [
+        pytest.param({"unrelated-base": 0.5}, "supported", "carried lies inside", id="carried"),
+        # Noise that destroys more than another base's cache does carries nothing.
+        pytest.param(
+            {"unrelated-base": 0.5, "noise": 0.1}, "supported", "carried lies inside", id="destroys"
+        ),
+        pytest.param(
+            {"unrelated-base": 0.5, "noise": 0.9}, "invalid", "not specific: noise", id="noise"
+        ),
+        pytest.param({"unrelated-base": 0.0}, "refuted", "carried lies outside", id="no-wiping"),
+        pytest.param({"unrelated-base": 1.0}, "invalid", "no-ceiling", id="nothing-left"),
+    ],
+)
+def test_the_word_on_what_is_carried(controls: dict[str, float], word: Word, reason: str) -> None:
+    """A patched arm at 0.95 of the way, of which wiping alone may go half."""
+    verdict = judge(
+        Study(0.95, controls=controls).frame(), Region(0.85, 0.93), estimand="carried", margin=0.1
+    )
+    assert verdict.word == word
+    assert verdict.reason.startswith(reason)
+
+
+def test_a_gap_without_its_whole_is_named() -> None:
+    verdict = judge(
+        Study(0.9, controls={"unrelated-base": 1.0}).frame(), Region(low=0.5), estimand="carried"
+    )
+    (failed,) = [check for check in verdict.checks if check.name == "no-ceiling"]
+    assert "source - base 6" in failed.detail
+    assert "source - unrelated-base" in failed.detail
+
+
 # --- arms and settings ---------------------------------------------------------------------
 
 
@@ -368,7 +425,7 @@ def test_crossed_groupings_on_opposite_sides_are_no_gap() -> None:
     [(estimand, arm) for estimand in ESTIMANDS for arm in NEEDED[estimand]],
 )
 def test_an_arm_that_the_estimand_needs_is_missed(estimand: Estimand, lacking: str) -> None:
-    frame = Study(0.8, versus=0.3).frame()
+    frame = Study(0.8, versus=0.3, controls={"unrelated-base": 0.0}).frame()
     verdict = judge(frame[frame["arm"] != lacking], Region(low=0.3), estimand=estimand)
     assert verdict.word == "invalid"
     assert f"no {lacking} arm was run" in verdict.reason
@@ -378,19 +435,19 @@ def test_an_arm_that_the_estimand_needs_is_missed(estimand: Estimand, lacking: s
 
 @pytest.mark.parametrize("estimand", ESTIMANDS)
 def test_arms_that_the_estimand_does_not_need_may_stand_there(estimand: Estimand) -> None:
-    study = Study(0.8, versus=0.3)
-    needed = [*NEEDED[estimand]]
+    study = Study(0.8, versus=0.3, controls={"unrelated-base": 0.0})
+    needed = [*NEEDED[estimand], *NEGATIVE[estimand]]
     frame = study.frame()
     found = judge(frame, Region(low=0.3), estimand=estimand)
     wanted = judge(frame[frame["arm"].isin(needed)], Region(low=0.3), estimand=estimand)
-    assert set(found.means) == {"base", "source", "patched", "versus"}
+    assert set(found.means) == {"base", "source", "patched", "versus", "unrelated-base"}
     # Means and spreads are of all arms that were run.
     assert replace(found, means={}, spreads=()) == replace(wanted, means={}, spreads=())
 
 
 @pytest.mark.parametrize("estimand", ESTIMANDS)
 def test_a_trial_missing_of_any_arm_is_missed(estimand: Estimand) -> None:
-    frame = Study(0.8, versus=0.3).frame()
+    frame = Study(0.8, versus=0.3, controls={"unrelated-base": 0.0}).frame()
     gone = frame.query("arm == 'versus' and pair == 'pair-007'").index
     verdict = judge(frame.drop(gone), Region(low=0.3), estimand=estimand)
     assert verdict.reason.startswith("silent-n: trials are missing: versus: 1 of 40")

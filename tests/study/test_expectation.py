@@ -14,7 +14,7 @@ from kv_claims.models.load import load_model
 from kv_claims.pins.passes import outcome
 from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
 from kv_claims.planted.prompts import planted_task
-from kv_claims.planted.truth import true_transfer
+from kv_claims.planted.truth import expected_means, true_transfer
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
@@ -314,6 +314,26 @@ def test_collapse_is_expected_where_a_patch_makes_the_text_repeat() -> None:
 
 def test_a_foreign_cache_that_does_it_too_is_expected_not_specific() -> None:
     assert word_of(claims(transfer=EIGHTY), "disrupted", READ) == ("invalid", "not specific")
+
+
+def test_what_is_carried_is_what_an_unrelated_base_does_not_do() -> None:
+    """Of 0.79 of the way any cache goes 0.59: what is left is 0.48 of what was left to go."""
+    task = task_of("disrupted")
+    truths = [
+        expected_means(CATALOG["disrupted"], READ, task, donor=donor, max_new_tokens=30)
+        for donor in ("source", "unrelated-base")
+    ]
+    own, wiped = truths[0].patched, truths[1].patched
+    carried = (own - wiped) / (truths[0].source - wiped)
+    assert carried == pytest.approx(0.48, abs=0.02)
+    beside, at_most = Region(carried - 0.1, carried + 0.1), Region(high=carried + 0.1)
+    assert word_of(claims(carried=at_most), "disrupted", READ)[0] == "supported"
+    # Noise disrupts more than another base does.
+    assert word_of(claims(carried=beside), "disrupted", READ) == ("invalid", "not specific")
+    assert word_of(claims(carried=EIGHTY), "disrupted", READ)[0] == "refuted"
+    # Where nothing is wiped, all that is transferred is carried.
+    assert word_of(claims(carried=EIGHTY), "stored-at-layer", READ)[0] == "supported"
+    assert word_of(claims(carried=EIGHTY), "inert", READ) == ("invalid", "no-ceiling")
 
 
 def test_a_projection_that_follows_from_a_residual_is_expected_idle() -> None:

@@ -166,7 +166,7 @@ def _estimands(rng: np.random.Generator, studies: int) -> list[Row]:
         "sameness: 0.8 against 0.8": ("difference", 0.8),
         "gap": ("gap", 0.5),
     }
-    return [
+    rows = [
         errors_row(
             "estimands",
             name,
@@ -176,6 +176,16 @@ def _estimands(rng: np.random.Generator, studies: int) -> list[Row]:
             estimand=estimand,
         )
         for name, (estimand, versus) in cases.items()
+        for pairs in (20, 60)
+    ]
+    wiped = ScoreStudies(laws.arms(0.8, unrelated_base=0.4), pair_share=0.5)
+    planted = PlantedStudies(CATALOG["disrupted"], roles(PATCHES["kv@25/32/last(32)"]))
+    return rows + [
+        errors_row("estimands", name, law, rng, Size(studies, pairs), estimand="carried")
+        for name, law in (
+            ("carried: 0.8, where an unrelated base goes 0.4", wiped),
+            ("carried: planted disrupted", planted),
+        )
         for pairs in (20, 60)
     ]
 

@@ -25,23 +25,25 @@ SAME_WITHIN = 0.05
 FEWEST_PAIRS = 10
 """Fewer clusters of pairs than this are never judged."""
 
-Estimand = Literal["transfer", "difference", "gap"]
+Estimand = Literal["transfer", "difference", "carried", "gap"]
 """What is estimated, of one outcome, over pairs:
 
 transfer: (patched - base) / (source - base), of one patch.
 difference: (patched - versus) / (source - base), of two patches: an order or a sameness.
+carried: (patched - unrelated-base) / (source - unrelated-base), of one patch: how much of what
+    the base's own trace does not explain comes from the source, and not from wiping that trace.
 gap: source - base in the outcome's own unit, of no patch at all.
 """
-ESTIMANDS: tuple[Estimand, ...] = ("transfer", "difference", "gap")
+ESTIMANDS: tuple[Estimand, ...] = ("transfer", "difference", "carried", "gap")
 
 
 @dataclass(frozen=True)
 class Region:
     """The values of an estimand for which a claim is true: low <= value <= high.
 
-    A transfer or a difference is a share of source - base (1 is the source); a gap is in the
-    outcome's own unit. An end left out is open: `Region(high=0.12)` holds for every T up to 0.12,
-    negative transfer included.
+    A transfer or a difference is a share of source - base (1 is the source), what is carried one
+    of source - unrelated-base; a gap is in the outcome's own unit. An end left out is open:
+    `Region(high=0.12)` holds for every T up to 0.12, negative transfer included.
     """
 
     low: float = -math.inf
@@ -120,6 +122,11 @@ class Part:
         return cls(outcome, "difference", region)
 
     @classmethod
+    def carried(cls, outcome: str, region: Region) -> Part:
+        """How far it moves the outcome beyond what an unrelated base does in the same place."""
+        return cls(outcome, "carried", region)
+
+    @classmethod
     def gap(cls, outcome: str, region: Region) -> Part:
         """How far source lies above base, in the outcome's own unit."""
         return cls(outcome, "gap", region)
@@ -150,8 +157,8 @@ class Family:
 class Claim:
     """A sentence from the literature, where it stands, and what would make it true.
 
-    transfer, difference, gap: the region of a simple claim, on `outcome`. all_of: the parts of a
-        conjunction, which names its outcomes in them. Exactly one of the four is given.
+    transfer, difference, carried, gap: the region of a simple claim, on `outcome`. all_of: the
+        parts of a conjunction, which names its outcomes in them. Exactly one of them is given.
     given: what must hold for the claim to be tested at all; where it does not, the claim is
         neither supported nor refuted.
     about: 'layer' where the sentence is about *these* layers, so that patching others is a
@@ -169,6 +176,7 @@ class Claim:
     cites: str
     transfer: Region | None = None
     difference: Region | None = None
+    carried: Region | None = None
     gap: Region | None = None
     outcome: str = BEHAVIOR
     all_of: tuple[Part, ...] = ()
@@ -212,6 +220,7 @@ class Claim:
         named: dict[Estimand, Region | None] = {
             "transfer": self.transfer,
             "difference": self.difference,
+            "carried": self.carried,
             "gap": self.gap,
         }
         return {name: region for name, region in named.items() if region is not None}
@@ -221,7 +230,7 @@ class Claim:
         if len(named) != 1:
             raise UsageError(
                 f"{where}{' and '.join(named) or 'nothing'} claimed, expected exactly one of "
-                "transfer, difference, gap and all_of (of at least one part)"
+                "transfer, difference, carried, gap and all_of (of at least one part)"
             )
         if self.all_of and self.outcome != BEHAVIOR:
             raise UsageError(
@@ -239,6 +248,11 @@ class Claim:
             raise UsageError(f"{where}margin {self.margin:g}: no part is about a patch")
         if not patched and self.about:
             raise UsageError(f"{where}about={self.about!r}: no part is about a patch")
+        if self.about and all(part.estimand == "carried" for part in patched):
+            raise UsageError(
+                f"{where}about={self.about!r} with nothing but `carried`: what wrong layers carry "
+                "is not measured, as no unrelated base is pasted there; claim a transfer beside it"
+            )
 
 
 def claim(
@@ -248,6 +262,7 @@ def claim(
     cites: str,
     transfer: Region | None = None,
     difference: Region | None = None,
+    carried: Region | None = None,
     gap: Region | None = None,
     outcome: str = BEHAVIOR,
     all_of: Sequence[Part] = (),
@@ -264,6 +279,7 @@ def claim(
         cites=cites,
         transfer=transfer,
         difference=difference,
+        carried=carried,
         gap=gap,
         outcome=outcome,
         all_of=_as_tuple(all_of, f"claim {id!r}: all_of", "parts"),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kv_claims.claims.claim import Region
 from kv_claims.judging.checks import Check, control_check
 from kv_claims.judging.contrast import edge_tests, interval_ends, pairs_to_decide
-from kv_claims.judging.estimand import Contrast, between
+from kv_claims.judging.estimand import Contrast, between, whole
 from kv_claims.judging.fieller import Bools, Floats, Interval
 from kv_claims.judging.rule import ALPHA, Rule
 
@@ -36,9 +36,10 @@ class Standing(IntEnum):
 class Controls(NamedTuple):
     """What one control does, `[...]` each.
 
-    moved: how far it lies from base. apart: how far the patched arm lies from it.
-    low, high: of its transfer, at 95%; NaN where unbounded.
-    inside, outside: shown to lie in the margin around 0, or out of it.
+    moved: how far it lies from where the estimand is 0 (base, or an unrelated base). apart: how far
+        the patched arm lies from it.
+    low, high: of `moved`, at 95%; NaN where unbounded.
+    inside, outside: shown to lie in the margin, or out of it.
     beyond, behind: whether the patched arm is shown to lie beyond it, on the region's side of 0,
         or the reverse is shown.
     """
@@ -61,7 +62,7 @@ class Controls(NamedTuple):
 def compare(
     scores: Mapping[str, Floats], arms: Sequence[str], sign: Floats, rule: Rule
 ) -> dict[str, Controls]:
-    """What each control does, beside base and beside the patched arm.
+    """What each control does, beside where the estimand is 0 and beside the patched arm.
 
     scores: mean score by cluster of each arm, `[..., cluster]`; sign: as `orientation`.
     """
@@ -69,14 +70,15 @@ def compare(
         return {}
     # All controls at once, `[control, ..., cluster]`: a test costs as much for one as for many.
     every = {**scores, "control": np.stack([scores[arm] for arm in arms])}
-    moved = between(every, "control", "base", sign)
+    unit, band = whole(rule.estimand), _band(rule)
+    moved = between(every, "control", unit[1], sign, unit)
     low, high = interval_ends(moved, 1 - ALPHA)
-    tests = edge_tests(moved, _band(rule))
+    tests = edge_tests(moved, band)
     # Where a test has no spread, the interval decides, which then is as wide as its count allows.
     flat, (inner_low, inner_high) = tests.flat.any(0), interval_ends(moved, 1 - 2 * ALPHA)
-    within = (inner_low >= -rule.margin) & (inner_high <= rule.margin)
+    within = (inner_low >= band.low) & (inner_high <= band.high)
     inside = np.where(flat, within, tests.p_supported <= ALPHA)
-    outside = (high < -rule.margin) | (low > rule.margin)
+    outside = (high < band.low) | (low > band.high)
     apart = between(every, "patched", "control", _side(rule) * sign)
     apart = apart._replace(unit=moved.unit)
     tests = edge_tests(apart, _AHEAD)
@@ -132,7 +134,10 @@ def state_of(control: Controls) -> str:
 def described(
     controls: Mapping[str, Controls], scores: Mapping[str, Floats]
 ) -> dict[str, dict[str, object]]:
-    """Mean, transfer, interval and state of each control of one study, for the evidence."""
+    """Mean, transfer, interval and state of each control of one study, for the evidence.
+
+    Of what is carried, its `transfer` is that: from an unrelated base on.
+    """
     return {
         arm: {
             "mean": float(np.mean(scores[arm])),
@@ -148,10 +153,12 @@ def described(
 
 def control_checks(controls: Mapping[str, Controls], rule: Rule) -> list[Check]:
     """One check a control; the detail says where it cannot change the verdict."""
-    checks = []
+    of, margin, checks = "transfer", f"+-{rule.margin:g}", []
+    if rule.estimand == "carried":
+        of, margin = rule.estimand, str(_band(rule))
     for arm, found in controls.items():
         state = state_of(found)
-        detail = f"transfer {found.moved.estimate:.3g}, {state} +-{rule.margin:g}"
+        detail = f"{of} {found.moved.estimate:.3g}, {state} {margin}"
         if not rule.region.claims_effect:
             detail += "; does not gate, as the region contains 0"
         checks.append(Check(control_check(arm), state == "inside", detail))
@@ -195,7 +202,12 @@ _AHEAD = Region(low=0.0)
 
 
 def _band(rule: Rule) -> Region:
-    """The margin around no transfer."""
+    """The margin around 0; of what is carried on the region's side alone.
+
+    A control that destroys more than an unrelated base does carries nothing all the same.
+    """
+    if rule.estimand == "carried":
+        return Region(high=rule.margin) if _side(rule) > 0 else Region(low=-rule.margin)
     return Region(-rule.margin, rule.margin)
 
 

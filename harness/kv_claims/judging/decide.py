@@ -19,10 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from kv_claims.claims.claim import FEWEST_PAIRS
-from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.contrast import EdgeTests, edge_tests, one_sided, varies
 from kv_claims.judging.controls import Controls, Standing, compare, gate
-from kv_claims.judging.estimand import Contrast, between, contrast, orientation
+from kv_claims.judging.estimand import (
+    NEGATIVE,
+    Arms,
+    Contrast,
+    between,
+    contrast,
+    orientation,
+    spans,
+)
 from kv_claims.judging.fieller import Bools, Floats, weakness
 from kv_claims.judging.result import Word
 from kv_claims.judging.rule import ALPHA, Rule
@@ -75,8 +82,9 @@ _OF_STANDING = {
 
 
 class Ceiling(NamedTuple):
-    """Whether source lies off base. p: one-sided; NaN where the gap does not vary."""
+    """Whether one arm lies off another. p: one-sided; NaN where their difference does not vary."""
 
+    arms: Arms
     mean: Floats
     p: Floats
     passed: Bools
@@ -85,13 +93,14 @@ class Ceiling(NamedTuple):
 class Decision(NamedTuple):
     """What the rule found, `[...]` each; `why` holds `Why` codes.
 
-    found: the contrast of the estimand. ceiling: None where the estimand is no share of the gap.
+    found: the contrast of the estimand. ceilings: of the gap, and
+    of what else the estimand is a share of; none where it is a share of nothing.
     weakness: Fieller's g at 95%. controls: by name, those that were run.
     """
 
     why: Codes
     found: Contrast
-    ceiling: Ceiling | None
+    ceilings: tuple[Ceiling, ...]
     tests: EdgeTests
     weakness: Floats
     controls: dict[str, Controls]
@@ -113,10 +122,10 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
     found = contrast(scores, rule.estimand, sign)
     if (n := found.effect.shape[-1]) < FEWEST_CLUSTERS:
         raise ValueError(f"{n} clusters, expected at least {FEWEST_CLUSTERS}")
-    ceiling = _ceiling(scores, sign) if rule.is_ratio else None
+    ceilings = tuple(_ceiling(scores, sign, arms) for arms in spans(rule.estimand) if rule.is_ratio)
     tests = edge_tests(found, rule.region)
     weak = weakness(found.unit, 1 - ALPHA)
-    negative = [arm for arm in CONTROLS if arm in scores and rule.has_controls]
+    negative = [arm for arm in NEGATIVE[rule.estimand] if arm in scores]
     controls = compare(scores, negative, sign, rule)
     inside = tests.p_supported <= rule.alpha
     outside = (tests.p_refuted <= rule.alpha_refuted) & (
@@ -127,7 +136,7 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
     never: Bools = np.zeros(shape, np.bool_)
     standing = gate(controls, rule, shape)
     conditions: list[tuple[Why, Bools | np.bool_]] = [
-        (Why.NO_CEILING, ~ceiling.passed if ceiling else never),
+        (Why.NO_CEILING, ~np.all([one.passed for one in ceilings], 0) if ceilings else never),
         (Why.DEGENERATE, tests.flat.any(0)),
         (Why.OUTSIDE, outside & ~inside),
         (Why.BETWEEN, ~inside),
@@ -139,19 +148,19 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
         [np.int64(code) for code, _ in conditions],
         np.int64(Why.INSIDE),
     )
-    return Decision(why, found, ceiling, tests, weak, controls)
+    return Decision(why, found, ceilings, tests, weak, controls)
 
 
-def _ceiling(scores: Mapping[str, Floats], sign: Floats) -> Ceiling:
-    """Whether source lies off base, at 0.005 a side; without spread, by sign alone.
+def _ceiling(scores: Mapping[str, Floats], sign: Floats, arms: Arms) -> Ceiling:
+    """Whether one arm lies off another, at 0.005 a side; without spread, by sign alone.
 
     Above it where the direction is 'up'. Read the way the scores lie where it is 'either', which
     is a two-sided test at twice that.
     """
-    gap = between(scores, "source", "base", sign)
+    gap = between(scores, *arms, sign)
     spread = varies(gap.effect, gap.size)
     p = one_sided(gap.effect, "greater", spread)
     mean = np.mean(gap.effect, -1)
     with np.errstate(invalid="ignore"):
         passed = np.where(spread, p < CEILING_ALPHA, mean > 0)
-    return Ceiling(sign * mean, p, passed)
+    return Ceiling(arms, sign * mean, p, passed)

@@ -7,9 +7,16 @@ L = effect - edge * unit tests them all:
 
     transfer    (patched - base)   / (source - base)
     difference  (patched - versus) / (source - base)
+    carried     (patched - unrelated-base) / (source - unrelated-base)
     gap         (source - base)    / 1
 
-It knows which arms an estimand needs; it tests nothing.
+Where an outcome sets the source against the base (a difference of log-probabilities), an arm whose
+trace of the base is merely wiped lies half-way, whatever was pasted over it. What is carried counts
+from such an arm, that in which the same patch came from another base: resample ablation is its
+zero (Chan et al., Causal scrubbing, 2022; for what a baseline does to patching: Zhang and Nanda,
+arXiv 2309.16042; Heimersheim and Nanda, arXiv 2404.15255).
+
+It knows which arms an estimand needs, and which controls it has; it tests nothing.
 """
 
 from __future__ import annotations
@@ -31,15 +38,36 @@ Direction = Literal["up", "either"]
 NEEDED: dict[Estimand, tuple[str, ...]] = {
     "transfer": ("base", "source", "patched"),
     "difference": ("base", "source", "patched", "versus"),
+    "carried": ("base", "source", "patched", "unrelated-base"),
     "gap": ("base", "source"),
 }
 """The arms that an estimand is made of."""
 
-_EFFECT: dict[Estimand, tuple[str, str]] = {
+Arms = tuple[str, str]
+"""Two arms of which the second is taken from the first."""
+_GAP: Arms = ("source", "base")
+
+_EFFECT: dict[Estimand, Arms] = {
     "transfer": ("patched", "base"),
     "difference": ("patched", "versus"),
+    "carried": ("patched", "unrelated-base"),
     "gap": ("source", "base"),
 }
+_WHOLE: dict[Estimand, Arms] = {
+    "transfer": _GAP,
+    "difference": _GAP,
+    "carried": ("source", "unrelated-base"),
+}
+"""What an estimand is a share of; a gap is none of anything."""
+
+NEGATIVE: dict[Estimand, tuple[str, ...]] = {
+    "transfer": CONTROLS,
+    "difference": CONTROLS,
+    # An unrelated base is its zero; what the wrong layers do by being wiped was not measured.
+    "carried": ("noise",),
+    "gap": (),
+}
+"""The negative controls that it is held against, where they were run."""
 
 
 def stands_in_table(role: str, estimand: Estimand) -> bool:
@@ -55,7 +83,8 @@ def direction_of(part: Part) -> Direction:
 class Contrast(NamedTuple):
     """Numerator and denominator of an estimand, `[..., cluster]` each.
 
-    unit: source - base, or 1 where the estimand is in the outcome's own unit.
+    unit: source - base, or what else the estimand is a share of; 1 where it is in the outcome's own
+        unit.
     size: magnitude of the scores that effect is the difference of, which bounds its rounding.
     most: how many units clusters of a kind that was not seen are taken to lie off, on average
         (`kv_claims.judging.unseen`); infinite where a unit of 1 bounds nothing.
@@ -90,21 +119,42 @@ def contrast(scores: Mapping[str, Floats], estimand: Estimand, sign: Floats) -> 
     if estimand == "gap":
         found = between(scores, of, against, np.ones_like(sign))
         return found._replace(unit=np.ones_like(found.effect), most=math.inf)
-    return between(scores, of, against, sign)
+    return between(scores, of, against, sign, whole(estimand))
 
 
-def between(scores: Mapping[str, Floats], of: str, against: str, sign: Floats) -> Contrast:
-    """How far one arm lies from another, in units of source - base."""
+def between(
+    scores: Mapping[str, Floats], of: str, against: str, sign: Floats, unit: Arms = _GAP
+) -> Contrast:
+    """How far one arm lies from another, in units of how far two others do."""
+    top, bottom = unit
     return Contrast(
         effect=_oriented(scores[of] - scores[against], sign),
-        unit=_oriented(scores["source"] - scores["base"], sign),
+        unit=_oriented(scores[top] - scores[bottom], sign),
         size=np.abs(scores[of]) + np.abs(scores[against]),
     )
 
 
+def whole(estimand: Estimand) -> Arms:
+    """What an estimand is a share of: at the second arm it is 0, at the first 1.
+
+    Of a gap, which is a share of nothing, source and base.
+    """
+    return _WHOLE.get(estimand, _GAP)
+
+
+def spans(estimand: Estimand) -> tuple[Arms, ...]:
+    """Which arms must lie apart for the estimand to exist: source and base, and what it is of."""
+    return tuple(dict.fromkeys((_GAP, whole(estimand))))
+
+
 def formula(estimand: Estimand) -> str:
     """The numerator in words."""
-    return " - ".join(_EFFECT[estimand])
+    return difference_text(_EFFECT[estimand])
+
+
+def difference_text(arms: Arms) -> str:
+    """`source - base`."""
+    return " - ".join(arms)
 
 
 def _oriented(values: Floats, sign: Floats) -> Floats:

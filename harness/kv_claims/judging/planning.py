@@ -18,7 +18,7 @@ import numpy as np
 from kv_claims.errors import UsageError
 from kv_claims.judging.contrast import interval_ends
 from kv_claims.judging.decide import FEWEST_CLUSTERS, Decision, decide
-from kv_claims.judging.estimand import contrast, orientation
+from kv_claims.judging.estimand import contrast, orientation, whole
 from kv_claims.judging.fieller import Floats
 from kv_claims.judging.frame import Spread
 from kv_claims.judging.result import WORDS, Word
@@ -92,7 +92,8 @@ def at_value(spread: Spread, rule: Rule, value: float) -> Spread:
     if rule.estimand == "gap":
         means["source"] += value - now
     else:
-        means["patched"] += (value - now) * (means["source"] - means["base"])
+        top, bottom = whole(rule.estimand)
+        means["patched"] += (value - now) * (means[top] - means[bottom])
     return spread._replace(means=[means[arm] for arm in spread.arms])
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 from kv_claims.claims.claim import ESTIMANDS, MARGIN, Estimand, Region, check_margin
 from kv_claims.errors import UsageError
-from kv_claims.judging.estimand import Direction
+from kv_claims.judging.estimand import NEGATIVE, Direction
 
 ALPHA = 0.05
 
@@ -18,7 +18,8 @@ class Rule:
 
     alpha: one-sided at every edge, to support. alpha_refuted: two-sided, to refute. Both are
         smaller than 0.05 where a claim is one of many, or looked at more than once.
-    margin: how far from 0 a control's transfer may lie; a gap has no controls and does not read it.
+    margin: how far from 0 a control may lie, as a share of the same; a gap has no controls and does
+        not read it.
     """
 
     region: Region
@@ -46,13 +47,13 @@ class Rule:
 
     @property
     def is_ratio(self) -> bool:
-        """Whether the estimate is a share of source - base, which then must not be 0."""
+        """Whether the estimate is a share of how far two arms lie apart, which must not be 0."""
         return self.estimand != "gap"
 
     @property
     def has_controls(self) -> bool:
         """Whether a patch is judged, which negative controls can be compared with."""
-        return self.estimand != "gap"
+        return bool(NEGATIVE[self.estimand])
 
     @property
     def supported_level(self) -> float:

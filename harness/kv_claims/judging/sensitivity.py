@@ -28,7 +28,16 @@ from scipy import stats
 from kv_claims.claims.claim import Part
 from kv_claims.errors import UsageError
 from kv_claims.judging.contrast import varies
-from kv_claims.judging.estimand import NEEDED, Contrast, Direction, between, contrast, orientation
+from kv_claims.judging.estimand import (
+    NEEDED,
+    Contrast,
+    Direction,
+    between,
+    contrast,
+    difference_text,
+    orientation,
+    whole,
+)
 from kv_claims.judging.fieller import Floats
 from kv_claims.judging.frame import Grouping, by_tokens, check_frame, groupings, holes
 from kv_claims.judging.resampling import Bootstrap, SignFlips, bootstrap, sign_flips
@@ -160,7 +169,7 @@ def sensitivity(
 
 def _lines(case: _Case, grouping: Grouping) -> Lines:
     clusters = _clusters(case, grouping)
-    if why := _no_estimate(clusters):
+    if why := _no_estimate(clusters, case.part):
         return Lines(grouping.by, grouping.clusters, why=why)
     found, floor, luck = clusters.found, clusters.floor, f"{case.seed} by {grouping.by}"
     return Lines(
@@ -279,12 +288,13 @@ def _lacking(table: pd.DataFrame, arms: Sequence[str]) -> str:
     return f"trials are missing: {lacking}" if lacking else ""
 
 
-def _no_estimate(clusters: _Clusters) -> str:
+def _no_estimate(clusters: _Clusters, part: Part) -> str:
     """Why the ratio of means does not exist; '' where it does."""
     if (n := len(clusters.labels)) < FEWEST_LEFT:
         return f"{n} cluster, at least {FEWEST_LEFT} wanted"
     mean = float(np.mean(clusters.found.unit))
-    return "" if mean > clusters.floor else f"source - base is {mean:.4g} on average, not above 0"
+    apart = difference_text(whole(part.estimand))
+    return "" if mean > clusters.floor else f"{apart} is {mean:.4g} on average, not above 0"
 
 
 def _clusters(case: _Case, grouping: Grouping) -> _Clusters:
@@ -292,9 +302,8 @@ def _clusters(case: _Case, grouping: Grouping) -> _Clusters:
     labels = list(case.table.groupby(grouping.by).size().index)
     floor = 0.0
     if case.part.estimand != "gap":
-        floor = _ROUNDING * float(
-            np.max(between(grouping.scores, "source", "base", case.sign).size)
-        )
+        apart = between(grouping.scores, *whole(case.part.estimand), case.sign)
+        floor = _ROUNDING * float(np.max(apart.size))
     return _Clusters(labels, contrast(grouping.scores, case.part.estimand, case.sign), floor)
 
 

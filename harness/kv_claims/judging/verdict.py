@@ -38,7 +38,15 @@ from kv_claims.judging.decide import (
     Why,
     decide,
 )
-from kv_claims.judging.estimand import NEEDED, Contrast, Direction, formula, orientation
+from kv_claims.judging.estimand import (
+    NEEDED,
+    Contrast,
+    Direction,
+    difference_text,
+    formula,
+    orientation,
+    whole,
+)
 from kv_claims.judging.fieller import Floats, Interval
 from kv_claims.judging.frame import (
     ARMS,
@@ -153,8 +161,8 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         return _invalid(rule, case.pairs, checks, means, n)
     decision = decide(scores, rule, case.sign)
     found, why = decision.found, Why(int(decision.why))
-    if decision.ceiling is not None:
-        checks.append(_ceiling(decision.ceiling, rule))
+    if decision.ceilings:
+        checks.append(_ceiling(decision.ceilings, rule))
     if any(check.passed is False for check in checks):
         return _invalid(rule, case.pairs, checks, means, n, found)
     if why == Why.DEGENERATE:
@@ -189,16 +197,20 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
     return _if_it_shows(verdict, rule.region)
 
 
-def _ceiling(found: Ceiling, rule: Rule) -> Check:
+def _ceiling(found: Sequence[Ceiling], rule: Rule) -> Check:
+    detail = "; ".join(_of_ceiling(one, rule) for one in found)
+    return Check("no-ceiling", all(bool(one.passed) for one in found), detail)
+
+
+def _of_ceiling(found: Ceiling, rule: Rule) -> str:
+    apart = difference_text(found.arms)
     if np.isnan(found.p):
-        detail = f"source - base is {found.mean:.4g} in every cluster"
-    else:
-        sides = 1 if rule.direction == "up" else 2
-        detail = (
-            f"source - base {found.mean:.4g}, {'one' if sides == 1 else 'two'}-sided p "
-            f"{sides * found.p:.2g}, below {sides * CEILING_ALPHA} wanted"
-        )
-    return Check("no-ceiling", bool(found.passed), detail)
+        return f"{apart} is {found.mean:.4g} in every cluster"
+    sides = 1 if rule.direction == "up" else 2
+    return (
+        f"{apart} {found.mean:.4g}, {'one' if sides == 1 else 'two'}-sided p "
+        f"{sides * found.p:.2g}, below {sides * CEILING_ALPHA} wanted"
+    )
 
 
 def _weak_ratio(weakness: Floats) -> Check:
@@ -208,7 +220,7 @@ def _weak_ratio(weakness: Floats) -> Check:
 
 def _degenerate(rule: Rule, tests: EdgeTests) -> Check:
     edge = rule.region.edges[int(np.argmax(tests.flat))][0]
-    by = " - edge * (source - base)" if rule.is_ratio else ""
+    by = f" - edge * ({difference_text(whole(rule.estimand))})" if rule.is_ratio else ""
     return Check(
         "degenerate", False, f"{formula(rule.estimand)}{by} does not vary at edge {edge:g}"
     )
@@ -267,7 +279,7 @@ def _unseen(case: _Case, found: Contrast, level: float) -> str:
     unseen = largest_share(case.grouping.clusters, (1 - level) / 2)
     return (
         f" ({seen}; at level {level:.4g} at most {unseen:.1%} of {many} {others}, each by at most "
-        "source - base: assumed)"
+        f"{difference_text(whole(estimand))}: assumed)"
     )
 
 

@@ -49,7 +49,7 @@ class Cell:
             () if versus is None else as_patches(versus),
             siblings,
         )
-        wants_patch = bool({"transfer", "difference"} & claim.estimands)
+        wants_patch = bool(claim.estimands - {"gap"})
         wants_versus = "difference" in claim.estimands
         for name, given, wanted in (
             ("a patch", found.patches, wants_patch),

@@ -199,6 +199,7 @@ class Plan:
         sides = {
             "transfer": [self.cell.patches],
             "difference": [self.cell.patches, self.cell.versus],
+            "carried": [self.cell.patches],
         }
         asked = [
             (patches, part.outcome)

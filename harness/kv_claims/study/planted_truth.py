@@ -14,6 +14,7 @@ from kv_claims.claims.claim import Part
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, is_full_swap
 from kv_claims.judging.checks import DONOR, NO_SUCH_CELL
+from kv_claims.judging.estimand import NEGATIVE
 from kv_claims.judging.result import Word
 from kv_claims.planted.catalog import N_LAYERS, Planted
 from kv_claims.planted.degenerate import expected_degenerate_share
@@ -152,19 +153,26 @@ class _Study(NamedTuple):
             return _worded(gap, part, {}, margin)
         if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
             return _Truth("invalid", "no-ceiling", None, {})
-        against = base
+        zero = against = base
         if part.estimand == "difference":
             against = self.means(cell.versus, "source", outcome).patched
+        if part.estimand == "carried":
+            zero = against = self.means(cell.patches, "unrelated-base", outcome).patched
+            gap = source - zero
+            if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+                return _Truth("invalid", "no-ceiling", None, {})
         value = (patched - against) / gap
         controls = {
-            name: self._control(arm, outcome, base, gap) for name, arm in self.plan.controls.items()
+            name: self._control(arm, outcome, zero, gap)
+            for name, arm in self.plan.controls.items()
+            if name in NEGATIVE[part.estimand]
         }
         return _worded(value, part, controls, margin)
 
-    def _control(self, arm: Arm, outcome: Outcome, base: float, gap: float) -> float:
-        """The true transfer of a control; NaN where it is not known."""
+    def _control(self, arm: Arm, outcome: Outcome, zero: float, gap: float) -> float:
+        """What a control does in truth, as a share of the gap; NaN where it is not known."""
         try:
-            return (self.means(arm.patches, _donor(arm), outcome).patched - base) / gap
+            return (self.means(arm.patches, _donor(arm), outcome).patched - zero) / gap
         except UnknownTruth:
             return math.nan
 
@@ -175,12 +183,23 @@ def _worded(value: float, part: Part, controls: dict[str, float], margin: float)
     if value not in part.region:
         return _Truth("refuted", f"{value:.4f} is outside {part.region}", value, controls)
     # A control also must not do what the patch does, however little that is.
-    off = [name for name, found in controls.items() if abs(found) > margin or found >= value > 0]
+    off = [
+        name
+        for name, found in controls.items()
+        if _beyond(found, part, margin) or found >= value > 0
+    ]
     if off and part.region.claims_effect:
         return _Truth("invalid", "not specific", value, controls)
     unknown = part.region.claims_effect and any(map(math.isnan, controls.values()))
     because = f"{value:.4f} is inside {part.region}"
     return _Truth("supported", because, value, controls, "not specific" if unknown else None)
+
+
+def _beyond(found: float, part: Part, margin: float) -> bool:
+    """Whether a control lies out of the margin; of what is carried on the region's side alone."""
+    if part.estimand == "carried":
+        return (found if part.region.low >= 0 else -found) > margin
+    return abs(found) > margin
 
 
 def _combined(plan: Plan, truths: Sequence[_Truth]) -> tuple[Word, str]:
