@@ -25,7 +25,7 @@ PATCH = Patch("residual", "9", "last(4)")
 TRANSFERS = claim("transfers", transfer=Region(0.7, 0.9))
 BOTH = claim(
     "both",
-    all_of=(Part.transfer("behavior", Region(0.7, 0.9)), Part.transfer("rv", Region(low=0.5))),
+    all_of=(Part.transfer("behavior", Region(0.7, 0.9)), Part.transfer("loglik", Region(low=0.5))),
 )
 PASTED = claim("pasted", transfer=Region(0.9, 1.1), outcome="pr@27/32")
 
@@ -82,36 +82,87 @@ def test_whatever_the_order_of_rows_it_is_one_table() -> None:
     pd.testing.assert_frame_equal(*both)
 
 
-def test_it_stops_at_the_first_look_that_decides() -> None:
+@pytest.mark.parametrize("pairs", [11, 24])
+def test_a_table_that_is_there_is_judged_whole_and_once(pairs: int) -> None:
+    """Looks are for pairs that are yet to be run: in file order they would be chance."""
     looked = claim("transfers", transfer=Region(high=0.3), looks=(12, 24, 40))
-    looks = judged(table(), looked)["multiplicity"]["looks"]
-    assert [look["pairs"] for look in looks["taken"]] == [12]
-    assert looks["pairs_spared"] == 12
-    early = judged(table(pairs=11), looked)
-    assert early["reason"].startswith("not looked at yet: its first look is after 12 pairs")
-    assert early["verified"] is False
+    one = judged(table(pairs=pairs), looked)
+    looks = one["multiplicity"]["looks"]
+    assert [look["pairs"] for look in looks["taken"]] == [pairs]
+    assert looks["planned"] == one["plan"]["looks"] == []
+    assert (looks["pairs_spared"], one["pairs"], one["verdict"]) == (0, pairs, "refuted")
+    assert one["multiplicity"]["alpha"] == 0.05
 
 
 def test_of_several_outcomes_each_has_its_column() -> None:
-    frame = table()
-    frame["rv"] = frame["score"] / 2
+    frame = table(noise=1.0)
+    frame["loglik"] = frame["score"] / 2
     one = judged(frame, BOTH)
     assert [part["verdict"] for part in one["parts"]] == ["supported", "supported"]
     assert one["parts"][1]["means"]["source"] == pytest.approx(one["means"]["source"] / 2)
     rows = as_trials(table_study(frame, Cell.of(BOTH, "a", PATCH), GPT2))
-    assert rows["rv"].tolist() == (rows["behavior"] / 2).tolist()
+    assert rows["loglik"].tolist() == (rows["behavior"] / 2).tolist()
 
 
-def test_geometry_read_where_it_was_pasted_is_invalid_if_the_prompts_lengths_are_told() -> None:
-    patch = Patch("v_proj", "27/32", "last(16)")
-    frame = table(patched=11.0)
-    untold = judged(frame, PASTED, patch)
-    assert untold["verdict"] == "supported"
-    (check,) = (c for c in untold["checks"] if c["name"] == "measured-where-patched")
-    assert check["detail"] == "not run: the test does not give the tokens of the prompts"
-    told = judged(frame, PASTED, patch, tokens=(51, 40))
-    assert told["reason"].startswith("measured-where-patched: ")
-    assert told["verified"] is False
+@pytest.mark.parametrize("told", [{}, {"tokens": (51, 40)}], ids=["untold", "told"])
+def test_geometry_read_where_it_was_pasted_is_invalid_whatever_is_told(
+    told: dict[str, Any],
+) -> None:
+    """Windows at one end need no lengths of prompts."""
+    one = judged(table(patched=11.0), PASTED, Patch("v_proj", "27/32", "last(16)"), **told)
+    assert one["reason"].startswith("measured-where-patched: ")
+    assert one["verified"] is False
+
+
+def test_what_hangs_on_the_lengths_of_prompts_is_left_open_without_them() -> None:
+    """Half a prompt from the start meets the last 16 rows of a short one only."""
+    patch = Patch("v_proj", "27/32", "first(80%)")
+    short, long = (judged(table(), PASTED, patch, tokens=(n, n)) for n in (30, 300))
+    assert short["reason"].startswith("measured-where-patched: ")
+    assert long["reason"].startswith("null-by-construction: ")
+    assert judged(table(noise=1.0, patched=11.0), PASTED, Patch("v_proj", "24/32", "first(80%)"))[
+        "verdict"
+    ] in ("supported", "invalid")
+
+
+def test_an_effect_without_a_control_is_inconclusive() -> None:
+    """To leave a control out is never better than to show it, and nothing else changes."""
+    bare, shown = judged(table()), judged(table(noise=1.0))
+    assert (bare["verdict"], shown["verdict"]) == ("inconclusive", "supported")
+    assert bare["reason"].startswith("no-control: no control is given (unrelated-base, noise")
+    for field in ("estimate", "interval", "p_supported"):
+        assert bare[field] == shown[field]
+    assert judged(table(), claim("little", transfer=Region(high=0.95)))["verdict"] == "supported"
+
+
+def test_arms_that_are_one_run_are_found() -> None:
+    frame = table(noise=1.0)
+    arms = {arm: rows["score"].to_numpy() for arm, rows in frame.groupby("arm")}
+
+    def with_arm(arm: str, other: str) -> str:
+        same = frame.assign(
+            score=[
+                arms[other if a == arm else a][int(p[1:])]
+                for a, p in zip(frame["arm"], frame["pair"], strict=True)
+            ]
+        )
+        one = judged(same, claim("any", transfer=Region(-0.5, 1.5)))
+        assert one["verdict"] == "invalid"
+        return str(one["reason"])
+
+    assert with_arm("patched", "base").startswith("hook-never-fired: patched scores as base")
+    assert with_arm("patched", "source").startswith("full-swap-is-the-donor: ")
+    assert with_arm("noise", "base").startswith("vacuous-control: noise scores as base")
+
+
+def test_prompts_that_repeat_are_found_unless_they_are_told() -> None:
+    frame = table(noise=1.0)
+    first = frame[frame["arm"] == "base"].set_index("pair")["score"]
+    is_base = frame["arm"] == "base"
+    shared = [f"p{int(pair[1:]) // 4:02}" for pair in frame["pair"]]
+    frame.loc[is_base, "score"] = [first[pair] for pair in pd.Series(shared)[is_base]]
+    assert judged(frame)["reason"].startswith("clusters-ignored: 6 scores of the base arm")
+    assert "clusters-ignored" not in judged(frame.assign(base=shared))["reason"]
 
 
 def test_pairs_that_share_a_prompt_are_one_cluster() -> None:
@@ -167,14 +218,14 @@ def test_a_bad_table_is_one_error(what: str) -> None:
 @pytest.mark.parametrize(
     ("rv", "message"),
     [
-        (None, "no column 'rv', which the claim is about too; it has pair, arm, seed, score"),
-        ("0.5", "column 'rv' of type .*, expected numbers"),
-        (np.inf, "column 'rv' has values that are not finite numbers"),
+        (None, "no column 'loglik', which the claim is about too; it has pair, arm, seed, score"),
+        ("0.5", "column 'loglik' of type .*, expected numbers"),
+        (np.inf, "column 'loglik' has values that are not finite numbers"),
     ],
     ids=["missing", "text", "infinite"],
 )
 def test_a_bad_column_of_another_outcome_is_one_error(rv: Any, message: str) -> None:
-    frame = table() if rv is None else table().assign(rv=rv)
+    frame = table() if rv is None else table().assign(loglik=rv)
     with pytest.raises(UsageError, match=message):
         judged(frame, BOTH)
 

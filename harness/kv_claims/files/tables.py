@@ -8,6 +8,7 @@ takes its place once until its full size is known. What is wrong is one UsageErr
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,33 @@ def read_csv(path: Path, separator: str, expected: str) -> pd.DataFrame:
         return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except (ValueError, MemoryError, OverflowError) as error:
         raise _unreadable(path, error) from error
+
+
+def read_json(path: Path, expected: str, *, lines: bool) -> pd.DataFrame:
+    """Records of a JSON file, a row each: a list of them, or one a line. What is nested in a record
+    has its path for a name, as in `scores.loglik`.
+
+    Raises UsageError for a file that cannot be read so, and lists in a record.
+    """
+    data = read_bytes(path, expected, most=MOST_CSV_BYTES)
+    try:
+        text = data.decode("utf-8-sig")
+        # Python's reader, as it takes the NaN that Python's writer makes.
+        records = (
+            [json.loads(line) for line in text.splitlines() if line.strip()] if lines else None
+        )
+        records = json.loads(text) if records is None else records
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise UsageError(f"{path}: expected a list of records, each a mapping")
+    frame = pd.json_normalize(records)
+    if len(frame.columns) > MOST_COLUMNS or len(frame) > MOST_ROWS:
+        raise UsageError(
+            f"{path}: {len(frame):,} rows, {len(frame.columns):,} columns, expected at most "
+            f"{MOST_ROWS:,} and {MOST_COLUMNS:,}"
+        )
+    return frame
 
 
 def check_texts(frame: pd.DataFrame, path: Path) -> None:

@@ -39,6 +39,10 @@ NO_SUCH_CELL = "no-such-cell"
 """The check that the model has what a claim is about: its layers, heads, and a wrong layer."""
 
 
+NO_CONTROL = "no-control"
+"""The check, never passed, that a claim of an effect has a negative control to be held against."""
+
+
 class Check(NamedTuple):
     """One check. passed: None where it could not be run."""
 

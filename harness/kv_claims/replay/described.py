@@ -22,10 +22,14 @@ SCHEMA = 1
 MOST_BYTES = 2**20
 """Of a description."""
 ROLES = (*ARMS, *CONTROLS)
+BETWEEN = " "
+"""Stands between the values of columns that together name an arm."""
+FIXED = ("base", "source", *CONTROLS)
+"""Roles of arms that are not tried to make a claim true."""
 _NEEDED = ("schema", "table", "model", "n_layers", "columns", "claims")
-_KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "n_kv_heads", "tokens")
-_COLUMNS_NEEDED = ("pair", "arm")
-_COLUMNS = (*_COLUMNS_NEEDED, "seed", "score", "text", "cluster", "source", "base")
+_KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "others", "seeds", "n_kv_heads", "tokens")
+_KEYS = ("pair", "seed", "score", "text", "cluster", "source", "base")
+_COLUMNS = ("pair", "arm", "arms", *_KEYS[1:])
 
 Roles = Mapping[str, str]
 """Which arm of the table stands in each role."""
@@ -36,9 +40,12 @@ class Described:
     """A published table, as somebody describes it.
 
     where: the YAML file. n_layers, n_kv_heads: of the model (0: heads not given). columns: the
-    table's names of pair, arm, seed, score, text, cluster, source, base. scores: its columns of
+    table's names of pair, seed, score, text, cluster, source, base. arm: the columns whose values
+    together name a row's arm. wide: in place of them, columns that are an arm each and hold its
+    score. averaged: whether a pair's seeds count as their mean. scores: its columns of
     other outcomes, by the outcome's name. claims: by claim and cell, the arms. tokens: of the
-    source's and the base's prompt, None where they are not given.
+    source's and the base's prompt, None where they are not given. others: arms in no role, and what
+    they are.
     """
 
     where: Path
@@ -48,20 +55,29 @@ class Described:
     n_layers: int
     n_kv_heads: int
     columns: Mapping[str, str]
+    arm: tuple[str, ...]
+    wide: tuple[str, ...]
+    averaged: bool
     scores: Mapping[str, str]
     claims: Mapping[str, Mapping[str, Roles]]
     tokens: tuple[int, int] | None
+    others: Mapping[str, str]
     task: Path | None
 
     @property
     def arms(self) -> list[str]:
         """The arms of the table that stand in some role, each once."""
+        return self.arms_of(*ROLES)
+
+    def arms_of(self, *roles: str) -> list[str]:
+        """The arms that stand in one of these roles, each once."""
         return list(
             dict.fromkeys(
                 arm
                 for cells in self.claims.values()
-                for roles in cells.values()
-                for arm in roles.values()
+                for named in cells.values()
+                for role, arm in named.items()
+                if role in roles
             )
         )
 
@@ -74,11 +90,25 @@ def read_description(path: Path) -> Described:
     _check_keys(content, _NEEDED, _KNOWN, where)
     if content["schema"] != SCHEMA:
         raise UsageError(f"{where}: schema {unquoted(repr(content['schema']))}, expected {SCHEMA}")
-    columns = _names(content["columns"], f"{where}: columns")
-    _check_keys(columns, _COLUMNS_NEEDED, _COLUMNS, f"{where}: columns")
+    given = _mapping(content["columns"], f"{where}: columns")
+    _check_keys(given, ("pair",), _COLUMNS, f"{where}: columns")
+    columns = _names({k: v for k, v in given.items() if k in _KEYS}, f"{where}: columns")
+    arm, wide = (_several(given, key, f"{where}: columns") for key in ("arm", "arms"))
+    if bool(arm) == bool(wide):
+        raise UsageError(
+            f"{where}: columns has {'both arm and arms' if arm else 'no arm'}, expected `arm`, one "
+            "column or several that name a row's arm, or `arms`, the columns that are an arm each"
+        )
     task = content.get("task")
-    if "score" not in columns and not ("text" in columns and task is not None):
+    scored = "score" in columns or ("text" in columns and task is not None)
+    if wide and ("score" in columns or "text" in columns):
+        raise UsageError(
+            f"{where}: columns has arms, whose columns hold the scores: no score, text"
+        )
+    if not (scored or wide):
         raise UsageError(f"{where}: columns has no score; expected one, or text and a task")
+    if (seeds := content.get("seeds", "each")) not in ("each", "averaged"):
+        raise UsageError(f"{where}: seeds {unquoted(repr(seeds))}, expected each or averaged")
     scores = _names(content.get("scores", {}), f"{where}: scores")
     return Described(
         where=path,
@@ -90,9 +120,13 @@ def read_description(path: Path) -> Described:
         if "n_kv_heads" in content
         else 0,
         columns=columns,
+        arm=arm,
+        wide=wide,
+        averaged=seeds == "averaged",
         scores={str(Outcome.parse(name)): column for name, column in scores.items()},
         claims=_claims(content, where),
         tokens=_tokens(content["tokens"], f"{where}: tokens") if "tokens" in content else None,
+        others=_names(content.get("others", {}), f"{where}: others"),
         task=None
         if task is None
         else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
@@ -110,6 +144,7 @@ def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles
         }
         for cell, roles in found[str(claim)].items():
             _check_one_role_each(roles, f"{here}: {unquoted(cell)}")
+        _check_one_cell_each(found[str(claim)], here)
         if not found[str(claim)]:
             raise UsageError(f"{here}: no cell, expected at least one")
     if not found:
@@ -125,6 +160,19 @@ def _check_one_role_each(roles: Roles, where: str) -> None:
             raise UsageError(
                 f"{where}: arm {shown(arm)} is both {owner[arm]} and {role}, expected an arm of "
                 "its own for each role"
+            )
+
+
+def _check_one_cell_each(cells: Mapping[str, Roles], where: str) -> None:
+    """Cells of one claim are tests of their own: what is one arm cannot stand for two of them."""
+    owner: dict[tuple[str | None, str | None], str] = {}
+    for cell, roles in cells.items():
+        arms = roles.get("patched"), roles.get("versus")
+        if arms != (None, None) and owner.setdefault(arms, cell) != cell:
+            said = " against ".join(shown(arm) for arm in arms if arm is not None)
+            raise UsageError(
+                f"{where}: arm {said} stands for the cells {shown(owner[arms])} and "
+                f"{shown(cell)}, expected an arm of its own for each"
             )
 
 
@@ -153,9 +201,30 @@ def _names(content: Any, where: str) -> dict[str, str]:
     }
 
 
+def _several(content: Mapping[Any, Any], key: str, where: str) -> tuple[str, ...]:
+    """One name or a list of them; none where the key is not there."""
+    if key not in content:
+        return ()
+    value = content[key]
+    found = value if isinstance(value, list) else [value]
+    names = tuple(_name(one, f"{where}: {key}") for one in found)
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"{where}: {key}: {unquoted(repr(value))}, expected columns, each once")
+    return names
+
+
 def _name(value: Any, where: str) -> str:
-    """Text, or a number as it is written. YAML reads a bare `no` as false: that is refused."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+    """Text, or a number as it is written; of a list, all of it: an arm that several columns name.
+
+    YAML reads a bare `no` as false: that is refused.
+    """
+    if isinstance(value, list) and value:
+        return BETWEEN.join(_name(one, where) for one in value)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, str | int | float)
+        or not str(value).strip()
+    ):
         raise UsageError(
             f"{where}: {unquoted(repr(value))}, expected text (in quotes, if YAML reads it as else)"
         )

@@ -15,7 +15,7 @@ from kv_claims.errors import UsageError
 from kv_claims.files.reading import nearest, shown, unquoted
 from kv_claims.judging.checks import Check
 from kv_claims.judging.estimand import stands_in_table
-from kv_claims.replay.described import Described, read_description
+from kv_claims.replay.described import FIXED, Described, read_description
 from kv_claims.replay.edits import SCORER_CHANGED
 from kv_claims.replay.published import read_table
 from kv_claims.replay.source import chosen, sha_of
@@ -126,7 +126,21 @@ class ForeignTable:
             tokens=told.tokens,
             task=self.task,
             notes=self._notes(),
+            tried=len(self._tried),
+            unused=tuple(self._unused),
         )
+
+    @property
+    def _unused(self) -> list[str]:
+        """Arms of the table in no role, and of which the description does not say what they are."""
+        known = {*self.told.arms, *self.told.others}
+        return [arm for arm in dict.fromkeys(self.frame["arm"]) if arm not in known]
+
+    @property
+    def _tried(self) -> list[str]:
+        """Arms that might have been the patched one: all but the ends, the controls and others."""
+        fixed = {*self.told.arms_of(*FIXED), *self.told.others}
+        return [arm for arm in dict.fromkeys(self.frame["arm"]) if arm not in fixed]
 
     def _notes(self) -> tuple[Check, ...]:
         if self.task is None:
@@ -162,7 +176,6 @@ class ForeignTable:
 
     def facts(self) -> dict[str, Any]:
         told = self.told
-        unused = [arm for arm in dict.fromkeys(self.frame["arm"]) if arm not in told.arms]
         replay = {
             "folder": str(told.where.parent),
             "kind": "foreign",
@@ -170,7 +183,8 @@ class ForeignTable:
             "trials_sha": sha_of(told.table),
             "table": str(told.table),
             "about": told.about,
-            "unused_arms": unused,
+            "unused_arms": self._unused,
+            "other_arms": dict(told.others),
             "scored_by": None
             if self.task is None
             else {"task": self.task.where, "sha": self.task.sha},

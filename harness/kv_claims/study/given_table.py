@@ -11,8 +11,13 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from kv_claims.judging.checks import Check, with_all_named
+from kv_claims.errors import UsageError
+from kv_claims.evidence.evidence import plan_sha
+from kv_claims.files.reading import listed
+from kv_claims.judging.checks import CONTROLS, NO_CONTROL, Check, with_all_named
+from kv_claims.judging.coincidence import coincidences
 from kv_claims.judging.frame import ARMS
+from kv_claims.judging.multiplicity import Share
 from kv_claims.judging.texts import degenerate_texts, parts_of_words
 from kv_claims.study.cell import Cell
 from kv_claims.study.plan import Plan, PlannedPart, parts_of, plan_as_asked, roles_in_tables
@@ -24,6 +29,8 @@ from kv_claims.study.walk import Study
 from kv_claims.tasks.task import Task
 
 UNKNOWN = "unknown"
+_LENGTHS = ((64, 64), (64, 96), (96, 64), (400, 400))
+"""Tokens of source and base that stand for any, where they are not given."""
 
 
 class GivenScorer(NamedTuple):
@@ -49,7 +56,8 @@ class TableStudy(Study):
     stands_for: the task, where texts are not scored by `task`. study: the hash of the table.
     tokens: of source and base prompt, None where `where` does not give them. scores: the outcome
     that `score` holds. provenance: what is told of how it was made. notes: checks that a reader is
-    to see with every verdict. no_geometry: why none is shown beside.
+    to see with every verdict. no_geometry: why none is shown beside. tried: how many arms the
+    table has that a patched one might have been chosen among. unused: arms in no role.
     """
 
     model: Subject
@@ -64,6 +72,8 @@ class TableStudy(Study):
     scores: str = "behavior"
     notes: tuple[Check, ...] = ()
     no_geometry: str = "not published"
+    tried: int = 0
+    unused: tuple[str, ...] = ()
 
     @property
     def n_pairs(self) -> int:
@@ -71,11 +81,24 @@ class TableStudy(Study):
         return int(self.rows["pair"].nunique())
 
     def plan(self, asked: Cell) -> Plan:
-        """The cell as it is asked, on the pairs of its arms in the table."""
+        """The cell as it is asked, on the pairs of its arms in the table.
+
+        All of them, once: whoever has the whole table has looked at all of it. Every arm that it
+        tried is one of the family (*best-of-k*).
+        """
         pairs = self._of_cell(asked)["pair"].nunique()
         plan = plan_as_asked(asked, self.model, pairs)
-        plan = plan.reaching([] if self.tokens is None else [self.tokens])
-        if not (plan.untestable or not plan.looks):
+        family = plan.share.family
+        family = replace(family, size=max(family.size, self.tried))
+        stated = {**plan.stated, "family_size": family.size, "looks": []}
+        plan = replace(
+            plan,
+            looks=(pairs,),
+            share=Share(family),
+            stated={**stated, "sha": plan_sha(stated)},
+        )
+        plan = _reaching(plan) if self.tokens is None else plan.reaching([self.tokens])
+        if not plan.untestable:
             return replace(plan, notes=self.notes)
         # Nothing else will say what was not checked.
         made = with_all_named([*plan.untestable, *self.notes])
@@ -137,6 +160,18 @@ class TableStudy(Study):
             rows = rows.assign(score=rows[str(part.outcome)])
         return rows.reset_index(drop=True)
 
+    def _without_control(self, rows: pd.DataFrame) -> str:
+        """What is missing to hold a patch against; '' where nothing is."""
+        given = set(rows["arm"])
+        lacks = []
+        if not given & set(CONTROLS):
+            lacks.append(f"no control is given ({', '.join(CONTROLS)})")
+        if self.unused:
+            lacks.append(
+                f"arms of the table in no role, of which any may be one: {listed(self.unused)}"
+            )
+        return "; ".join(lacks)
+
     def _checks(self, plan: Plan, rows: pd.DataFrame) -> list[Check]:
         """What can be checked of a table; all else is listed as not run."""
         found = [*plan.notes]
@@ -147,6 +182,10 @@ class TableStudy(Study):
                 for outcome in plan.outcomes
                 if outcome.is_geometry
             ]
+        for part in plan.parts:
+            found += coincidences(self._of_part(rows, part))
+        if plan.sides and (lacks := self._without_control(rows)):
+            found.append(Check(NO_CONTROL, None, lacks))
         about_text = any(outcome.name == "behavior" for outcome in plan.outcomes)
         if self.task is not None and about_text:
             judged = {r: list(t) for r, t in rows.groupby("arm")["text"] if r in ARMS}
@@ -156,3 +195,20 @@ class TableStudy(Study):
                 parts_of_words(texts, [self.task.scorer]),
             ]
         return found
+
+
+def _reaching(plan: Plan) -> Plan:
+    """With what can be read of the arms whatever the lengths of the prompts are.
+
+    Windows count from one end, so that most of it needs no lengths; what would hang on them is left
+    open.
+    """
+    found = []
+    for lengths in _LENGTHS:
+        try:
+            found.append(plan.reaching([lengths]))
+        except UsageError:  # a window that does not fit these
+            continue
+    if found and all(one.untestable for one in found):
+        return replace(found[0], readings=())
+    return plan.reaching([])

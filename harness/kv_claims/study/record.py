@@ -173,7 +173,8 @@ def _multiplicity(plan: Plan, found: Found) -> dict[str, Any]:
         "raw": found.judged.raw,
         "holm": None,
         "looks": {
-            "planned": list(plan.claim.looks),
+            # A table that is there is looked at once, whatever is planned for trials to come.
+            "planned": list(plan.claim.looks) if plan.share.looks > 1 else [],
             "taken": [look._asdict() for look in found.looks],
             "pairs_spared": found.pairs_not_run,
         },

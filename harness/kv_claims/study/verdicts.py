@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kv_claims.claims.outcome import Outcome
-from kv_claims.judging.checks import Check, instrument_failures
+from kv_claims.judging.checks import NO_CONTROL, Check, instrument_failures
 from kv_claims.judging.multiplicity import best_of_k
 from kv_claims.judging.parts import Combined, combine, judge_part
 from kv_claims.judging.result import Verdict, Word
@@ -71,9 +71,11 @@ def judge_cell(plan: Plan, tables: Sequence[Table], task: Task | None) -> Judged
     def at(alpha: float) -> list[Verdict]:
         return [_judge_one(plan, part, table, alpha) for part, table in parts]
 
-    verdicts = at_its_share(plan, at(plan.share.alpha))
+    verdicts = withheld(plan, at_its_share(plan, at(plan.share.alpha)))
     combined = combined_at(plan, verdicts, plan.share.alpha)
-    raw = combined if plan.share.alpha == ALPHA else combined_at(plan, at(ALPHA), ALPHA)
+    raw = combined
+    if plan.share.alpha != ALPHA:
+        raw = combined_at(plan, withheld(plan, at(ALPHA)), ALPHA)
     beside = [_beside(plan, part, table, task) for part, table in parts]
     return Judged(verdicts, combined, raw.word, beside)
 
@@ -94,6 +96,23 @@ def at_its_share(plan: Plan, verdicts: Sequence[Verdict]) -> list[Verdict]:
         if not check.passed:
             made = replace(made, word="invalid", reason=f"{check.name}: {check.detail}")
         found.append(made)
+    return found
+
+
+def withheld(plan: Plan, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Verdicts, but that no effect is *supported* where there was no control to hold it against.
+
+    So that leaving a control out is never better than to show it. What is shown of the estimate
+    stays.
+    """
+    found = []
+    for part, verdict in zip(plan.parts, verdicts, strict=True):
+        waits = verdict.word == "supported" and part.part.region.claims_effect
+        lacks = [check for check in verdict.checks if check.name == NO_CONTROL]
+        if waits and lacks:
+            reason = f"{NO_CONTROL}: {lacks[0].detail}"
+            verdict = replace(verdict, word="inconclusive", reason=reason)
+        found.append(verdict)
     return found
 
 
