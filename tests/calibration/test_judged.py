@@ -172,7 +172,7 @@ def test_the_margin_goes_with_the_region(region: Region, margin: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("estimand", "wanted"), [("transfer", 0.6), ("difference", 0.4), ("gap", 5.0)]
+    ("estimand", "wanted"), [("transfer", 0.6), ("difference", 0.4), ("shift", 3.0), ("gap", 5.0)]
 )
 def test_the_true_value(estimand: Estimand, wanted: float) -> None:
     truth = {"base": 1.0, "source": 6.0, "patched": 4.0, "versus": 2.0}

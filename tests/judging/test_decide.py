@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kv_claims.claims.claim import Estimand, Region
+from kv_claims.claims.claim import SHARES, Estimand, Region
 from kv_claims.judging.contrast import interval_ends
 from kv_claims.judging.decide import FEWEST_CLUSTERS, Decision, Why, decide
 from kv_claims.judging.estimand import NEEDED, Direction, orientation
@@ -78,6 +78,8 @@ KINDS = [
     _kind("carried, at least", Region(low=0.1), "noise", estimand="carried"),
     _kind("carried, none", NONE, "noise", "wrong-layer", estimand="carried"),
     _kind("carried, either", Region(0.4, 1.0), "noise", estimand="carried", direction="either"),
+    _kind("shift", Region(2.0, 6.0), *ALL_CONTROLS, estimand="shift", margin=1.5),
+    _kind("shift, none", Region(-1.0, 1.0), "noise", estimand="shift"),
     _kind("gap", Region(4.0, 8.0), estimand="gap"),
     _kind("gap, at least", Region(low=3.0), estimand="gap", alpha=0.01, alpha_refuted=0.01),
 ]
@@ -105,8 +107,10 @@ def _random(kind: Kind, rng: np.random.Generator, n: int) -> dict[str, Floats]:
         [low, high, (low + high) / 2, rng.uniform(low - 0.3, high + 0.3)], p=[0.1, 0.1, 0.4, 0.4]
     )
     noise = rng.choice([0.1, 0.5, 2.0]) * rng.standard_normal(n)
+    usual = 6.0 if kind.rule.estimand == "shift" else 1.0
+    transfer /= usual
     if state in ("edge", "flat"):
-        transfer, noise = region.edges[0][0], np.zeros(n)
+        transfer, noise = region.edges[0][0] / usual, np.zeros(n)
     versus = rng.uniform(0.0, 0.4)
     patched = (transfer + (versus if kind.rule.estimand == "difference" else 0)) * gap + noise
     arms = {
@@ -220,14 +224,15 @@ def identified(gap: Floats, level: float) -> bool:
 
 def expected(arms: Mapping[str, Floats], rule: Rule) -> Why:
     """What decides, by the text of the design."""
-    region, ratio = rule.region, rule.estimand != "gap"
-    sign = -1 if rule.direction == "either" and np.mean(arms["source"] - arms["base"]) < 0 else 1
-    gap = sign * (arms["source"] - arms["base"])
+    region, ratio = rule.region, rule.estimand in SHARES
+    source = arms.get("source", arms["base"] + 1)
+    sign = -1 if rule.direction == "either" and np.mean(source - arms["base"]) < 0 else 1
+    gap = sign * (source - arms["base"])
     if ratio and not limits(gap, 1 - 2 * 0.005)[0] > 0:
         return Why.NO_CEILING
     carried = rule.estimand == "carried"
     zero = "unrelated-base" if carried else "base"
-    gap = sign * (arms["source"] - arms[zero])
+    gap = sign * (source - arms[zero])
     if carried and not limits(gap, 1 - 2 * 0.005)[0] > 0:
         return Why.NO_CEILING
     against = "versus" if rule.estimand == "difference" else zero
@@ -252,9 +257,9 @@ def expected(arms: Mapping[str, Floats], rule: Rule) -> Why:
         if t**2 * 0.1 <= stats.t.ppf(0.975, n - 1) ** 2 or not identified(gap, 1 - 2 * rule.alpha):
             return Why.WEAK_RATIO
     present = [arm for arm in (["noise"] if carried else ALL_CONTROLS) if arm in arms]
-    if not ratio or not (region.low >= 0 or region.high <= 0):
+    if rule.estimand == "gap" or not (region.low >= 0 or region.high <= 0):
         return Why.INSIDE
-    states = {_against_controls(arms, arm, gap, sign, rule) for arm in present}
+    states = {_against_controls(arms, arm, unit, sign, rule) for arm in present}
     return min(states, default=Why.INSIDE)
 
 
@@ -266,8 +271,11 @@ def _against_controls(
     above, below = moved - rule.margin * gap, moved + rule.margin * gap
 
     def shown(line: Floats, side: str, edge: float, alpha: float) -> bool:
-        return lies(line, side, alpha) and leaves(moved, gap, edge, side, alpha)
+        return lies(line, side, alpha) and leaves(moved / most, gap, edge / most, side, alpha)
 
+    most = 1.0
+    if rule.estimand == "shift":
+        most = abs(np.mean(arms["patched"] - arms["base"]))
     margin = rule.margin
     ends = {
         "above": (above, "greater", "less", margin),

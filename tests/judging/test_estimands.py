@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kv_claims.claims.claim import ESTIMANDS, Estimand, Region
+from kv_claims.claims.claim import ESTIMANDS, SHARES, Estimand, Region
 from kv_claims.errors import UsageError
 from kv_claims.judging.estimand import NEEDED, NEGATIVE
 from kv_claims.judging.verdict import Verdict, Word, judge
@@ -429,7 +429,7 @@ def test_an_arm_that_the_estimand_needs_is_missed(estimand: Estimand, lacking: s
     verdict = judge(frame[frame["arm"] != lacking], Region(low=0.3), estimand=estimand)
     assert verdict.word == "invalid"
     assert f"no {lacking} arm was run" in verdict.reason
-    ends = lacking in ("base", "source") and estimand != "gap"
+    ends = lacking in ("base", "source") and estimand in SHARES
     assert verdict.reason.startswith("no-ceiling" if ends else "silent-n")
 
 

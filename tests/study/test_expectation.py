@@ -316,6 +316,19 @@ def test_a_foreign_cache_that_does_it_too_is_expected_not_specific() -> None:
     assert word_of(claims(transfer=EIGHTY), "disrupted", READ) == ("invalid", "not specific")
 
 
+def test_a_shift_is_expected_in_the_outcomes_own_unit() -> None:
+    """And where there is nothing to be a share of, too: a model without a gap has a shift of 0."""
+    own = expected_means(
+        CATALOG["stored-at-layer"], READ, task_of("stored-at-layer"), max_new_tokens=30
+    )
+    moved = own.patched - own.base
+    assert moved > 10
+    beside = Region(moved - 5, moved + 5)
+    assert word_of(claims(shift=beside, margin=2.0), "stored-at-layer", READ)[0] == "supported"
+    assert word_of(claims(shift=Region(high=5.0)), "stored-at-layer", READ)[0] == "refuted"
+    assert word_of(claims(shift=Region(-1.0, 1.0)), "inert", READ)[0] == "supported"
+
+
 def test_what_is_carried_is_what_an_unrelated_base_does_not_do() -> None:
     """Of 0.79 of the way any cache goes 0.59: what is left is 0.48 of what was left to go."""
     task = task_of("disrupted")

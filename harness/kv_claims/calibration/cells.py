@@ -2,7 +2,8 @@
 
 Groups: `planted` (every planted model and many patches, from the model's own law), `given pairs`
 (the same with pairs that are given, so that luck alone is fresh), `real` (skewed, zero-inflated
-counts tied together by pairs), `estimands` (orders, sameness, gaps), `crossed` (pairs that share
+counts tied together by pairs), `estimands` (orders, sameness, shifts, gaps, what is carried),
+`rates` (paired proportions: `kv_claims.calibration.rates`), `crossed` (pairs that share
 sources and bases), `gates` (no gap, weak ratio, controls), `families`, `looks`, and `network`
 (`kv_claims.calibration.network`: the model is run, all the way to the verdict). `rare`: few pairs
 are unlike the others (`kv_claims.calibration.rare`).
@@ -37,6 +38,7 @@ from kv_claims.calibration.judged import (
 from kv_claims.calibration.network import network_row
 from kv_claims.calibration.planted import PlantedStudies, roles
 from kv_claims.calibration.rare import rare_crossed_rows, rare_rows
+from kv_claims.calibration.rates import rate_rows
 from kv_claims.calibration.rows import Row, Wanted
 from kv_claims.calibration.scores import Counts, Crossing, ScoreStudies
 from kv_claims.claims.claim import Estimand, Family, Region
@@ -107,6 +109,7 @@ def jobs() -> list[Job]:
             for n in REAL_PAIRS
         ),
         Job("estimands", "estimands", _estimands),
+        Job("rates", "rates", rate_rows),
         *(Job("crossed", name, partial(_crossed, name)) for name in _CROSSINGS),
         Job("rare", "rare", rare_rows),
         Job("rare", "crossed", rare_crossed_rows),
@@ -164,6 +167,7 @@ def _estimands(rng: np.random.Generator, studies: int) -> list[Row]:
     cases: dict[str, tuple[Estimand, float]] = {
         "order: 0.8 against 0.5": ("difference", 0.5),
         "sameness: 0.8 against 0.8": ("difference", 0.8),
+        "shift": ("shift", 0.5),
         "gap": ("gap", 0.5),
     }
     rows = [

@@ -100,7 +100,8 @@ def errors_row(
         fresh.
     """
     scores, truth = means(law, rng, size), true_value(law.truth, estimand)
-    gap = 1.0 if estimand != "gap" else law.truth["source"] - law.truth["base"]
+    in_own_unit = estimand in ("shift", "gap")
+    gap = law.truth["source"] - law.truth["base"] if in_own_unit else 1.0
     found = contrast(scores, estimand, orientation(scores, "up"))
     low, high = interval_ends(found, 0.95)
     facts: dict[str, str | int | float] = {

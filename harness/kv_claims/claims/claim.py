@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from kv_claims.errors import UsageError
 
@@ -25,16 +25,20 @@ SAME_WITHIN = 0.05
 FEWEST_PAIRS = 10
 """Fewer clusters of pairs than this are never judged."""
 
-Estimand = Literal["transfer", "difference", "carried", "gap"]
+Estimand = Literal["transfer", "difference", "carried", "shift", "rate", "gap"]
 """What is estimated, of one outcome, over pairs:
 
 transfer: (patched - base) / (source - base), of one patch.
 difference: (patched - versus) / (source - base), of two patches: an order or a sameness.
 carried: (patched - unrelated-base) / (source - unrelated-base), of one patch: how much of what
     the base's own trace does not explain comes from the source, and not from wiping that trace.
+shift: patched - base in the outcome's own unit, of one patch; no source is needed.
+rate: the same of an outcome that is 0 or 1 in each pair: a difference of two rates.
 gap: source - base in the outcome's own unit, of no patch at all.
 """
-ESTIMANDS: tuple[Estimand, ...] = ("transfer", "difference", "carried", "gap")
+ESTIMANDS: tuple[Estimand, ...] = get_args(Estimand)
+SHARES: tuple[Estimand, ...] = ("transfer", "difference", "carried")
+"""Estimands that are shares of how far two arms lie apart; the others have the outcome's unit."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Region:
     """The values of an estimand for which a claim is true: low <= value <= high.
 
     A transfer or a difference is a share of source - base (1 is the source), what is carried one
-    of source - unrelated-base; a gap is in the outcome's own unit. An end left out is open:
-    `Region(high=0.12)` holds for every T up to 0.12, negative transfer included.
+    of source - unrelated-base; a shift, a rate and a gap are in the outcome's own unit. An end left
+    out is open: `Region(high=0.12)` holds for every T up to 0.12, negative transfer included.
     """
 
     low: float = -math.inf
@@ -127,6 +131,16 @@ class Part:
         return cls(outcome, "carried", region)
 
     @classmethod
+    def shift(cls, outcome: str, region: Region) -> Part:
+        """How far one patch moves the outcome, in its own unit."""
+        return cls(outcome, "shift", region)
+
+    @classmethod
+    def rate(cls, outcome: str, region: Region) -> Part:
+        """How far one patch moves the rate of an outcome that is 0 or 1 in each pair."""
+        return cls(outcome, "rate", region)
+
+    @classmethod
     def gap(cls, outcome: str, region: Region) -> Part:
         """How far source lies above base, in the outcome's own unit."""
         return cls(outcome, "gap", region)
@@ -157,14 +171,16 @@ class Family:
 class Claim:
     """A sentence from the literature, where it stands, and what would make it true.
 
-    transfer, difference, carried, gap: the region of a simple claim, on `outcome`. all_of: the
-        parts of a conjunction, which names its outcomes in them. Exactly one of them is given.
+    transfer, difference, carried, shift, rate, gap: the region of a simple claim, on `outcome`.
+        all_of: the parts of a conjunction, which names its outcomes in them. Exactly one of them
+        is given.
     given: what must hold for the claim to be tested at all; where it does not, the claim is
         neither supported nor refuted.
     about: 'layer' where the sentence is about *these* layers, so that patching others is a
         control that must not do the same.
-    margin: how far from no transfer a negative control may lie, as a share of source - base; the
-        same for every part, and of no meaning where no part is about a patch.
+    margin: how far from no transfer a negative control may lie, as a share of source - base (of a
+        shift or a rate in the outcome's own unit); the same for every part, and of no meaning where
+        no part is about a patch.
     family: the headline tests that this claim's cells are among; None: its own cells are the
         family.
     looks: numbers of pairs after which the study is judged, each time at alpha / the number of
@@ -177,6 +193,8 @@ class Claim:
     transfer: Region | None = None
     difference: Region | None = None
     carried: Region | None = None
+    shift: Region | None = None
+    rate: Region | None = None
     gap: Region | None = None
     outcome: str = BEHAVIOR
     all_of: tuple[Part, ...] = ()
@@ -221,6 +239,8 @@ class Claim:
             "transfer": self.transfer,
             "difference": self.difference,
             "carried": self.carried,
+            "shift": self.shift,
+            "rate": self.rate,
             "gap": self.gap,
         }
         return {name: region for name, region in named.items() if region is not None}
@@ -230,7 +250,7 @@ class Claim:
         if len(named) != 1:
             raise UsageError(
                 f"{where}{' and '.join(named) or 'nothing'} claimed, expected exactly one of "
-                "transfer, difference, carried, gap and all_of (of at least one part)"
+                f"{', '.join(ESTIMANDS)} and all_of (of at least one part)"
             )
         if self.all_of and self.outcome != BEHAVIOR:
             raise UsageError(
@@ -242,7 +262,8 @@ class Claim:
         patched = [part for part in (*self.parts, *self.given) if part.estimand != "gap"]
         for part in patched:
             which = f"{part}: " if len(patched) > 1 else ""
-            check_margin(self.margin, part.region, where=f"{where}{which}")
+            is_share = part.estimand in SHARES
+            check_margin(self.margin, part.region, is_share=is_share, where=f"{where}{which}")
         # A setting that nothing reads is an error, not a decoration.
         if not patched and self.margin != MARGIN:
             raise UsageError(f"{where}margin {self.margin:g}: no part is about a patch")
@@ -263,6 +284,8 @@ def claim(
     transfer: Region | None = None,
     difference: Region | None = None,
     carried: Region | None = None,
+    shift: Region | None = None,
+    rate: Region | None = None,
     gap: Region | None = None,
     outcome: str = BEHAVIOR,
     all_of: Sequence[Part] = (),
@@ -280,6 +303,8 @@ def claim(
         transfer=transfer,
         difference=difference,
         carried=carried,
+        shift=shift,
+        rate=rate,
         gap=gap,
         outcome=outcome,
         all_of=_as_tuple(all_of, f"claim {id!r}: all_of", "parts"),
@@ -297,13 +322,14 @@ def claim(
     return mark
 
 
-def check_margin(margin: float, region: Region, *, where: str = "") -> None:
+def check_margin(margin: float, region: Region, *, is_share: bool = True, where: str = "") -> None:
     """Raise UsageError for a margin that would let a control do what the claim says."""
     nearest = max(region.low, -region.high)
-    if not 0 < margin < 1 or (nearest > 0 and margin > nearest):
+    if not 0 < margin < (1 if is_share else math.inf) or (nearest > 0 and margin > nearest):
+        limits = "above 0 and below 1" if is_share else "above 0"
         raise UsageError(
-            f"{where}margin {margin:g} for the region {region}: expected above 0 and below 1, and "
-            "at most the region's distance from no transfer"
+            f"{where}margin {margin:g} for the region {region}: expected {limits}, and at most the "
+            f"region's distance from {'no transfer' if is_share else '0'}"
         )
 
 

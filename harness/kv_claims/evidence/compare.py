@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from kv_claims.claims.claim import SAME_WITHIN, Part
+from kv_claims.claims.claim import SAME_WITHIN, SHARES, Part
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
 from kv_claims.evidence.claim_edits import Change, changes, edited, stated_changes
@@ -157,7 +157,7 @@ def paired_difference(
     found = []
     for a, b in zip(groupings(first), groupings(second), strict=True):
         contrasts = [_contrast(one, part) for one in (a, b)]
-        is_ratio = part.estimand != "gap"
+        is_ratio = part.estimand in SHARES
         found.append(difference(*contrasts, is_ratio=is_ratio, margin=margin, by=a.by))
     return less_sure(found)
 

@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from kv_claims.claims.claim import Region
+from kv_claims.judging import proportions
 from kv_claims.judging.estimand import Contrast
 from kv_claims.judging.fieller import Bools, Floats, Interval, ends
 from kv_claims.judging.unseen import chance_of_none, clusters_for, largest_share
@@ -45,7 +46,9 @@ class EdgeTests(NamedTuple):
 
 def edge_tests(found: Contrast, region: Region) -> EdgeTests:
     """Test every finite edge of a region."""
-    effect, gap, size, most = found
+    if found.of == "proportions":
+        return _of_proportions(found, region)
+    effect, gap, size, most = found.effect, found.unit, found.size, found.most
     edges = np.array([edge for edge, _ in region.edges])
     edge = edges.reshape(-1, *[1] * effect.ndim)
     contrasts = effect - edge * gap
@@ -66,11 +69,23 @@ def edge_tests(found: Contrast, region: Region) -> EdgeTests:
     return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(outside, 0)), flat)
 
 
+def _of_proportions(found: Contrast, region: Region) -> EdgeTests:
+    """The same by score tests, which need no spread."""
+    away: dict[Side, Side] = {"greater": "less", "less": "greater"}
+    inside = [proportions.one_sided(found.effect, edge, side) for edge, side in region.edges]
+    out = [proportions.one_sided(found.effect, edge, away[side]) for edge, side in region.edges]
+    flat: Bools = np.zeros(np.shape(inside), np.bool_)
+    return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(out, 0)), flat)
+
+
 def interval_ends(found: Contrast, level: float) -> tuple[Floats, Floats]:
     """Low and high end of the interval at a level, `[...]` each; NaN where it is unbounded.
 
-    Fieller's, and where clusters are all alike no narrower than what was not seen allows.
+    Of proportions Tango's. Of means Fieller's, and where clusters are all alike no narrower than
+    what was not seen allows.
     """
+    if found.of == "proportions":
+        return proportions.ends(found.effect, level)
     low, high = ends(found.effect, found.unit, level)
     unseen = largest_share(found.effect.shape[-1], (1 - level) / 2)
     reach = np.where(alike(found), found.most * unseen, 0.0)
@@ -129,7 +144,7 @@ def pairs_to_decide(
         if inside or mean < 0:
             need = _smallest_n(abs(mean), float(np.std(contrast, ddof=1)), 1 - level)
             if same and need is not None:
-                unseen = clusters_for(abs(estimate - edge) / found.most, level)
+                unseen = clusters_for(abs(estimate - edge) / float(found.most), level)
                 need = None if unseen is None else max(need, unseen)
             needs.append(need)
     if not needs or None in needs:

@@ -122,7 +122,7 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
     found = contrast(scores, rule.estimand, sign)
     if (n := found.effect.shape[-1]) < FEWEST_CLUSTERS:
         raise ValueError(f"{n} clusters, expected at least {FEWEST_CLUSTERS}")
-    ceilings = tuple(_ceiling(scores, sign, arms) for arms in spans(rule.estimand) if rule.is_ratio)
+    ceilings = tuple(_ceiling(scores, sign, arms) for arms in spans(rule.estimand))
     tests = edge_tests(found, rule.region)
     weak = weakness(found.unit, 1 - ALPHA)
     negative = [arm for arm in NEGATIVE[rule.estimand] if arm in scores]

@@ -8,6 +8,7 @@ L = effect - edge * unit tests them all:
     transfer    (patched - base)   / (source - base)
     difference  (patched - versus) / (source - base)
     carried     (patched - unrelated-base) / (source - unrelated-base)
+    shift, rate (patched - base)   / 1
     gap         (source - base)    / 1
 
 Where an outcome sets the source against the base (a difference of log-probabilities), an arm whose
@@ -39,6 +40,8 @@ NEEDED: dict[Estimand, tuple[str, ...]] = {
     "transfer": ("base", "source", "patched"),
     "difference": ("base", "source", "patched", "versus"),
     "carried": ("base", "source", "patched", "unrelated-base"),
+    "shift": ("base", "patched"),
+    "rate": ("base", "patched"),
     "gap": ("base", "source"),
 }
 """The arms that an estimand is made of."""
@@ -51,6 +54,8 @@ _EFFECT: dict[Estimand, Arms] = {
     "transfer": ("patched", "base"),
     "difference": ("patched", "versus"),
     "carried": ("patched", "unrelated-base"),
+    "shift": ("patched", "base"),
+    "rate": ("patched", "base"),
     "gap": ("source", "base"),
 }
 _WHOLE: dict[Estimand, Arms] = {
@@ -58,13 +63,15 @@ _WHOLE: dict[Estimand, Arms] = {
     "difference": _GAP,
     "carried": ("source", "unrelated-base"),
 }
-"""What an estimand is a share of; a gap is none of anything."""
+"""What an estimand is a share of; those in the outcome's own unit are none of anything."""
 
 NEGATIVE: dict[Estimand, tuple[str, ...]] = {
     "transfer": CONTROLS,
     "difference": CONTROLS,
     # An unrelated base is its zero; what the wrong layers do by being wiped was not measured.
     "carried": ("noise",),
+    "shift": CONTROLS,
+    "rate": CONTROLS,
     "gap": (),
 }
 """The negative controls that it is held against, where they were run."""
@@ -88,12 +95,14 @@ class Contrast(NamedTuple):
     size: magnitude of the scores that effect is the difference of, which bounds its rounding.
     most: how many units clusters of a kind that was not seen are taken to lie off, on average
         (`kv_claims.judging.unseen`); infinite where a unit of 1 bounds nothing.
+    of: whether effects are means like any other, or items that are right in one arm alone.
     """
 
     effect: Floats
     unit: Floats
     size: Floats
-    most: float = 1.0
+    most: float | Floats = 1.0
+    of: Literal["means", "proportions"] = "means"
 
     @property
     def estimate(self) -> Floats:
@@ -107,44 +116,59 @@ def orientation(scores: Mapping[str, Floats], direction: Direction) -> Floats:
     """-1 where the source lies below the base and may: scores are then read downwards; `[...]`.
 
     A ratio is the same read either way; its contrasts are not, as they assume a positive unit.
+    Without a source nothing is a share, and all is read as it lies.
     """
+    if "source" not in scores:
+        return np.ones(scores["base"].shape[:-1])
     below = np.mean(scores["source"] - scores["base"], -1) < 0
     found: Floats = np.where(below & (direction == "either"), -1.0, 1.0)
     return found
 
 
 def contrast(scores: Mapping[str, Floats], estimand: Estimand, sign: Floats) -> Contrast:
-    """The contrast of an estimand. sign: as `orientation`; a gap is what it is in either."""
-    of, against = _EFFECT[estimand]
-    if estimand == "gap":
-        found = between(scores, of, against, np.ones_like(sign))
-        return found._replace(unit=np.ones_like(found.effect), most=math.inf)
-    return between(scores, of, against, sign, whole(estimand))
+    """The contrast of an estimand. sign: as `orientation`; what is no share is so in either."""
+    return between(scores, *_EFFECT[estimand], sign, estimand)
 
 
 def between(
-    scores: Mapping[str, Floats], of: str, against: str, sign: Floats, unit: Arms = _GAP
+    scores: Mapping[str, Floats],
+    of: str,
+    against: str,
+    sign: Floats,
+    estimand: Estimand = "transfer",
 ) -> Contrast:
-    """How far one arm lies from another, in units of how far two others do."""
-    top, bottom = unit
-    return Contrast(
-        effect=_oriented(scores[of] - scores[against], sign),
-        unit=_oriented(scores[top] - scores[bottom], sign),
-        size=np.abs(scores[of]) + np.abs(scores[against]),
-    )
+    """How far one arm lies from another, in the unit of an estimand."""
+    apart = scores[of] - scores[against]
+    size = np.abs(scores[of]) + np.abs(scores[against])
+    if (of_what := whole(estimand)) is None:
+        effect, unit = apart + 0.0, np.ones(scores["base"].shape)
+        if estimand == "rate":
+            return Contrast(effect, unit, size, of="proportions")
+        return Contrast(effect, unit, size, most=math.inf)
+    top, bottom = of_what
+    return Contrast(_oriented(apart, sign), _oriented(scores[top] - scores[bottom], sign), size)
 
 
-def whole(estimand: Estimand) -> Arms:
-    """What an estimand is a share of: at the second arm it is 0, at the first 1.
+def whole(estimand: Estimand) -> Arms | None:
+    """What an estimand is a share of, at the second arm 0, at the first 1; None of no share."""
+    return _WHOLE.get(estimand)
 
-    Of a gap, which is a share of nothing, source and base.
-    """
-    return _WHOLE.get(estimand, _GAP)
+
+def zero(estimand: Estimand) -> str:
+    """The arm at which an estimand of a patch is 0."""
+    return _WHOLE.get(estimand, _GAP)[1]
 
 
 def spans(estimand: Estimand) -> tuple[Arms, ...]:
-    """Which arms must lie apart for the estimand to exist: source and base, and what it is of."""
-    return tuple(dict.fromkeys((_GAP, whole(estimand))))
+    """Which arms must lie apart for a share to exist: source and base, and what it is of."""
+    of_what = whole(estimand)
+    return () if of_what is None else tuple(dict.fromkeys((_GAP, of_what)))
+
+
+def unit_text(estimand: Estimand) -> str:
+    """What an estimand is counted in, in words."""
+    of_what = whole(estimand)
+    return "one unit" if of_what is None else difference_text(of_what)
 
 
 def formula(estimand: Estimand) -> str:

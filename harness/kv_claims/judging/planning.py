@@ -89,11 +89,10 @@ def at_value(spread: Spread, rule: Rule, value: float) -> Spread:
     """The same spreads, with the first arm's mean where the estimand would have another value."""
     means = dict(zip(spread.arms, spread.means, strict=True))
     now = estimate_of(spread, rule)
-    if rule.estimand == "gap":
-        means["source"] += value - now
+    if (arms := whole(rule.estimand)) is not None:
+        means["patched"] += (value - now) * (means[arms[0]] - means[arms[1]])
     else:
-        top, bottom = whole(rule.estimand)
-        means["patched"] += (value - now) * (means[top] - means[bottom])
+        means["source" if rule.estimand == "gap" else "patched"] += value - now
     return spread._replace(means=[means[arm] for arm in spread.arms])
 
 

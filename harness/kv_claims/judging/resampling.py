@@ -66,7 +66,7 @@ def bootstrap(
 
     floor: a mean unit up to it is 0, or below. At least two clusters are wanted.
     """
-    effect, unit, size, _ = found
+    effect, unit, size = found.effect, found.unit, found.size
     drawn = stats.bootstrap(
         (effect, unit),
         _both_means,

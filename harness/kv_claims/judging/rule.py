@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from kv_claims.claims.claim import ESTIMANDS, MARGIN, Estimand, Region, check_margin
+from kv_claims.claims.claim import ESTIMANDS, MARGIN, SHARES, Estimand, Region, check_margin
 from kv_claims.errors import UsageError
 from kv_claims.judging.estimand import NEGATIVE, Direction
 
@@ -43,12 +43,12 @@ class Rule:
             if not 0 < alpha < 0.5:
                 raise UsageError(f"alpha {alpha:g}, expected above 0 and below 0.5")
         if self.has_controls:
-            check_margin(self.margin, self.region)
+            check_margin(self.margin, self.region, is_share=self.is_ratio)
 
     @property
     def is_ratio(self) -> bool:
         """Whether the estimate is a share of how far two arms lie apart, which must not be 0."""
-        return self.estimand != "gap"
+        return self.estimand in SHARES
 
     @property
     def has_controls(self) -> bool:

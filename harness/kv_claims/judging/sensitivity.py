@@ -34,8 +34,8 @@ from kv_claims.judging.estimand import (
     Direction,
     between,
     contrast,
-    difference_text,
     orientation,
+    unit_text,
     whole,
 )
 from kv_claims.judging.fieller import Floats
@@ -293,16 +293,19 @@ def _no_estimate(clusters: _Clusters, part: Part) -> str:
     if (n := len(clusters.labels)) < FEWEST_LEFT:
         return f"{n} cluster, at least {FEWEST_LEFT} wanted"
     mean = float(np.mean(clusters.found.unit))
-    apart = difference_text(whole(part.estimand))
-    return "" if mean > clusters.floor else f"{apart} is {mean:.4g} on average, not above 0"
+    return (
+        ""
+        if mean > clusters.floor
+        else f"{unit_text(part.estimand)} is {mean:.4g} on average, not above 0"
+    )
 
 
 def _clusters(case: _Case, grouping: Grouping) -> _Clusters:
     # `groupings` puts clusters in the order that groupby sorts them into.
     labels = list(case.table.groupby(grouping.by).size().index)
     floor = 0.0
-    if case.part.estimand != "gap":
-        apart = between(grouping.scores, *whole(case.part.estimand), case.sign)
+    if (arms := whole(case.part.estimand)) is not None:
+        apart = between(grouping.scores, *arms, case.sign)
         floor = _ROUNDING * float(np.max(apart.size))
     return _Clusters(labels, contrast(grouping.scores, case.part.estimand, case.sign), floor)
 

@@ -8,7 +8,7 @@ are `kv_claims.judging.parts`' work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
@@ -40,12 +40,13 @@ from kv_claims.judging.decide import (
 )
 from kv_claims.judging.estimand import (
     NEEDED,
+    NEGATIVE,
     Contrast,
     Direction,
     difference_text,
     formula,
     orientation,
-    whole,
+    unit_text,
 )
 from kv_claims.judging.fieller import Floats, Interval
 from kv_claims.judging.frame import (
@@ -58,6 +59,7 @@ from kv_claims.judging.frame import (
     refusals,
     spread_of,
 )
+from kv_claims.judging.proportions import are_binary
 from kv_claims.judging.result import Verdict, Word
 from kv_claims.judging.rule import ALPHA, Rule
 from kv_claims.judging.unseen import largest_share
@@ -159,6 +161,8 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
     checks = [*made, enough(case.grouping.by, n)]
     if n < FEWEST_CLUSTERS:
         return _invalid(rule, case.pairs, checks, means, n)
+    if rule.estimand == "rate" and (odd := _not_binary(scores, case.grouping.by)) is not None:
+        return _invalid(rule, case.pairs, [*checks, odd], means, n)
     decision = decide(scores, rule, case.sign)
     found, why = decision.found, Why(int(decision.why))
     if decision.ceilings:
@@ -197,6 +201,20 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
     return _if_it_shows(verdict, rule.region)
 
 
+def _not_binary(scores: Mapping[str, Floats], by: str) -> Check | None:
+    """The failed check of scores that are no rate: not 0 or 1 in each pair; None where they are."""
+    read = (*NEEDED["rate"], *NEGATIVE["rate"])
+    odd = [arm for arm in read if arm in scores and not are_binary(scores[arm])]
+    if not odd:
+        return None
+    each = "pair, averaged over its seeds" if by == "pair" else f"cluster of pairs by {by}"
+    return Check(
+        "not-a-rate",
+        False,
+        f"{', '.join(odd)}: scores that are not 0 or 1 in each {each}; expected a shift",
+    )
+
+
 def _ceiling(found: Sequence[Ceiling], rule: Rule) -> Check:
     detail = "; ".join(_of_ceiling(one, rule) for one in found)
     return Check("no-ceiling", all(bool(one.passed) for one in found), detail)
@@ -220,7 +238,7 @@ def _weak_ratio(weakness: Floats) -> Check:
 
 def _degenerate(rule: Rule, tests: EdgeTests) -> Check:
     edge = rule.region.edges[int(np.argmax(tests.flat))][0]
-    by = f" - edge * ({difference_text(whole(rule.estimand))})" if rule.is_ratio else ""
+    by = f" - edge * ({unit_text(rule.estimand)})" if rule.is_ratio else ""
     return Check(
         "degenerate", False, f"{formula(rule.estimand)}{by} does not vary at edge {edge:g}"
     )
@@ -279,7 +297,7 @@ def _unseen(case: _Case, found: Contrast, level: float) -> str:
     unseen = largest_share(case.grouping.clusters, (1 - level) / 2)
     return (
         f" ({seen}; at level {level:.4g} at most {unseen:.1%} of {many} {others}, each by at most "
-        f"{difference_text(whole(estimand))}: assumed)"
+        f"{unit_text(estimand)}: assumed)"
     )
 
 

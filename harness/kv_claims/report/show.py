@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kv_claims.claims.claim import SHARES
 from kv_claims.claims.patch import Patch
 from kv_claims.errors import UsageError
 from kv_claims.judging.estimand import Direction
@@ -79,7 +80,7 @@ def _named(what: object) -> dict[Hashable, Verdict]:
 
 def _of_verdicts(verdicts: Mapping[Hashable, Verdict], title: str | None) -> Figure:
     estimands = list(dict.fromkeys(one.estimand for one in verdicts.values()))
-    if len({estimand == "gap" for estimand in estimands}) > 1:
+    if len({estimand in SHARES for estimand in estimands}) > 1:
         raise UsageError(f"show: verdicts on {' and '.join(estimands)}, expected one unit a figure")
     foot = "" if all(one.verified for one in verdicts.values()) else "* not every check was made"
     what = " and ".join(estimands).capitalize()
@@ -95,8 +96,8 @@ def _of_verdicts(verdicts: Mapping[Hashable, Verdict], title: str | None) -> Fig
         Line(str(name), one.estimate, one.interval, one.region, one.word, _star(one))
         for name, one in verdicts.items()
     ]
-    share = estimands[0] != "gap"
-    unit = _UNIT if share else "source - base, in the outcome's unit"
+    share = estimands[0] in SHARES
+    unit = _UNIT if share else "in the outcome's unit"
     return draw_intervals(title or what, f"{unit}    {foot}".rstrip(), lines, is_share=share)
 
 

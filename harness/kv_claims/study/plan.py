@@ -22,7 +22,7 @@ from kv_claims.claims.patch import (
 from kv_claims.claims.reach import Reach, classify
 from kv_claims.errors import NoSuchCellError, UsageError
 from kv_claims.judging.checks import CONTROLS, NO_SUCH_CELL, Check
-from kv_claims.judging.estimand import Direction, direction_of, stands_in_table
+from kv_claims.judging.estimand import NEEDED, Direction, direction_of, stands_in_table
 from kv_claims.judging.frame import ARMS
 from kv_claims.judging.multiplicity import Share
 from kv_claims.measure.behavior import scorer_of
@@ -196,15 +196,12 @@ class Plan:
         )
 
     def _unread(self, lengths: Lengths) -> list[Check]:
-        sides = {
-            "transfer": [self.cell.patches],
-            "difference": [self.cell.patches, self.cell.versus],
-            "carried": [self.cell.patches],
-        }
+        sides = {"patched": self.cell.patches, "versus": self.cell.versus}
         asked = [
             (patches, part.outcome)
             for part in self.parts
-            for patches in sides.get(part.part.estimand, [])
+            for role, patches in sides.items()
+            if role in NEEDED[part.part.estimand]
         ]
         return unreached(asked, self.model.n_layers, lengths)
 

@@ -151,7 +151,11 @@ class _Study(NamedTuple):
             if abs(gap) < _NO_GAP:
                 return _Truth("invalid", "degenerate", gap, {})
             return _worded(gap, part, {}, margin)
-        if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+        if part.estimand == "rate":
+            raise UnknownTruth(f"{part}: a planted model's outcomes are not 0 or 1")
+        if part.estimand == "shift":
+            gap = 1.0
+        elif abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
             return _Truth("invalid", "no-ceiling", None, {})
         zero = against = base
         if part.estimand == "difference":

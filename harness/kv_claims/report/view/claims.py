@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from kv_claims.claims.claim import SHARES
 from kv_claims.claims.outcome import Outcome
 from kv_claims.evidence.schema import EvidenceSaid, Multiplicity, PartSaid, Patches, TrialCounts
 from kv_claims.judging.checks import CONTROLS
@@ -118,7 +119,7 @@ def claim_view(anchor: str, cells: Sequence[EvidenceSaid], scores: Scores) -> Cl
         asserted=asserted_text(first),
         words=words,
         ticks=[
-            scale.ticks(share=part["estimand"] != "gap")
+            scale.ticks(share=part["estimand"] in SHARES)
             for scale, part in zip(scales, first["parts"], strict=True)
         ],
         cells=[
@@ -261,7 +262,7 @@ def _scale(cells: Sequence[EvidenceSaid], number: int) -> Scale:
         part = one["parts"][number]
         values += [part["estimate"], *(part["interval"] or ()), _true_value(part)]
         values += [part["region"]["low"], part["region"]["high"]]
-    return Scale.of(values, share=cells[0]["parts"][number]["estimand"] != "gap")
+    return Scale.of(values, share=cells[0]["parts"][number]["estimand"] in SHARES)
 
 
 def _strip_scale(cells: Sequence[EvidenceSaid], number: int, scores: Scores) -> Scale:
