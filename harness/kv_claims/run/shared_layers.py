@@ -198,7 +198,8 @@ def _before(layer: int, now: Callable[[], Now]) -> Callable[[Any, Any, Any], Any
             else:
                 kwargs = {**kwargs, "hidden_states": kwargs["hidden_states"][source]}
         if rows is not None:
-            # Every layer is handed the positions, and the mask, of all rows.
+            # Every layer is handed the positions, and the mask, of all rows; GPT-2's without names.
+            args = (*args[:1], *(_of(rows, given) for given in args[1:]))
             kwargs = {
                 name: _of(rows, given) if name.startswith(("position", "attention_mask")) else given
                 for name, given in kwargs.items()
