@@ -29,7 +29,7 @@ from kv_claims.patch.live import Live
 from kv_claims.patch.plan import RowPlan
 from kv_claims.planted.catalog import CATALOG
 from kv_claims.planted.prompts import planted_task
-from kv_claims.run import forced, runner
+from kv_claims.run import forced, forced_pass, runner
 from kv_claims.run.arms import FULL_SWAP, Arm
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.rows import Rows
@@ -362,8 +362,8 @@ def likelihoods_of_the_base(patch: pytest.MonkeyPatch) -> None:
 
 def likelihoods_without_the_steps(patch: pytest.MonkeyPatch) -> None:
     """The prompt is patched, and what is on at every step is not on."""
-    real = forced.as_cache
-    patch.setattr(forced, "as_cache", lambda given, _live=None: real(given))
+    real = forced_pass.cache_behind
+    patch.setattr(forced_pass, "cache_behind", lambda *given: real(*given[:-1], None))
 
 
 def likelihoods_of_shifted_tokens(patch: pytest.MonkeyPatch) -> None:

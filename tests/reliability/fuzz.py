@@ -51,7 +51,7 @@ from kv_claims.report.markdown import render
 from kv_claims.report.page import render_page
 from kv_claims.report.render import render_reports
 from kv_claims.report.view.report import report_view
-from kv_claims.run.ledger import Ledger
+from kv_claims.run.ledger import LIKELIHOODS, SELF_PATCHES, Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.table import trials_frame
@@ -327,7 +327,8 @@ def _ledger(folder: Path, luck: Random) -> Damage:
     """A line with the right checksum and other content; or the bytes of a shard."""
     if luck.random() < 0.3:
         return _bytes(folder, "ledger/main.jsonl", luck)
-    file = luck.choice(("ledger/main.jsonl", "ledger/main.jsonl", "ledger/likelihoods/main.jsonl"))
+    beside = [f"ledger/{name}/main.jsonl" for name in (LIKELIHOODS, SELF_PATCHES)]
+    file = luck.choice(("ledger/main.jsonl", "ledger/main.jsonl", *beside))
     lines = _text(folder / file).splitlines()
     at = luck.randrange(len(lines))
     how, content = Places(json.loads(lines[at].partition(" ")[2])).mutated(luck)

@@ -16,7 +16,7 @@ from kv_claims.plugin.session import ClaimsSession
 from kv_claims.plugin.settings import LEDGER_FOLDER
 from kv_claims.plugin.write import write_reports
 from kv_claims.report.shards import NAME, in_dispute, invalidate
-from kv_claims.run.ledger import Ledger
+from kv_claims.run.ledger import SELF_PATCHES, Ledger
 from kv_claims.run.trial import Trial
 
 
@@ -99,6 +99,22 @@ def test_likelihoods_in_dispute_count_as_well(every_kind: ClaimsSession) -> None
     found = invalidate(every_kind.evidence, Ledger(folder))
     disputed = {one["claim"] for one in found if in_dispute(one)}
     assert {"loglik", "both"} <= disputed
+
+
+@pytest.mark.parametrize("role", ["patched", "versus"])
+def test_self_patches_in_dispute_count_as_well(role: str, every_kind: ClaimsSession) -> None:
+    folder = every_kind.settings.out / LEDGER_FOLDER
+    arms = {one["arms"][role] for one in every_kind.evidence if role in one["arms"]}
+    first = next(one for one in Ledger(folder).self_patches.all() if one.arm in arms)
+    shard = f"worker-{role}"
+    Ledger(folder, shard).self_patches.append([replace(first, beyond_rounding=1)])
+    try:
+        found = invalidate(every_kind.evidence, Ledger(folder))
+    finally:
+        (folder / SELF_PATCHES / f"{shard}.jsonl").unlink()
+    disputed = [one for one in found if in_dispute(one)]
+    assert disputed
+    assert all(first.arm in one["arms"].values() for one in disputed)
 
 
 def test_a_ledger_that_is_only_read_is_left_alone(tmp_path: Path, state: ClaimsSession) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,11 @@ import torch
 
 from kv_claims.claims.patch import Patch
 from kv_claims.models.load import LoadedModel
+from kv_claims.patch.build import Built
 from kv_claims.run import forced
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from kv_claims.run.forced import ForcedRuns
+from kv_claims.run.forced_pass import Row
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.oracle import oracle_logits
@@ -249,20 +252,47 @@ def test_what_broke_off_goes_on_where_it_was(
         assert one.of_source == pytest.approx(measured.found[key].of_source, abs=1e-6)
 
 
-def test_few_logits_at_once_cut_the_batches(
-    measured: Measured, stopping: LoadedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rows", [1, 20])
+def test_little_memory_cuts_the_batches(
+    rows: int, measured: Measured, stopping: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, rows = ForcedRuns._forward, []
-
-    def counted(self: ForcedRuns, some: list[object], *args: object) -> torch.Tensor:
-        rows.append(len(some))
-        return real(self, some, *args)
-
-    monkeypatch.setattr(ForcedRuns, "_forward", counted)
-    # A vocabulary of 97 and 9 steps: 20 rows.
-    monkeypatch.setattr(forced, "_NUMBERS_AT_ONCE", 20 * 97 * TOKENS)
+    """What memory allows is kept to; a likelihood's own rows, at most four, stand together."""
+    seen = counted_rows(monkeypatch)
+    monkeypatch.setattr(forced, "forced_batch_size", lambda *_: rows)
     found = measure(stopping).found
-    assert max(rows) <= 20
-    assert len(rows) > 10
+    assert max(seen) <= max(rows, 4)
+    assert len(seen) > 10
     for key, one in found.items():
         assert one.of_source == pytest.approx(measured.found[key].of_source, abs=1e-6)
+
+
+def test_out_of_memory_halves_the_batch(
+    measured: Measured, stopping: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = counted_rows(monkeypatch, most=11)
+    found = measure(stopping).found
+    assert max(seen) > 11 > min(seen)
+    for key, one in found.items():
+        assert one.of_source == pytest.approx(measured.found[key].of_source, abs=1e-6)
+
+
+def test_memory_that_one_row_does_not_find_is_an_error(
+    stopping: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted_rows(monkeypatch, most=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        measure(stopping)
+
+
+def counted_rows(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[int]:
+    """Rows of every forward pass from now on; with more than `most` memory runs out."""
+    real, rows = forced.forced_logits, []
+
+    def counted(model: LoadedModel, built: Built, some: Sequence[Row]) -> torch.Tensor:
+        rows.append(len(some))
+        if most is not None and len(some) > most:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(model, built, some)
+
+    monkeypatch.setattr(forced, "forced_logits", counted)
+    return rows

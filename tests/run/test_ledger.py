@@ -14,8 +14,16 @@ from typing import Any
 import pytest
 
 from kv_claims.errors import UnwritableError, UsageError
-from kv_claims.run.ledger import LIKELIHOODS, SET_ASIDE, Ledger, archive, check_writable
+from kv_claims.run.ledger import (
+    LIKELIHOODS,
+    SELF_PATCHES,
+    SET_ASIDE,
+    Ledger,
+    archive,
+    check_writable,
+)
 from kv_claims.run.likelihood import Likelihood
+from kv_claims.run.self_write import SelfWrite
 from kv_claims.run.trial import Trial
 
 TRIAL = Trial(
@@ -74,6 +82,18 @@ LIKELIHOOD = Likelihood(
     source_tokens=7,
     base_tokens=9,
     oracle_error=None,
+)
+SELF_WRITE = SelfWrite(
+    key="w0",
+    study="study",
+    pair="pair",
+    pair_index=0,
+    arm="source>kv@1/last(4)",
+    fired=2,
+    elements=64,
+    changed=1,
+    beyond_rounding=0,
+    store_unchanged=True,
 )
 TRIALS = [replace(TRIAL, key=f"k{i}", seed=i, tokens=(i, i + 1)) for i in range(5)]
 
@@ -344,6 +364,64 @@ def test_a_record_of_another_shape_is_no_likelihood(change: dict[str, object]) -
     content = {name: value for name, value in content.items() if value is not ...}
     with pytest.raises(ValueError, match="are missing or unknown"):
         Likelihood.from_dict(content)
+
+
+# --- self-patches ----------------------------------------------------------------------------
+
+
+def test_self_patches_stand_beside_the_trials_and_come_back(tmp_path: Path) -> None:
+    failed = replace(SELF_WRITE, key="w1", beyond_rounding=3, store_unchanged=False)
+    Ledger(tmp_path, "gw0").self_patches.append([SELF_WRITE, failed])
+    again = Ledger(tmp_path)
+    assert list(again.self_patches.all()) == [SELF_WRITE, failed]
+    assert (len(again), len(again.likelihoods), again.bad_lines) == (0, 0, [])
+    assert (tmp_path / SELF_PATCHES / "gw0.jsonl").exists()
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"fired": ...}], ids=["unknown", "missing"])
+def test_a_self_patch_of_another_version_is_named_and_does_not_count(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    content = {**SELF_WRITE.to_dict(), **change}
+    body = json.dumps({name: value for name, value in content.items() if value is not ...})
+    (tmp_path / SELF_PATCHES).mkdir()
+    line = f"{hashlib.sha256(body.encode()).hexdigest()[:16]} {body}\n"
+    (tmp_path / SELF_PATCHES / "main.jsonl").write_text(line)
+    ledger = Ledger(tmp_path)
+    assert len(ledger.self_patches) == 0
+    assert ["are missing or unknown" in line for line in named(ledger)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("other", "disagrees"),
+    [
+        ({"changed": 5}, False),  # of what is computed anew, last bits may differ by batch
+        ({"beyond_rounding": 1}, True),
+        ({"fired": 1}, True),
+        ({"elements": 63}, True),
+        ({"store_unchanged": False}, True),
+    ],
+)
+def test_two_shards_that_saw_other_writes_disagree(
+    tmp_path: Path, other: dict[str, Any], disagrees: bool
+) -> None:
+    Ledger(tmp_path, "gw0").self_patches.append([SELF_WRITE])
+    Ledger(tmp_path, "gw1").self_patches.append([replace(SELF_WRITE, **other)])
+    ledger = Ledger(tmp_path)
+    assert [each.arm for each in ledger.disagreements] == [SELF_WRITE.arm] * disagrees
+    assert len(ledger.bad_lines) == disagrees
+    assert ledger.self_patches.get("w0") == SELF_WRITE
+
+
+def test_archive_takes_self_patches_along(tmp_path: Path) -> None:
+    Ledger(tmp_path).self_patches.append([SELF_WRITE])
+    aside = archive(tmp_path)
+    assert aside is not None
+    assert len(Ledger(tmp_path).self_patches) == 0
+    assert list(Ledger(aside).self_patches.all()) == [SELF_WRITE]
+
+
+# --- archive, and lines of another shape -----------------------------------------------------
 
 
 def test_archive_moves_every_shard_and_loses_nothing(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from kv_claims.judging.checks import Check
 from kv_claims.judging.fieller import Floats
 from kv_claims.judging.frame import ARMS, groupings
 from kv_claims.judging.texts import degenerate_texts, parts_of_words, texts_of
-from kv_claims.patch.plan import Footprint
 from kv_claims.run.arms import BASE, SOURCE, Arm
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.self_write import SelfWrite
 from kv_claims.run.tolerances import TOLERANCE
 from kv_claims.run.trial import Trial
 from kv_claims.tasks.scorers import Scorer
@@ -46,9 +46,9 @@ class Observed:
 
     roles: trials by role (base, source, patched, versus, self-patch, full-swap, and controls by
         name). arms: the arm of each role. planned: how many trials each role should have.
-    identity: what self-patches wrote and changed, for every pair and each judged arm.
+    self_writes: what self-patches wrote and changed, for every pair and each judged arm.
     likelihoods: teacher-forced measurements, where the claim rests on them.
-    store_unchanged: whether the prefilled caches are as they were.
+    store_unchanged: whether the caches that were prefilled in this run are as they were.
     pairs: the pairs that were asked for. prompt_identity: the hash of a prompt's tokens.
     """
 
@@ -59,7 +59,7 @@ class Observed:
     roles: Mapping[str, Sequence[Trial]]
     arms: Mapping[str, Arm]
     planned: Mapping[str, int]
-    identity: Sequence[Footprint]
+    self_writes: Sequence[SelfWrite]
     likelihoods: Sequence[Likelihood]
     store_unchanged: bool
     prompt_identity: Callable[[Prompt], str]
@@ -82,12 +82,7 @@ def instrument_checks(
         duplicate_last_token(seen),
         unrotated_keys(seen),
         hook_never_fired(patching),
-        Check(
-            "cache-aliasing",
-            seen.store_unchanged,
-            "in-place writes to the prefilled caches: "
-            + ("none" if seen.store_unchanged else "some"),
-        ),
+        cache_aliasing(seen),
         vacuous_control(controls, seen.roles["patched"], seen.arms),
         silent_n(seen),
         prompt_drift(seen),
@@ -112,14 +107,14 @@ def self_patch(seen: Observed) -> Check:
     A cache that is copied over itself keeps its bits. What a prompt pass computed anew is compared
     with another computation of it: that alone has a tolerance.
     """
-    changed = sum(footprint.beyond_rounding for footprint in seen.identity)
-    fired = all(footprint.fired for footprint in seen.identity)
-    wanted = len(seen.pairs) * (2 if "versus" in seen.arms else 1)
+    changed = sum(one.beyond_rounding for one in seen.self_writes)
+    fired = all(one.fired for one in seen.self_writes)
+    caches, wanted = len(seen.self_writes), len(seen.pairs) * (2 if "versus" in seen.arms else 1)
     repeats = _repeats(seen.roles["self-patch"], BASE.id, seen.model)
     return Check(
         "self-patch",
-        changed == 0 and fired and len(seen.identity) == wanted and not repeats.wrong,
-        f"{changed} numbers changed in {len(seen.identity)} caches; decoded beside base: {repeats}",
+        changed == 0 and fired and caches == wanted and not repeats.wrong,
+        f"{changed} numbers changed in {caches} caches; decoded beside base: {repeats}",
     )
 
 
@@ -225,6 +220,17 @@ def _changes_nothing(trial: Trial) -> bool:
         return False
     # Of equal tokens two rows may have other last bits, where both were computed.
     return trial.changed == 0 or (trial.known_equal and trial.beyond_rounding == 0)
+
+
+def cache_aliasing(seen: Observed) -> Check:
+    """No prefilled cache was written to in place: now, and when each self-patch was written."""
+    then = all(one.store_unchanged for one in seen.self_writes)
+    intact = seen.store_unchanged and then
+    return Check(
+        "cache-aliasing",
+        intact,
+        f"in-place writes to the prefilled caches: {'none' if intact else 'some'}",
+    )
 
 
 def vacuous_control(

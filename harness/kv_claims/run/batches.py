@@ -57,8 +57,18 @@ def automatic_batch_size(slots: int, model: LoadedModel, *, held: int = 0) -> in
     slots: positions of a row's cache, generated ones included.
     held: bytes that are taken for caches already, and used again.
     """
-    cache = slots * bytes_a_position(model)
     logits = 4 * 8 * int(model.config.vocab_size)
+    return _rows_of(_COPIES * slots * bytes_a_position(model) + logits, model, held)
+
+
+def forced_batch_size(slots: int, steps: int, model: LoadedModel) -> int:
+    """The same where so many steps are fed at once, of which all logits are kept."""
+    logits = _COPIES * steps * int(model.config.vocab_size) * model.dtype.itemsize
+    return _rows_of(_COPIES * slots * bytes_a_position(model) + logits, model, 0)
+
+
+def _rows_of(row: int, model: LoadedModel, held: int) -> int:
+    """Rows of so many bytes that fit a share of the memory."""
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         # torch keeps what was freed: to the driver it is taken.
@@ -66,4 +76,4 @@ def automatic_batch_size(slots: int, model: LoadedModel, *, held: int = 0) -> in
         budget = int((free + kept + held) * _GPU_SHARE)
     else:
         budget = _CPU_BYTES
-    return max(1, min(MOST_ROWS, budget // (_COPIES * cache + logits)))
+    return max(1, min(MOST_ROWS, budget // row))

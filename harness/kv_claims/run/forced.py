@@ -1,35 +1,34 @@
 """Teacher-forced runs: what an arm makes of continuations that others generated.
 
 One forward pass a batch over [last prompt token, continuation], from the same patched caches and
-with the same patches on as when the arm generates. Every (pair, seed) brings the unpatched source
-along, for the divergence from its distribution.
+with the same patches on as when the arm generates (`kv_claims.run.forced_pass`). Every (pair, seed)
+of a batch brings the unpatched source along, once, for the divergence from its distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from kv_claims.models.forward import with_cache
 from kv_claims.patch.build import build
-from kv_claims.patch.interception import residual_edited
 from kv_claims.patch.plan import RowPlan
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm
+from kv_claims.run.batch_size import BatchSize, is_out_of_memory
+from kv_claims.run.batches import forced_batch_size
 from kv_claims.run.decode import decode
+from kv_claims.run.distributions import Reference, along
+from kv_claims.run.forced_pass import Row, forced_logits
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.oracle import oracle_logits, relative_error
 from kv_claims.run.recompute import ORACLE_ROWS
 from kv_claims.run.rows import Tokens
 from kv_claims.run.runner import Runner, hash_of
 from kv_claims.run.sampling import uniforms
-from kv_claims.run.slab_cache import as_cache, padding_mask
 from kv_claims.tasks.task import Pair
 
-_NUMBERS_AT_ONCE = 1 << 27
-"""Most logits of one forward pass."""
 Luck = tuple[str, int]
 """A pair's id and a seed: what a generation's uniforms come from."""
 
@@ -55,11 +54,42 @@ class _Want(NamedTuple):
         return self.pair.id, self.seed
 
 
-class _Row(NamedTuple):
-    """A row of the forward pass: what is fed after its cache, the last prompt token first."""
+class _Spots(NamedTuple):
+    """Where a likelihood is read. mine: the rows of its arm, fed the source's continuation and the
+    base's. reference: the row of the unpatched source, fed its own."""
 
-    plan: RowPlan
-    fed: Tokens
+    mine: tuple[int, int]
+    reference: int
+
+
+class _Batch:
+    """Rows of one forward pass, each once, and the caches that they continue.
+
+    live: whether something is written while tokens are fed: then no two rows share a cache.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self.plans: list[RowPlan] = []
+        self.rows: list[Row] = []
+        self.donor_rows: dict[tuple[int, int], int] = {}
+        self._live = live
+        self._places: dict[tuple[Luck, object], int] = {}
+        self._caches: dict[RowPlan, int] = {}
+
+    def place(
+        self, spot: tuple[Luck, object], plan: RowPlan, last: int, continuation: Tokens
+    ) -> int:
+        """The row of a spot. last: the prompt token that is fed first."""
+        if spot not in self._places:
+            self._places[spot] = len(self.rows)
+            self.rows.append(Row(self._cache(plan), (last, *continuation[:-1])))
+        return self._places[spot]
+
+    def _cache(self, plan: RowPlan) -> int:
+        if self._live or plan not in self._caches:
+            self._caches[plan] = len(self.plans)
+            self.plans.append(plan)
+        return self._caches[plan]
 
 
 @dataclass
@@ -92,10 +122,8 @@ class ForcedRuns:
         ]
         records = runner.ledger.likelihoods
         missing = [want for want in wanted if records.get(want.key) is None]
-        if missing:
-            for group in runner.stocked(missing, lambda want: (want.pair, want.arm)):
-                for batch in self._batches(group):
-                    records.append(self._run(batch, said))
+        for group in runner.stocked(missing, lambda want: (want.pair, want.arm)):
+            self._run_group(group, said)
         found = [records.get(want.key) for want in wanted]
         if None in found:
             raise RuntimeError(
@@ -116,72 +144,111 @@ class ForcedRuns:
             for seed in seeds
         }
 
-    def _batches(self, wanted: Sequence[_Want]) -> Iterator[list[_Want]]:
-        """Cut so that a forward pass makes few logits, the rows beside them counted."""
+    def _run_group(self, group: Sequence[_Want], said: Mapping[Luck, Continuations]) -> None:
+        """Measure what is missing, a pair's arms together; those that write while they are fed
+        apart from the others."""
         runner = self.runner
-        vocabulary, steps = int(runner.model.config.vocab_size), runner.sampling.max_new_tokens
-        most = max(1, _NUMBERS_AT_ONCE // (vocabulary * steps) // 5)
-        most = min(most, max(1, runner.rows_at_once() // 5))
-        for start in range(0, len(wanted), most):
-            yield list(wanted[start : start + most])
+        steps = runner.sampling.max_new_tokens
+        slots = max(runner.store.lengths) + steps
+        most = forced_batch_size(slots, steps, runner.model)
+        size = BatchSize(runner.batch_size, most, len(group), reproducible=True)
+        for live in (False, True):
+            left = [want for want in group if self._is_live(want) is live]
+            while left:
+                batch = self._first(left, size.rows)
+                try:
+                    found = self._run(batch, said, live=live)
+                except RuntimeError as error:
+                    if size.rows == 1 or not is_out_of_memory(error):
+                        raise
+                    found = None
+                if found is None:
+                    # Only now: until the error was let go, its trace held the batch.
+                    size.halve()
+                    torch.cuda.empty_cache()
+                    continue
+                runner.ledger.likelihoods.append(found)
+                left = left[len(batch) :]
 
-    @torch.no_grad()
-    def _run(self, batch: Sequence[_Want], said: Mapping[Luck, Continuations]) -> list[Likelihood]:
-        runner = self.runner
-        own = self._own_generations(batch)
-        rows: list[_Row] = []
-        donor_rows: dict[tuple[int, int], int] = {}
-        places: dict[tuple[Luck, object], int] = {}
+    def _is_live(self, want: _Want) -> bool:
+        """Whether its arm writes while tokens are fed, the last prompt token included."""
+        plan = self._plan(want)
+        return any(plan.planned_at_step(step) for step in (0, 1))
 
-        def add(spot: tuple[Luck, object], plan: RowPlan, last: int, continuation: Tokens) -> int:
-            if spot not in places:
-                places[spot] = len(rows)
-                rows.append(_Row(plan, (last, *continuation[:-1])))
-            return places[spot]
+    def _plan(self, want: _Want) -> RowPlan:
+        return self.runner.rows.plan(want.arm, want.pair, want.seed, self.runner.store)
 
-        spots = []
-        for want in batch:
-            pair, luck = want.pair, want.luck
-            plan = runner.rows.plan(want.arm, pair, want.seed, runner.store)
-            source = runner.rows.plan(SOURCE, pair, want.seed, runner.store)
-            last = runner.rows.last_token(want.arm, pair)
-            mine = [
-                add((luck, (want.arm, side)), plan, last, continuation)
-                for side, continuation in zip(("source", "base"), said[luck], strict=True)
-            ]
-            reference = add(
-                (luck, (SOURCE, "source")),
-                source,
-                runner.rows.last_token(SOURCE, pair),
-                said[luck].source,
-            )
-            for prompt in plan.step_donors:
-                tokens = runner.store.tokens[prompt]
-                donor = add(
-                    (luck, prompt), RowPlan(prompt, len(tokens)), tokens[-1], own[luck, prompt]
-                )
-                donor_rows.update({(row, prompt): donor for row in mine})
-            spots.append((mine, reference))
-        logits = self._forward(rows, donor_rows)
-        return [
-            self._likelihood(want, said[want.luck], logits, mine, reference, own)
-            for want, (mine, reference) in zip(batch, spots, strict=True)
-        ]
+    def _first(self, wanted: Sequence[_Want], size: int) -> list[_Want]:
+        """As many as their rows allow, those beside them counted; at least one."""
+        taken, rows, lucks = 0, 0, set[Luck]()
+        for want in wanted:
+            # Two continuations, the donors beside them, and once a pair and seed the source.
+            rows += 2 + len(self._plan(want).step_donors) + (want.luck not in lucks)
+            lucks.add(want.luck)
+            if taken and rows > size:
+                break
+            taken += 1
+        return list(wanted[:taken])
+
+    def _run(
+        self, wanted: Sequence[_Want], said: Mapping[Luck, Continuations], *, live: bool
+    ) -> list[Likelihood]:
+        own = self._own_generations(wanted)
+        batch = _Batch(live=live)
+        spots = [self._placed(want, said[want.luck], own, batch) for want in wanted]
+        logits = self._forward(batch)
+        references: dict[int, Reference] = {}
+        found = []
+        for want, spot in zip(wanted, spots, strict=True):
+            if spot.reference not in references:
+                references.clear()  # a pair's arms stand together, and it is large
+                n = len(said[want.luck].source)
+                references[spot.reference] = Reference.of(logits[spot.reference, :n])
+            reference = references[spot.reference]
+            found.append(self._likelihood(want, said[want.luck], logits, spot, reference, own))
+        return found
+
+    def _placed(
+        self,
+        want: _Want,
+        said: Continuations,
+        own: Mapping[tuple[Luck, int], Tokens],
+        batch: _Batch,
+    ) -> _Spots:
+        """Put the rows of a likelihood into a batch, as far as they are not there."""
+        runner, pair, luck = self.runner, want.pair, want.luck
+        plan, last = self._plan(want), runner.rows.last_token(want.arm, pair)
+        of_source, of_base = (
+            batch.place((luck, (want.arm, side)), plan, last, continuation)
+            for side, continuation in zip(("source", "base"), said, strict=True)
+        )
+        reference = batch.place(
+            (luck, (SOURCE, "source")),
+            runner.rows.plan(SOURCE, pair, want.seed, runner.store),
+            runner.rows.last_token(SOURCE, pair),
+            said.source,
+        )
+        for prompt in plan.step_donors:
+            tokens = runner.store.tokens[prompt]
+            alone = RowPlan(prompt, len(tokens))
+            donor = batch.place((luck, prompt), alone, tokens[-1], own[luck, prompt])
+            batch.donor_rows.update({(row, prompt): donor for row in (of_source, of_base)})
+        return _Spots((of_source, of_base), reference)
 
     def _likelihood(
         self,
         want: _Want,
         said: Continuations,
         logits: torch.Tensor,
-        mine: Sequence[int],
-        reference: int,
+        spots: _Spots,
+        reference: Reference,
         own: Mapping[tuple[Luck, int], Tokens],
     ) -> Likelihood:
         runner, n = self.runner, len(said.source)
-        of_source, of_base = (
-            _log_probability(logits[row, : len(tokens)], tokens)
-            for row, tokens in zip(mine, said, strict=True)
-        )
+        of_source, of_base = spots.mine
+        by_source = along(logits[of_source, :n], said.source, reference)
+        by_base = along(logits[of_base], said.base)
+        assert by_source.divergence is not None
         error = None
         if want.oracle:
             store = runner.store
@@ -193,7 +260,7 @@ class ForcedRuns:
             start = runner.rows.start(SOURCE if want.arm == FULL_SWAP else want.arm, want.pair)
             pastes = runner.rows.pastes(want.arm, want.pair, generated)
             recomputed = oracle_logits(runner.model, start, said.source, pastes)
-            error = relative_error(logits[mine[0], :n].cpu(), recomputed)
+            error = relative_error(logits[of_source, :n].cpu(), recomputed)
         return Likelihood(
             key=want.key,
             study=runner.study,
@@ -201,64 +268,35 @@ class ForcedRuns:
             pair_index=want.pair.index,
             arm=want.arm.id,
             seed=want.seed,
-            of_source=of_source,
-            of_base=of_base,
-            kl=_divergence(logits[reference, :n], logits[mine[0], :n]),
+            of_source=by_source.chosen,
+            of_base=by_base.chosen,
+            kl=by_source.divergence,
             source_tokens=n,
             base_tokens=len(said.base),
             oracle_error=error,
         )
 
-    def _forward(
-        self, rows: Sequence[_Row], donor_rows: Mapping[tuple[int, int], int]
-    ) -> torch.Tensor:
-        """Logits `row step vocab` of everything that is fed; behind a row's end they mean nothing.
-
-        Rows are padded at their right end, where causal attention keeps the padding out of sight.
-        """
+    def _forward(self, batch: _Batch) -> torch.Tensor:
+        """Logits `row step vocab` of a batch; see `forced_logits`."""
         runner = self.runner
-        steps = max(len(row.fed) for row in rows)
         built = build(
             runner.store,
-            [row.plan for row in rows],
+            batch.plans,
             runner.rows.rotation,
-            headroom=steps,
-            donor_rows=donor_rows,
+            headroom=max(len(row.fed) for row in batch.rows),
+            donor_rows=batch.donor_rows,
+            shared=True,
         )
-        slab, live = built.slab, built.live or None
-        device = runner.model.device
-        ids = torch.zeros(len(rows), steps, dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, : len(row.fed)] = torch.tensor(row.fed)
-        if live is not None:
-            live.begin(range(steps))
-        edited = residual_edited(
-            runner.model, live.residual_layers if live else [], live.edit if live else None
-        )
-        with edited:
-            logits: torch.Tensor = runner.model.network(
-                input_ids=ids.to(device),
-                attention_mask=padding_mask(slab, steps),
-                position_ids=(slab.lengths - 1)[:, None] + torch.arange(steps, device=device),
-                **with_cache(runner.model.network, as_cache(slab, live)),
-                use_cache=True,
-            ).logits
-        return logits
+        return forced_logits(runner.model, built, batch.rows)
 
-    def _own_generations(self, batch: Sequence[_Want]) -> dict[tuple[Luck, int], Tokens]:
+    def _own_generations(self, wanted: Sequence[_Want]) -> dict[tuple[Luck, int], Tokens]:
         """What the donors of every-step patches generate by themselves.
 
         Past a stop token too: the row that reads a donor may be fed more than the donor said.
         """
         runner = self.runner
         spots = sorted(
-            {
-                (want.luck, prompt)
-                for want in batch
-                for prompt in runner.rows.plan(
-                    want.arm, want.pair, want.seed, runner.store
-                ).step_donors
-            }
+            {(want.luck, prompt) for want in wanted for prompt in self._plan(want).step_donors}
         )
         if not spots:
             return {}
@@ -274,16 +312,3 @@ class ForcedRuns:
             past_stops=True,
         )
         return {spot: tuple(ids) for spot, ids in zip(spots, decoded.ids, strict=True)}
-
-
-def _log_probability(logits: torch.Tensor, tokens: Sequence[int]) -> float:
-    """Mean log-probability of tokens, nats; logits `step vocab` from which each would be drawn."""
-    chosen = torch.tensor(tokens, device=logits.device)[:, None]
-    return float(torch.log_softmax(logits.double(), -1).gather(-1, chosen).mean())
-
-
-def _divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:
-    """Mean KL divergence from one distribution to another, nats; both `step vocab`."""
-    wide = torch.log_softmax(reference.double(), -1)
-    apart = wide - torch.log_softmax(logits.double(), -1)
-    return float((wide.exp() * apart).sum(-1).mean().clamp(min=0.0))

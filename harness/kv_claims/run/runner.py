@@ -43,7 +43,8 @@ from kv_claims.run.trial import Trial
 from kv_claims.tasks.task import Pair, Task
 
 ENGINE = 6
-"""Raised when a change of the engine may change tokens: older ledgers then do not count."""
+"""Raised when a change of the engine may change tokens, or what is seen of a write: older ledgers
+then do not count."""
 BATCH_DEPENDENT = ("bfloat16", "float16")
 
 Progress = Callable[[int], None]
@@ -170,20 +171,6 @@ class Runner:
             lost = [trial for trial, one in zip(wanted, trials, strict=True) if one is None]
             raise RuntimeError(f"{len(lost)} of {len(wanted)} trials did not come back")
         return [trial for trial in trials if trial is not None]
-
-    def build_only(self, arm: Arm, pairs: Sequence[Pair]) -> list[Footprint]:
-        """Carry out an arm's writes for each pair and say what they changed; nothing is decoded."""
-        self.check_untouched()
-        arm = self.canonical(arm)
-        self.check([arm], pairs)
-        found: list[Footprint] = []
-        for group in self.stocked(pairs, lambda pair: (pair, arm)):
-            size = self.rows_at_once()
-            plans = [_prompt_only(self.rows.plan(arm, pair, 0, self.store)) for pair in group]
-            for start in range(0, len(plans), size):
-                some = plans[start : start + size]
-                found += build(self.store, some, self.rows.rotation, headroom=0).footprints
-        return found
 
     def decode_only(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
         """Decode trials, whose prompts are in the store, in one batch, and keep nothing."""
@@ -466,15 +453,6 @@ class Runner:
             "prompt_tokens": work.plan.tokens,
             "cached_slots": work.plan.tokens - 1,
         }
-
-
-def _prompt_only(plan: RowPlan) -> RowPlan:
-    """The same row without what is written while it generates."""
-    writes = tuple(
-        write._replace(active="prompt") if write.active == "every_step" else write
-        for write in plan.writes
-    )
-    return plan._replace(writes=writes)
 
 
 def reference_of(arm: Arm) -> Arm | None:

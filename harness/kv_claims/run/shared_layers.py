@@ -11,7 +11,7 @@ part; once too little is shared to pay for picking rows, every row is run in eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -43,6 +43,51 @@ class Picked(NamedTuple):
 EVERY_ROW = Picked()
 
 
+class Picks(NamedTuple):
+    """The rows that are run in each layer. picked: by layer; empty where every row is run in each.
+    end: as `Picked.source`, behind the last layer."""
+
+    picked: Sequence[Picked] = ()
+    end: torch.Tensor | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.picked)
+
+
+def leaders_of(own_from: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Of each group the row that is its own from the highest layer on; of several the first.
+
+    own_from: the lowest layer whose keys or values are a row's own, `[row]`; above the last: none.
+    groups: rows that compute the same below have the same number, `[row]`. Returns `[row]`.
+    """
+    # So the leader of a group leads the part that it stays in.
+    number = len(groups)
+    rank = own_from * number + (number - 1 - torch.arange(number, device=groups.device))
+    best = rank.new_zeros(number).scatter_reduce(0, groups, rank, "amax", include_self=False)
+    return number - 1 - best[groups] % number
+
+
+def picks_of(own_from: torch.Tensor, leaders: torch.Tensor, n_layers: int) -> Picks:
+    """Which rows are run in which layer: none picked, if that saves too little. Both `[row]`."""
+    number = len(leaders)
+    every = torch.arange(number, device=leaders.device)
+    run_from = own_from.where(leaders != every, 0)
+    counts = run_from.bincount(minlength=n_layers + 1).cumsum(0).tolist()
+    if sum(counts[:n_layers]) > (1 - LEAST) * number * n_layers:
+        return Picks()
+    picked = []
+    rows = at = every
+    for layer in range(n_layers):
+        source = None
+        if layer == 0 or counts[layer] > counts[layer - 1]:
+            is_run = run_from <= layer
+            rows = every[is_run]
+            source = at[rows]
+            at = (is_run.cumsum(0) - 1)[every.where(is_run, leaders)]
+        picked.append(Picked(None if counts[layer] == number else rows, source, at))
+    return Picks(picked, None if counts[n_layers - 1] == number else at)
+
+
 class SharedLayers:
     """Which rows of a shared slab are run in which layer.
 
@@ -57,7 +102,7 @@ class SharedLayers:
         self._shared = slab.shared
         self._own_from = slab.shared.own_from
         self.groups = groups
-        self.picked: list[Picked] = []
+        self.picked: Sequence[Picked] = ()
         self.end: torch.Tensor | None = None
         self._rows = torch.arange(len(groups), device=groups.device)
         self._leaders = self._rows
@@ -75,7 +120,7 @@ class SharedLayers:
         filled: tokens in the headroom so far. After False every row has all that is its own.
         """
         if self.hear(token) or not self.picked:
-            self._lead(self._leaders_of(self.groups), filled)
+            self._lead(leaders_of(self._own_from, self.groups), filled)
             self._pick()
         if self.picked:
             return True
@@ -85,15 +130,7 @@ class SharedLayers:
     def close(self, filled: int) -> None:
         """Give every row what its leader generated for it."""
         self._lead(self._rows, filled)
-        self.picked, self.end, self.slab = [], None, self._whole
-
-    def _leaders_of(self, groups: torch.Tensor) -> torch.Tensor:
-        """Of each group the row that is its own from the highest layer on; of several the first."""
-        # So the leader of a group leads the part that it stays in.
-        number = len(self._rows)
-        rank = self._own_from * number + (number - 1 - self._rows)
-        best = rank.new_zeros(number).scatter_reduce(0, groups, rank, "amax", include_self=False)
-        return number - 1 - best[groups] % number
+        self.picked, self.end, self.slab = (), None, self._whole
 
     def _lead(self, leaders: torch.Tensor, filled: int) -> None:
         """Change leaders; rows that lead from now on get what theirs generated below them."""
@@ -110,29 +147,19 @@ class SharedLayers:
     def _pick(self) -> None:
         """Lay down which rows are run where; none, if that saves too little."""
         shared = self._shared
-        n_layers, n_rows = len(shared.layouts), len(self._rows)
-        run_from = self._own_from.where(self._leaders != self._rows, 0)
-        counts = run_from.bincount(minlength=n_layers + 1).cumsum(0).tolist()
-        self.picked = []
-        if sum(counts[:n_layers]) > (1 - LEAST) * n_rows * n_layers:
-            return
-        rows = at = self._rows
+        self.picked, self.end = picks_of(self._own_from, self._leaders, len(shared.layouts))
         layouts, made = [], {}
-        for layer, layout in enumerate(shared.layouts):
-            source = None
-            if layer == 0 or counts[layer] > counts[layer - 1]:
-                is_run = run_from <= layer
-                rows = self._rows[is_run]
-                source = at[rows]
-                at = (is_run.cumsum(0) - 1)[self._rows.where(is_run, self._leaders)]
-            is_all = counts[layer] == n_rows
-            self.picked.append(Picked(None if is_all else rows, source, at))
-            key = id(layout), counts[layer]
+        for layout, (rows, _, _) in zip(shared.layouts, self.picked, strict=False):
+            key = id(layout), None if rows is None else len(rows)
             if key not in made:
-                made[key] = layout if is_all else among(layout, rows)
+                made[key] = layout if rows is None else among(layout, rows)
             layouts.append(made[key])
-        self.end = None if counts[n_layers - 1] == n_rows else at
-        self.slab = replace(self._whole, shared=replace(shared, layouts=layouts))
+        if layouts:
+            self.slab = replace(self._whole, shared=replace(shared, layouts=layouts))
+
+
+Now = SharedLayers | Picks | None
+"""What says which rows are run in a layer."""
 
 
 def has_known_layers(model: LoadedModel) -> bool:
@@ -141,10 +168,10 @@ def has_known_layers(model: LoadedModel) -> bool:
 
 
 @contextmanager
-def picking(model: LoadedModel, now: Callable[[], SharedLayers | None]) -> Iterator[None]:
+def picking(model: LoadedModel, now: Callable[[], Now]) -> Iterator[None]:
     """While this is open, decoder layers are run on the rows that are picked for them.
 
-    now: what says which; asked at each layer.
+    now: what says which, None where all are; asked at each layer.
     """
     layers = decoder_layers(model.network)
     handles = [
@@ -159,7 +186,7 @@ def picking(model: LoadedModel, now: Callable[[], SharedLayers | None]) -> Itera
             handle.remove()
 
 
-def _before(layer: int, now: Callable[[], SharedLayers | None]) -> Callable[[Any, Any, Any], Any]:
+def _before(layer: int, now: Callable[[], Now]) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, args: Any, kwargs: Any) -> Any:
         shared_layers = now()
         if shared_layers is None:
@@ -171,9 +198,10 @@ def _before(layer: int, now: Callable[[], SharedLayers | None]) -> Callable[[Any
             else:
                 kwargs = {**kwargs, "hidden_states": kwargs["hidden_states"][source]}
         if rows is not None:
-            # Every layer is handed the positions of all rows.
+            # Every layer is handed the positions, and the mask, of all rows; GPT-2's without names.
+            args = (*args[:1], *(_of(rows, given) for given in args[1:]))
             kwargs = {
-                name: _of(rows, given) if name.startswith("position") else given
+                name: _of(rows, given) if name.startswith(("position", "attention_mask")) else given
                 for name, given in kwargs.items()
             }
         return args, kwargs
@@ -182,13 +210,13 @@ def _before(layer: int, now: Callable[[], SharedLayers | None]) -> Callable[[Any
 
 
 def _of(rows: torch.Tensor, given: Any) -> Any:
-    """Some rows of positions, or of what turns by them: tensors, or several of them."""
+    """Some rows of positions, of what turns by them, or of a mask: tensors, or several of them."""
     if isinstance(given, tuple):
         return tuple(_of(rows, one) for one in given)
     return given[rows] if torch.is_tensor(given) else given
 
 
-def _behind(now: Callable[[], SharedLayers | None]) -> Callable[[Any, Any, Any], Any]:
+def _behind(now: Callable[[], Now]) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, _args: Any, output: Any) -> Any:
         shared_layers = now()
         if shared_layers is None or shared_layers.end is None:

@@ -23,10 +23,12 @@ from kv_claims.judging.instrument import (
     substring_markers,
 )
 from kv_claims.models.load import LoadedModel
-from kv_claims.run.arms import PROBE_PAIRS, UNPATCHED, Arm, n_planned, self_patch
+from kv_claims.run.arms import PROBE_PAIRS, UNPATCHED, Arm, n_planned
 from kv_claims.run.forced import ForcedRuns
 from kv_claims.run.runner import Progress, Runner
 from kv_claims.run.scores import Likelihoods
+from kv_claims.run.self_patches import SelfPatches
+from kv_claims.run.self_write import SelfWrite
 from kv_claims.run.trial import Trial
 from kv_claims.study.cell import Cell
 from kv_claims.study.plan import Plan, plan_of
@@ -208,17 +210,18 @@ class ModelStudy(Study):
                 *made,
                 *(Check(name, True, nothing) for name in INSTRUMENT_CHECKS if name not in names),
             ]
-        identity = [
-            footprint
-            for patches in plan.sides
-            for footprint in self.runner.build_only(self_patch(patches), self.pairs)
-        ]
-        seen = self._observed(trials, plan.arms, identity, likelihoods)
+        judged = [plan.arms[role] for role in ("patched", "versus") if role in plan.arms]
+        self_writes = SelfPatches(self.runner).of(judged, self.pairs)
+        seen = self._observed(trials, plan.arms, self_writes, likelihoods)
         scores_text = any(outcome.is_text for outcome in plan.outcomes)
         return instrument_checks(seen, scores_text=scores_text, scorers=scorers)
 
     def _observed(
-        self, trials: Trials, arms: Mapping[str, Arm], identity: Any, likelihoods: Likelihoods
+        self,
+        trials: Trials,
+        arms: Mapping[str, Arm],
+        self_writes: Sequence[SelfWrite],
+        likelihoods: Likelihoods,
     ) -> Observed:
         return Observed(
             model=self.model,
@@ -228,7 +231,7 @@ class ModelStudy(Study):
             roles=trials,
             arms=arms,
             planned={role: self.planned(arm) for role, arm in arms.items()},
-            identity=identity,
+            self_writes=self_writes,
             likelihoods=list(likelihoods.values()),
             store_unchanged=self.runner.store.unchanged(),
             prompt_identity=self.runner.rows.identity,
