@@ -26,6 +26,7 @@ def measure(
     name: str,
     *,
     task_file: Path | None,
+    chat: bool,
     device: str | None,
     dtype: str | None,
     max_new_tokens: int | None,
@@ -42,7 +43,7 @@ def measure(
     if model.planted is not None:
         # As `pytest claims` does: sharing so small a matrix out costs more than it gives.
         torch.set_num_threads(1)
-    task = task_for(name, task_file, n_pairs)
+    task = task_for(name, task_file, n_pairs, chat=chat)
     pairs = task.first_pairs(n_pairs)
     some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
     some = some[:arms]

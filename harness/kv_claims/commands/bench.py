@@ -28,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="claims_task, the model's or the seed's",
     )
+    add("--chat", action="store_true", help="its texts as a user's messages")
     add("--device", metavar="NAME")
     add("--dtype", metavar="NAME")
     add("--max-new-tokens", type=int, metavar="N", help="of a study (each profile's own)")
@@ -72,6 +73,7 @@ def run(given: argparse.Namespace) -> int:
         result = study.measure(
             model,
             task_file=given.task or project.task,
+            chat=given.chat,
             device=given.device,
             dtype=given.dtype,
             max_new_tokens=given.max_new_tokens,

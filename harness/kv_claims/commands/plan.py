@@ -46,6 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     # Of the pilot that is run first; the names are those of `pytest claims`.
     add("--task", metavar="FILE", help="of the pilot that is run")
+    add("--chat", action="store_true", help="the same")
     add("--device", metavar="NAME", help="the same")
     add("--dtype", metavar="NAME", help="the same")
     add("--max-new-tokens", type=int, metavar="N", help="the same")
@@ -191,7 +192,8 @@ def _of_a_pilot(given: argparse.Namespace) -> list[str]:
     """What was said of the pilot that is run, as options of pytest."""
     names = ("task", "device", "dtype", "max_new_tokens", "temperature")
     values = {f"--claims-{name.replace('_', '-')}": getattr(given, name) for name in names}
-    return [f"{name}={value}" for name, value in values.items() if value is not None]
+    chat = ["--claims-chat"] if given.chat else []
+    return [*(f"{name}={value}" for name, value in values.items() if value is not None), *chat]
 
 
 def _spread(stored: SpreadSaid) -> Spread:

@@ -25,7 +25,7 @@ from kv_claims.judging.estimand import NEEDED, Contrast, contrast, direction_of,
 from kv_claims.judging.frame import TOKENS, Grouping, by_tokens, groupings
 from kv_claims.judging.paired import Difference, difference, less_sure
 
-RUN_FACTS = ("kv_claims", "profile", "pairs_asked", "seeds", "task_file")
+RUN_FACTS = ("kv_claims", "profile", "pairs_asked", "seeds", "task_file", "chat")
 """Facts on a run as a whole that are compared; models, sampling and versions stand by model."""
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from kv_claims.models.tokens import Tokenization
 from kv_claims.process.cores import usable_cores
-from kv_claims.run.rows import Tokens
 from kv_claims.run.runner import Runner
-from kv_claims.tasks.task import Pair
+from kv_claims.tasks.task import Pair, Task
 
 IGNORED = (
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),
@@ -58,10 +58,7 @@ def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
         "loading": model.loading.to_dict(),
         **({"file": model.file.to_dict()} if model.file else {}),
         "task_sha": runner.task.sha,
-        "tokens": {
-            **model.tokenization.describe(),
-            **model.tokenization.in_prompts(_prompts(runner, pairs)),
-        },
+        "tokens": _tokens(model.tokenization, runner.task, pairs),
         "sampling": {
             **asdict(runner.sampling),
             "rule": "inverse CDF over the full vocabulary, common random numbers",
@@ -73,7 +70,8 @@ def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _prompts(runner: Runner, pairs: Sequence[Pair]) -> list[Tokens]:
-    """Token ids of the prompts of some pairs, each text once."""
-    texts = {side.text: side for pair in pairs for side in (pair.source, pair.base)}
-    return [runner.rows.tokens(prompt) for prompt in texts.values()]
+def _tokens(how: Tokenization, task: Task, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """How prompts became tokens, those of some pairs counted, each once."""
+    prompts = {side.sha: side for pair in pairs for side in (pair.source, pair.base)}.values()
+    chat = {"chat": how.chat.describe(prompts)} if task.has_messages else {}
+    return {**how.describe(), **chat, **how.in_prompts(prompts)}

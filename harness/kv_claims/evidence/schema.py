@@ -268,6 +268,27 @@ class FileSaid(TypedDict):
     read_by: dict[str, str]
 
 
+class FormSaid(TypedDict):
+    """What a chat template makes of messages of some roles: see `kv_claims.tasks.messages.Form`."""
+
+    roles: list[str]
+    pieces: list[str | Count]
+
+
+class ChatSaid(TypedDict):
+    """The chat template that made texts of messages: see `kv_claims.models.chat.Chat.describe`."""
+
+    template_sha: str
+    date: str | None
+    forms: list[FormSaid]
+
+
+class TokensSaid(TypedDict):
+    """How prompts became tokens."""
+
+    chat: NotRequired[ChatSaid]
+
+
 class Provenance(TypedDict):
     """How a model was run; of a published table all but the layers is unknown."""
 
@@ -283,6 +304,7 @@ class Provenance(TypedDict):
     weights_sha: str
     task_sha: str
     file: NotRequired[FileSaid]
+    tokens: NotRequired[TokensSaid]
     sampling: NotRequired[SamplingSaid]
     replayed: NotRequired[dict[str, Any]]
     table: NotRequired[OwnTable]
@@ -512,14 +534,26 @@ class CellsSaid(TypedDict):
     judged: Count
 
 
+class PromptsSaid(TypedDict):
+    """What a model read of a task with messages: its prompts by id, as they were rendered."""
+
+    sources: dict[str, str]
+    bases: dict[str, str]
+
+
 class RunSaid(TypedDict):
-    """What holds for a run as a whole. not_replayed stands where replay does."""
+    """What holds for a run as a whole. not_replayed stands where replay does.
+
+    chat: whether texts were sent as a user's messages. prompts: by model, of those with messages.
+    """
 
     profile: str | None
     seeds: Count
     max_new_tokens: Count | None
     temperature: Number | None
     task_file: str | None
+    chat: NotRequired[bool]
+    prompts: NotRequired[dict[str, PromptsSaid]]
     ledger_lines_set_aside: list[str]
     kv_claims: NotRequired[str]
     command: NotRequired[str]

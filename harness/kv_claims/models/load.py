@@ -32,6 +32,7 @@ from kv_claims.models.request import Request, check_request
 from kv_claims.models.tokens import Tokenization, load_tokenizer
 from kv_claims.planted.build import build_planted
 from kv_claims.planted.known import PlantedModel
+from kv_claims.tasks.task import Prompt
 
 _COARSENESS = ("float64", "float32", "float16", "bfloat16")
 _LONGEST = 300
@@ -120,8 +121,12 @@ class LoadedModel:
         """Token ids that end a text; none for the planted models."""
         return self.tokenization.stops.all
 
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt as it is fed; errors as of `Tokenization.rendered` and `encode`."""
+        return self.encode(self.tokenization.rendered(prompt))
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt as it is fed: see `kv_claims.models.tokens`.
+        """Token ids of a text as it is fed: see `kv_claims.models.tokens`.
 
         Raises UsageError for a token that the network has no embedding of.
         """

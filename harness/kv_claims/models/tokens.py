@@ -6,7 +6,8 @@ Promises
   would end it before it goes on, and is not fed.
 - A text ends at any token that the generation config, the config or the tokenizer calls its end.
 - Names of special tokens that stand in a text (`<s>`, `<|im_end|>`) are read as those tokens, as
-  transformers reads them: chat templates need it. `in_prompts` counts the prompts that have any.
+  transformers reads them: chat templates need it. `in_prompts` counts the prompts that have any of
+  their own.
 
 Does not: check that token ids fit the model's embedding.
 """
@@ -25,6 +26,8 @@ from transformers import AutoTokenizer
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from kv_claims.errors import UsageError
+from kv_claims.models.chat import Chat
+from kv_claims.tasks.task import Prompt
 
 _PROBES = ("0", "1 2", "a")
 """Texts that show what a tokenizer puts around a text; one that it can read is enough."""
@@ -35,7 +38,7 @@ _FLAGS = (
 )
 """Attributes of a tokenizer that its calls read."""
 _ELSEWHERE = ("name_or_path", "local_files_only", "is_local", "trust_remote_code", "chat_template")
-"""Options of a tokenizer that say where it came from, or that no text here goes through."""
+"""Options of a tokenizer that say where it came from, or that no plain text goes through."""
 
 
 class Around(NamedTuple):
@@ -88,6 +91,11 @@ class Tokenization:
         return around(self.tokenizer)
 
     @cached_property
+    def chat(self) -> Chat:
+        """The chat template, which no plain text goes through."""
+        return Chat(self.name, self.tokenizer)
+
+    @cached_property
     def stops(self) -> Stops:
         generation = getattr(self.network, "generation_config", None)
         configs = (self.network.config, self.network.config.get_text_config())
@@ -122,12 +130,22 @@ class Tokenization:
         """SHA-256, hex, of all that decides how text becomes tokens and tokens text.
 
         Its class, vocabulary and rules, added and special tokens, the options it was made with and
-        the flags that its calls read; not where it was loaded from, nor versions of libraries.
+        the flags that its calls read; not where it was loaded from, nor versions of libraries, nor
+        its chat template, which `chat` identifies.
         """
         return hashlib.sha256(json.dumps(_content(self.tokenizer)).encode()).hexdigest()
 
+    def rendered(self, prompt: Prompt) -> str:
+        """The text of a prompt: its own, or what the chat template makes of its messages.
+
+        Raises UsageError for messages that the template does not take.
+        """
+        if prompt.messages is None:
+            return prompt.text
+        return self.chat.render(prompt.messages, repr(prompt.id))
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, as they are fed."""
+        """Token ids of a prompt's text, as they are fed."""
         found = list(self.tokenizer(text)["input_ids"])
         before, behind = list(self.around.before), list(self.around.behind)
         end = len(found) - len(behind)
@@ -155,19 +173,26 @@ class Tokenization:
             "stop_ids": {who: list(ids) for who, ids in self.stops._asdict().items()},
         }
 
-    def in_prompts(self, prompts: Iterable[Sequence[int]]) -> dict[str, int]:
+    def in_prompts(self, prompts: Iterable[Prompt]) -> dict[str, int]:
         """How many prompts there are, and how many hold which tokens that are no plain text.
 
-        prompts: token ids as they are fed; what the tokenizer itself puts before them is not
-        counted.
+        Counted is what a task's own texts hold: neither what the tokenizer puts before them, nor
+        what a chat template puts around messages.
         """
-        own = [set(tokens[len(self.around.before) :]) for tokens in prompts]
+        own = [set(self._own(prompt)) for prompt in prompts]
         return {
             "prompts": len(own),
             "with_special_tokens": sum(bool(ids & self.special) for ids in own),
             "with_stop_ids": sum(bool(ids & self.stops.all) for ids in own),
             "with_unknown_words": sum(self.unknown in ids for ids in own),
         }
+
+    def _own(self, prompt: Prompt) -> Iterator[int]:
+        """Token ids of a prompt's text, or of its messages' contents, each by itself."""
+        if prompt.messages is None:
+            yield from self.encode(prompt.text)[len(self.around.before) :]
+        for one in prompt.messages or ():
+            yield from self.tokenizer(one.content, add_special_tokens=False)["input_ids"]
 
     def _named(self, ids: Sequence[int]) -> dict[str, Any]:
         return {"ids": list(ids), "tokens": [str(self.tokenizer.decode([one])) for one in ids]}

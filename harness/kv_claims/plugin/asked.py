@@ -42,6 +42,7 @@ def settings_of(config: pytest.Config) -> Settings:
         "device": option.claims_device,
         "dtype": option.claims_dtype,
         "task": project.task if by_ini[ini.TASK] else _path(option.claims_task),
+        "chat": option.claims_chat,
         "pairs": option.claims_pairs,
         "seeds": option.claims_seeds,
         "max_new_tokens": option.claims_max_new_tokens,

@@ -64,6 +64,14 @@ OPTIONS = (
     Option(
         "task", {"metavar": "FILE", "help": "task file for models not planted (ini: claims_task)"}
     ),
+    Option(
+        "chat",
+        {
+            "action": "store_true",
+            "default": None,
+            "help": "send each text as a user's message, by the model's chat template",
+        },
+    ),
     Option("pairs", {"type": int, "metavar": "N", "help": "pairs to run, from the first"}),
     Option("seeds", {"type": int, "metavar": "N", "help": "sampling seeds, of each pair"}),
     Option("max-new-tokens", {"type": int, "metavar": "N"}),

@@ -53,6 +53,7 @@ class Settings:
     device: str | None = None
     dtype: str | None = None
     task: Path | None = None
+    chat: bool = False
     pairs: int | None = None
     seeds: int | None = None
     max_new_tokens: int | None = None
@@ -103,7 +104,7 @@ class Settings:
 
     def task_of(self, model: str) -> Task:
         """The task that a model runs; see `models.task`."""
-        return task_for(model, self.task)
+        return task_for(model, self.task, chat=self.chat)
 
     def n_pairs(self, model: str, task: Task) -> int:
         """Pairs to run: as asked, or as many as the profile wants and the task has."""
@@ -141,6 +142,11 @@ class Settings:
                 raise UsageError(
                     f"task {self.task}: {model} brings its own task; give --claims-task with other "
                     "models"
+                )
+            if request.planted is not None and self.chat:
+                raise UsageError(
+                    f"--claims-chat: {model} reads plain words and has no chat template; expected "
+                    "models that have one"
                 )
             with self._as_said(ini.TASK):
                 task = self.task_of(model)

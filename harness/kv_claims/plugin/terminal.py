@@ -308,7 +308,8 @@ def describe(settings: Settings, cells: int, claims: Sequence[str]) -> str:
     return (
         f"{begin} {_many(len(settings.models), 'model')}, profile {settings.profile} "
         f"({most}{_many(pairs, 'pair')} x {_many(settings.n_seeds, 'seed')} x "
-        f"{_many(settings.sampling.max_new_tokens, 'token')}), evidence in {settings.out}"
+        f"{_many(settings.sampling.max_new_tokens, 'token')})"
+        f"{', prompts as chats' if settings.chat else ''}, evidence in {settings.out}"
     )
 
 

@@ -37,6 +37,7 @@ from kv_claims.report.shards import invalidate
 from kv_claims.report.spreadsheet import write_csv
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.table import trials_frame
+from kv_claims.tasks.chat import read_prompts
 from kv_claims.tasks.scorers import counted_by
 
 
@@ -123,7 +124,7 @@ def _stored(out: Path, staging: Path, content: dict[str, Any]) -> StoredRun:
 
 def run_facts(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
     """What holds for the run as a whole."""
-    return {**_settings(state, ledger), "scorers": _scorers(state)}
+    return {**_settings(state, ledger), "scorers": _scorers(state), **_prompts(state)}
 
 
 def _settings(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def _settings(state: ClaimsSession, ledger: Ledger) -> dict[str, Any]:
         "profile": settings.profile,
         "models": list(settings.models),
         "task_file": str(settings.task) if settings.task else None,
+        **({"chat": True} if settings.chat else {}),
         "pairs_asked": settings.pairs,
         "seeds": settings.n_seeds,
         "max_new_tokens": settings.sampling.max_new_tokens,
@@ -152,6 +154,23 @@ def _scorers(state: ClaimsSession) -> dict[str, Any]:
     """What each model's texts were scored by: enough to show what was counted in them."""
     models = dict.fromkeys(one["model"] for one in _of_ours(state))
     return {model: counted_by(state.settings.task_of(model).scorer) for model in models}
+
+
+def _prompts(state: ClaimsSession) -> dict[str, Any]:
+    """What each model read of a task with messages; nothing where no task has any."""
+    pairs: dict[str, int] = {}
+    forms: dict[str, list[dict[str, Any]]] = {}
+    for one in [*_of_ours(state), *state.protocol]:
+        if chat := one["provenance"].get("tokens", {}).get("chat"):
+            model = one["model"]
+            pairs[model] = max(pairs.get(model, 0), one["pairs"])
+            forms.setdefault(model, []).extend(chat["forms"])
+    read = {
+        model: read_prompts(state.settings.task_of(model), n, forms[model])
+        for model, n in pairs.items()
+        if n
+    }
+    return {"prompts": read} if read else {}
 
 
 def replay_facts(state: ClaimsSession) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.table import trials_frame
 from kv_claims.run.trial import Trial
 from kv_claims.study.stated import KnownModel
+from kv_claims.tasks.chat import as_chat
 from kv_claims.tasks.scorers import counted_by
 from kv_claims.tasks.task import Task
 
@@ -75,6 +76,8 @@ class ReplayedRun:
             )
         names = chosen(models, list(dict.fromkeys(key.model for key in stored.evidence)), folder)
         tasks = {name: task or _own_task(stored, name, task_of) for name in names}
+        if stored.run.get("chat"):
+            tasks = {name: as_chat(one) for name, one in tasks.items()}
         found = cls(stored, names, tasks)
         for name in names:
             found._check(name, is_own=task is None)
@@ -140,7 +143,15 @@ class ReplayedRun:
             "scored_by": None if is_own else {"task": task.where, "sha": task.sha},
         }
         scorers = {name: counted_by(self.tasks[name].scorer) for name in self.models}
-        return {**{name: run.get(name) for name in own}, "replay": replay, "scorers": scorers}
+        told = {name: run.get(name) for name in own}
+        return {**told, **self._chat(), "replay": replay, "scorers": scorers}
+
+    def _chat(self) -> dict[str, Any]:
+        """What the run says of messages, where it was given any."""
+        run = self.stored.run
+        chat = {"chat": True} if run.get("chat") else {}
+        read = {name: one for name, one in run.get("prompts", {}).items() if name in self.models}
+        return {**chat, **({"prompts": read} if read else {})}
 
     @cached_property
     def _trials(self) -> dict[str, list[Trial]]:

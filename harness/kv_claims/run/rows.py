@@ -61,15 +61,15 @@ class Rows:
 
     def tokens(self, prompt: Prompt) -> Tokens:
         """Token ids of a prompt."""
-        if prompt.text not in self._tokens:
-            self._tokens[prompt.text] = tuple(self._model.encode(prompt.text))
-        return self._tokens[prompt.text]
+        if prompt.sha not in self._tokens:
+            self._tokens[prompt.sha] = tuple(self._model.tokens(prompt))
+        return self._tokens[prompt.sha]
 
     def identity(self, prompt: Prompt) -> str:
         """SHA-256, hex, of a prompt's token ids: prompts of equal tokens are one prompt."""
-        if prompt.text not in self._shas:
-            self._shas[prompt.text] = sha256(" ".join(map(str, self.tokens(prompt))))
-        return self._shas[prompt.text]
+        if prompt.sha not in self._shas:
+            self._shas[prompt.sha] = sha256(" ".join(map(str, self.tokens(prompt))))
+        return self._shas[prompt.sha]
 
     def check_differ(self, pairs: Sequence[Pair]) -> None:
         """Raise UsageError for pairs whose source and base are the same tokens on this model."""

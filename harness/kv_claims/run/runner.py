@@ -184,6 +184,7 @@ class Runner:
             "engine": ENGINE,
             "weights": self.weights_sha,
             "tokenizer": self.model.tokenization.sha,
+            **({"chat": self.model.tokenization.chat.sha} if self.task.has_messages else {}),
             "tokenizers": tokenizers.__version__,
             "stop_ids": sorted(self.model.stop_ids),
             "task": self.task.sha,

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
+from kv_claims.tasks.messages import Message
 from kv_claims.tasks.scorers import Lexicon, Published, Scorer
 from kv_claims.tasks.task import Pairing, Prompt, Task
 
@@ -30,7 +31,9 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "bases": list,
 }
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
-_PROMPT_KEYS = ("id", "family", "text")
+_NAMED = ("id", "family")
+_PROMPT_KEYS = (*_NAMED, "text", "messages")
+_MESSAGE_KEYS = ("role", "content")
 
 
 def load_task(path: str | Path) -> Task:
@@ -112,12 +115,38 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
         here = f"{where} entry {number}"
         if not isinstance(entry, dict):
             raise UsageError(f"{here}: {entry!r:.60}, expected a mapping of {_PROMPT_KEYS}")
-        _check_keys(entry, set(_PROMPT_KEYS), set(_PROMPT_KEYS), here)
-        for key in _PROMPT_KEYS:
-            if not isinstance(entry[key], str) or not entry[key].strip():
-                raise UsageError(f"{here}: `{key}` is {entry[key]!r:.60}, expected text, not empty")
-        prompts.append(Prompt(**entry))
+        _check_keys(entry, set(_NAMED), set(_PROMPT_KEYS), here)
+        if ("text" in entry) == ("messages" in entry):
+            both = "both `text` and `messages`" if "text" in entry else "neither"
+            raise UsageError(f"{here}: {both}, expected one of `text` and `messages`")
+        for key in (*_NAMED, "text"):
+            if key in entry:
+                _check_text(entry, key, here)
+        if "text" in entry:
+            prompts.append(Prompt(**entry))
+        else:
+            messages = _messages_of(entry["messages"], here)
+            prompts.append(Prompt.of(entry["id"], entry["family"], messages))
     return tuple(prompts)
+
+
+def _messages_of(entries: Any, where: str) -> tuple[Message, ...]:
+    """The messages of a prompt, each whole by itself; `check_messages` looks at them together."""
+    if not isinstance(entries, list):
+        raise UsageError(f"{where}: `messages` is {entries!r:.60}, expected a list")
+    for number, entry in enumerate(entries, start=1):
+        here = f"{where} message {number}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{here}: {entry!r:.60}, expected a mapping of {_MESSAGE_KEYS}")
+        _check_keys(entry, set(_MESSAGE_KEYS), set(_MESSAGE_KEYS), here)
+        for key in _MESSAGE_KEYS:
+            _check_text(entry, key, here)
+    return tuple(Message(**entry) for entry in entries)
+
+
+def _check_text(entry: dict[Any, Any], key: str, where: str) -> None:
+    if not isinstance(entry[key], str) or not entry[key].strip():
+        raise UsageError(f"{where}: `{key}` is {entry[key]!r:.60}, expected text, not empty")
 
 
 def _check_keys(found: dict[Any, Any], required: set[str], known: set[str], where: str) -> None:

@@ -1,7 +1,8 @@
 """A task: sources, bases, how they are paired, and the scorer. Plain data, no files, no torch.
 
 Every text has a hash, and a pair's id is the SHA-256 of its two texts, so that one id can never
-stand for two texts (the failure *prompt-drift*) and is the same under any `--pairs N`.
+stand for two texts (the failure *prompt-drift*) and is the same under any `--pairs N`. Of chat
+messages it is that of the messages, whatever a model's template makes of them.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from math import lcm
-from typing import Literal
+from typing import Any, Literal
 
 import regex
 
 from kv_claims.errors import UsageError
 from kv_claims.tasks import words
+from kv_claims.tasks.messages import Message, check_messages, identity_of, plain_form
 from kv_claims.tasks.scorers import Lexicon, Scorer
 
 Pairing = Literal["one-to-one", "crossed"]
@@ -31,16 +33,38 @@ _UNSEEN = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}]")
 
 @dataclass(frozen=True)
 class Prompt:
-    """One text, with the family (voice, subject, template) it comes from."""
+    """One text, with the family (voice, subject, template) it comes from.
+
+    messages: where the prompt is a chat, which a model's own template makes a text of; `text` is
+        then their plain form, for a reader. See `Prompt.of`.
+    """
 
     id: str
     family: str
     text: str
+    messages: tuple[Message, ...] | None = None
+
+    @classmethod
+    def of(cls, id: str, family: str, messages: Sequence[Message]) -> Prompt:
+        """A prompt of chat messages."""
+        return cls(id, family, plain_form(messages), tuple(messages))
 
     @cached_property
     def sha(self) -> str:
-        """SHA-256 of the text, hex."""
-        return sha256(self.text)
+        """SHA-256 of the text, hex; of messages, of these."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def content(self) -> bytes:
+        """What identifies the prompt where no model is known. No text has that of messages."""
+        return self.text.encode() if self.messages is None else identity_of(self.messages)
+
+    @property
+    def looks(self) -> Hashable:
+        """What a reader sees of it: of messages, of each. Prompts that look alike are one."""
+        if self.messages is None:
+            return seen(self.text)
+        return tuple((one.role, seen(one.content)) for one in self.messages)
 
 
 @dataclass(frozen=True)
@@ -53,8 +77,8 @@ class Pair:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 of the two texts, hex."""
-        return sha256(self.source.text + "\0" + self.base.text)
+        """SHA-256 of the two texts, or messages, hex."""
+        return hashlib.sha256(self.source.content + b"\0" + self.base.content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -120,11 +144,16 @@ class Task:
                     sorted(self.lexicon),
                     self.pairing,
                     self.max_degenerate_share,
-                    [(prompt.id, prompt.family, prompt.text) for prompt in self.sources],
-                    [(prompt.id, prompt.family, prompt.text) for prompt in self.bases],
+                    [_told(prompt) for prompt in self.sources],
+                    [_told(prompt) for prompt in self.bases],
                 ]
             )
         )
+
+    @cached_property
+    def has_messages(self) -> bool:
+        """Whether some prompt is a chat, so that a model's chat template decides what is read."""
+        return any(one.messages is not None for one in (*self.sources, *self.bases))
 
     def unrelated(self, pair: Pair) -> Iterator[Prompt]:
         """Bases to use as a foreign donor for a pair, best first, the same under any `--pairs`.
@@ -138,7 +167,7 @@ class Task:
             return (
                 base
                 for base in self._round(pair)
-                if base.text != pair.base.text and (base.family == pair.base.family) == same_family
+                if base.sha != pair.base.sha and (base.family == pair.base.family) == same_family
             )
 
         own = _by_luck(others(same_family=True), pair)
@@ -158,6 +187,13 @@ class Task:
     @cached_property
     def _families(self) -> set[str]:
         return {base.family for base in self.bases}
+
+
+def _told(prompt: Prompt) -> list[Any]:
+    """All of a prompt as plain JSON."""
+    if prompt.messages is None:
+        return [prompt.id, prompt.family, prompt.text]
+    return [prompt.id, prompt.family, [[one.role, one.content] for one in prompt.messages]]
 
 
 def _by_luck(bases: Iterable[Prompt], pair: Pair) -> Iterator[Prompt]:
@@ -206,21 +242,19 @@ def check_prompts(
         if not prompts:
             raise UsageError(f"{where}: `{side}` is empty, expected at least one prompt")
         ids: dict[str, Prompt] = {}
-        texts: dict[str, Prompt] = {}
+        found: dict[Hashable, Prompt] = {}
         for prompt in prompts:
             here = f"{where}: {side} {prompt.id!r}"
-            words = seen(prompt.text)
-            if not words:
-                raise UsageError(f"{here}: the text is empty")
+            _check_content(prompt, here)
             if prompt.id in ids:
                 raise UsageError(f"{here}: the id is used twice, expected one text an id")
             # What nobody sees makes no other text: what follows from both is no independent draw.
-            if words in texts:
-                raise UsageError(f"{here}: {_same(prompt, texts[words])} as {texts[words].id!r}")
-            ids[prompt.id] = texts[words] = prompt
-    by_words = {seen(base.text): base for base in bases}
+            if (other := found.get(prompt.looks)) is not None:
+                raise UsageError(f"{here}: {_same(prompt, other)} as {other.id!r}")
+            ids[prompt.id] = found[prompt.looks] = prompt
+    by_looks = {base.looks: base for base in bases}
     for source in sources:
-        if (base := by_words.get(seen(source.text))) is not None:
+        if (base := by_looks.get(source.looks)) is not None:
             raise UsageError(
                 f"{where}: source {source.id!r} and base {base.id!r} are {_same(source, base)}, "
                 "expected a difference to transfer"
@@ -230,6 +264,20 @@ def check_prompts(
             f"{where}: pairing 'one-to-one' with {len(sources)} sources and {len(bases)} bases, "
             "expected as many of each"
         )
+
+
+def _check_content(prompt: Prompt, where: str) -> None:
+    """Raise UsageError for a prompt of which a reader sees nothing, or that is no chat."""
+    if prompt.messages is None:
+        if not prompt.looks:
+            raise UsageError(f"{where}: the text is empty")
+        return
+    check_messages(prompt.messages, where)
+    if prompt.text != plain_form(prompt.messages):
+        raise UsageError(f"{where}: a text and messages, expected one of them (`Prompt.of`)")
+    for number, one in enumerate(prompt.messages, start=1):
+        if not seen(one.content):
+            raise UsageError(f"{where} message {number} ({one.role}): the content is empty")
 
 
 def _same(one: Prompt, other: Prompt) -> str:

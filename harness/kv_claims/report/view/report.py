@@ -154,7 +154,7 @@ def _model(
         [one for one in evidence if one["claim"] == claim]
         for claim in dict.fromkeys(one["claim"] for one in evidence)
     ]
-    scorer = scorer_from(stored.run, name)
+    scorer, read = scorer_from(stored.run, name), stored.run.get("prompts", {}).get(name)
     first = (evidence or instrument)[0]
     spent = stored.run.get("spent")
     return ModelView(
@@ -167,7 +167,7 @@ def _model(
         ],
         arms=arms_of(evidence, scores),
         geometry=geometry_of(evidence, scores, experiment),
-        texts=[found for cells in claims if (found := texts_of(cells, scores, scorer))],
+        texts=[found for cells in claims if (found := texts_of(cells, scores, scorer, read))],
         has_scorer=scorer is not None,
         instrument=[
             InstrumentView(one["name"], one["passed"], one["pairs"], one["trials"], one["checks"])

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
-from kv_claims.evidence.schema import EvidenceSaid, RunSaid, is_own_table
+from kv_claims.evidence.schema import EvidenceSaid, PromptsSaid, RunSaid, is_own_table
 from kv_claims.measure.behavior import NGRAM
 from kv_claims.plain import LONGEST_SHOWN
 from kv_claims.report.view.claims import side_text
@@ -43,13 +43,17 @@ class TextView(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One pair. which: median, best or worst."""
+    """One pair. which: median, best or worst. source, base: the prompts' ids.
+
+    prompts: what the model read, by side, where it was made of messages; else nothing.
+    """
 
     which: str
     pair: str
     source: str
     base: str
     texts: list[TextView]
+    prompts: dict[str, str]
 
 
 class TextsView(NamedTuple):
@@ -75,22 +79,30 @@ def scorer_from(facts: RunSaid, model: str) -> Scorer | None:
 
 
 def texts_of(
-    cells: Sequence[EvidenceSaid], scores: Scores, scorer: Scorer | None
+    cells: Sequence[EvidenceSaid],
+    scores: Scores,
+    scorer: Scorer | None,
+    prompts: PromptsSaid | None = None,
 ) -> TextsView | None:
-    """The examples of a claim on a model; None where no cell has a patched arm that was run."""
+    """The examples of a claim on a model; None where no cell has a patched arm that was run.
+
+    prompts: what the model read, where its prompts are messages.
+    """
     ran = [one for one in cells if "patched" in one["arms"]]
     if not ran:
         return None
     judged = [one for one in ran if one["estimate"] is not None] or ran
     chosen = max(judged, key=lambda one: one["estimate"] or 0.0)
-    examples = _examples(chosen, scores, scorer)
+    examples = _examples(chosen, scores, scorer, prompts)
     if not examples:
         return None
     patch = side_text(chosen["patch"])
     return TextsView(chosen["claim"], chosen["cell"], patch, examples)
 
 
-def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[Example]:
+def _examples(
+    one: EvidenceSaid, scores: Scores, scorer: Scorer | None, prompts: PromptsSaid | None
+) -> list[Example]:
     if is_own_table(one["provenance"]):
         return []  # of which only scores are known
     roles = [role for role in ("base", "source", "patched", "versus") if role in one["arms"]]
@@ -120,8 +132,17 @@ def _examples(one: EvidenceSaid, scores: Scores, scorer: Scorer | None) -> list[
             )
             for role in roles
         ]
-        found.append(Example(which, pair, str(base["source"]), str(base["base"]), texts))
+        named = {"source": str(base["source"]), "base": str(base["base"])}
+        found.append(Example(which, pair, **named, texts=texts, prompts=_read(named, prompts)))
     return found
+
+
+def _read(named: Mapping[str, str], prompts: PromptsSaid | None) -> dict[str, str]:
+    """What the model read of a pair's prompts, by side, as far as the run says it."""
+    if prompts is None:
+        return {}
+    by_side = {"source": prompts["sources"], "base": prompts["bases"]}
+    return {side: by_side[side][id] for side, id in named.items() if id in by_side[side]}
 
 
 def picked(gains: Mapping[str, float]) -> list[tuple[str, str]]:
