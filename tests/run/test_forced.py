@@ -8,9 +8,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel
+from kv_claims.patch.live import Live
+from kv_claims.patch.slab import Slab
 from kv_claims.run import forced
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from kv_claims.run.forced import ForcedRuns
@@ -19,6 +23,7 @@ from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.oracle import oracle_logits
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.slab_cache import as_cache
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 
@@ -266,3 +271,17 @@ def test_few_logits_at_once_cut_the_batches(
     assert len(rows) > 10
     for key, one in found.items():
         assert one.of_source == pytest.approx(measured.found[key].of_source, abs=1e-6)
+
+
+def test_no_likelihood_is_made_of_logits_that_are_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def overflowing(slab: Slab, live: Live | None) -> DynamicCache:
+        slab.values[-1].fill_(float("inf"))
+        return as_cache(slab, live)
+
+    monkeypatch.setattr(forced, "as_cache", overflowing)
+    task = number_task()
+    runner = Runner(tiny("llama"), task, Sampling(4), Ledger())
+    with pytest.raises(UsageError, match="its logits are not finite numbers"):
+        ForcedRuns(runner).measure([patched(PATCHES["splice"])], task.pairs, [0])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from kv_claims.models.finite import not_finite
 from kv_claims.models.forward import with_cache
 from kv_claims.patch.build import build
 from kv_claims.patch.interception import residual_edited
@@ -243,6 +244,8 @@ class ForcedRuns:
                 **with_cache(runner.model.network, as_cache(slab, live)),
                 use_cache=True,
             ).logits
+        if not logits.isfinite().all():
+            raise not_finite(runner.model, "its logits")
         return logits
 
     def _own_generations(self, batch: Sequence[_Want]) -> dict[tuple[Luck, int], Tokens]:
