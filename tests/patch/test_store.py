@@ -41,6 +41,23 @@ def test_bytes_of_a_position_are_those_of_the_cache(name: str) -> None:
     assert held == 11 * bytes_a_position(model)
 
 
+def test_a_stream_that_leaves_its_dtype_is_refused_by_layer_before_a_word_is_decoded() -> None:
+    """As Gemma's does in float16: bfloat16, whose numbers go on, is as sound as ever."""
+    for dtype in (torch.float16, torch.bfloat16):
+        model = tiny("llama", dtype=dtype)
+        with torch.no_grad():
+            model.network.model.layers[1].mlp.down_proj.weight.fill_(3e4)
+        store = PromptStore(model)
+        if dtype == torch.bfloat16:
+            store.add(PROMPTS)
+            continue
+        with pytest.raises(UsageError) as told:
+            store.add(PROMPTS)
+        assert "in float16: a prompt's keys and values in layer 2 are not finite" in str(told.value)
+        assert "float16 ends at 6.55e+04" in str(told.value)
+        assert not store.tokens
+
+
 def test_what_does_not_fit_beside_the_wanted_is_forgotten() -> None:
     model = tiny("llama")
     store = PromptStore(model, room_for(model, 3))

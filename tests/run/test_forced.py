@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kv_claims.claims.patch import Patch
+from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built
 from kv_claims.run import forced
@@ -22,6 +23,7 @@ from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.oracle import oracle_logits
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.slab_cache import as_cache
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 
@@ -296,3 +298,19 @@ def counted_rows(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> li
 
     monkeypatch.setattr(forced, "forced_logits", counted)
     return rows
+
+
+def test_no_likelihood_is_made_of_logits_that_are_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = forced.forced_logits
+
+    def overflowing(model: LoadedModel, built: Built, rows: Sequence[Row]) -> torch.Tensor:
+        built.slab.values[-1].fill_(float("inf"))
+        return real(model, built, rows)
+
+    monkeypatch.setattr(forced, "forced_logits", overflowing)
+    task = number_task()
+    runner = Runner(tiny("llama"), task, Sampling(4), Ledger())
+    with pytest.raises(UsageError, match="its logits are not finite numbers"):
+        ForcedRuns(runner).measure([patched(PATCHES["splice"])], task.pairs, [0])

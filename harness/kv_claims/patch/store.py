@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from kv_claims.errors import UsageError
 from kv_claims.models.cached import check_layers
+from kv_claims.models.finite import not_finite
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.bits import other_bits
@@ -68,8 +69,8 @@ class PromptStore:
     def add(self, prompts: Sequence[Sequence[int]]) -> None:
         """Prefill the prompts that are not here yet; forget others, if all do not fit.
 
-        Raises UsageError for a prompt of fewer than 2 tokens, or a model whose layers keep
-        anything else than keys and values of every position.
+        Raises UsageError for a prompt of fewer than 2 tokens, a model whose layers keep anything
+        else than keys and values of every position, or numbers that are not finite.
         """
         wanted = {tuple(prompt) for prompt in prompts}
         new = sorted(wanted - set(self._index), key=lambda p: (len(p), p))
@@ -213,6 +214,12 @@ class PromptStore:
                 logits_to_keep=1,
             )
         check_layers(cache, width, model.config)
+        sound = [
+            layer.keys.isfinite().all() & layer.values.isfinite().all() for layer in cache.layers
+        ]
+        if not (layers := torch.stack(sound)).all():
+            first = int(layers.logical_not().nonzero()[0])
+            raise not_finite(model, f"a prompt's keys and values in layer {first}")
         found: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
         # Row r moves right by its padding; what would come round from the end is cut to zero.
         position = torch.arange(width)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from kv_claims.errors import UsageError
+from kv_claims.models.finite import not_finite
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.live import Live
 from kv_claims.patch.slab import Slab
@@ -130,10 +130,7 @@ def decode(
                         break
                     fed.narrow(going)
     if not finite:
-        raise UsageError(
-            f"model {model.name!r} in {model.dtype_name}: its logits are not finite numbers; "
-            "expected sound weights, or a wider dtype"
-        )
+        raise not_finite(model, "its logits")
     counts, whole = lengths.tolist(), ids[:, : step + 1].tolist()
     return Decoded(
         tokens=[row[:n] for row, n in zip(whole, counts, strict=True)],

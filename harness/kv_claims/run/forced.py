@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from kv_claims.models.finite import not_finite
 from kv_claims.patch.build import build
 from kv_claims.patch.plan import RowPlan
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm
@@ -287,7 +288,10 @@ class ForcedRuns:
             donor_rows=batch.donor_rows,
             shared=True,
         )
-        return forced_logits(runner.model, built, batch.rows)
+        logits = forced_logits(runner.model, built, batch.rows)
+        if not logits.isfinite().all():
+            raise not_finite(runner.model, "its logits")
+        return logits
 
     def _own_generations(self, wanted: Sequence[_Want]) -> dict[tuple[Luck, int], Tokens]:
         """What the donors of every-step patches generate by themselves.
