@@ -23,7 +23,7 @@ MOST_BYTES = 2**20
 """Of a description."""
 ROLES = (*ARMS, *CONTROLS)
 _NEEDED = ("schema", "table", "model", "n_layers", "columns", "claims")
-_KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "n_kv_heads", "tokens")
+_KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "n_kv_heads", "n_query_heads", "tokens")
 _COLUMNS_NEEDED = ("pair", "arm")
 _COLUMNS = (*_COLUMNS_NEEDED, "seed", "score", "text", "cluster", "source", "base")
 
@@ -35,10 +35,10 @@ Roles = Mapping[str, str]
 class Described:
     """A published table, as somebody describes it.
 
-    where: the YAML file. n_layers, n_kv_heads: of the model (0: heads not given). columns: the
-    table's names of pair, arm, seed, score, text, cluster, source, base. scores: its columns of
-    other outcomes, by the outcome's name. claims: by claim and cell, the arms. tokens: of the
-    source's and the base's prompt, None where they are not given.
+    where: the YAML file. n_layers, n_kv_heads, n_query_heads: of the model (0: heads not given).
+    columns: the table's names of pair, arm, seed, score, text, cluster, source, base. scores: its
+    columns of other outcomes, by the outcome's name. claims: by claim and cell, the arms. tokens:
+    of the source's and the base's prompt, None where they are not given.
     """
 
     where: Path
@@ -47,6 +47,7 @@ class Described:
     model: str
     n_layers: int
     n_kv_heads: int
+    n_query_heads: int
     columns: Mapping[str, str]
     scores: Mapping[str, str]
     claims: Mapping[str, Mapping[str, Roles]]
@@ -86,9 +87,8 @@ def read_description(path: Path) -> Described:
         table=inside(path.parent, _name(content["table"], f"{where}: table"), f"{where}: table"),
         model=_name(content["model"], f"{where}: model"),
         n_layers=_count(content["n_layers"], f"{where}: n_layers", 10_000),
-        n_kv_heads=_count(content["n_kv_heads"], f"{where}: n_kv_heads", 10_000)
-        if "n_kv_heads" in content
-        else 0,
+        n_kv_heads=_heads(content, "n_kv_heads", where),
+        n_query_heads=_heads(content, "n_query_heads", where),
         columns=columns,
         scores={str(Outcome.parse(name)): column for name, column in scores.items()},
         claims=_claims(content, where),
@@ -97,6 +97,10 @@ def read_description(path: Path) -> Described:
         if task is None
         else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
     )
+
+
+def _heads(content: Mapping[Any, Any], key: str, where: str) -> int:
+    return _count(content[key], f"{where}: {key}", 10_000) if key in content else 0
 
 
 def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles]]:

@@ -15,7 +15,7 @@ import torch
 
 from kv_claims.models.forward import with_cache
 from kv_claims.patch.build import build
-from kv_claims.patch.interception import residual_edited
+from kv_claims.patch.interception import edited
 from kv_claims.patch.plan import RowPlan
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm
 from kv_claims.run.decode import decode
@@ -232,10 +232,7 @@ class ForcedRuns:
             ids[place, : len(row.fed)] = torch.tensor(row.fed)
         if live is not None:
             live.begin(range(steps))
-        edited = residual_edited(
-            runner.model, live.residual_layers if live else [], live.edit if live else None
-        )
-        with edited:
+        with edited(runner.model, live.spots if live else [], live.edit if live else None):
             logits: torch.Tensor = runner.model.network(
                 input_ids=ids.to(device),
                 attention_mask=padding_mask(slab, steps),
