@@ -13,7 +13,7 @@ from kv_claims.benching.growth import Grown, study
 from kv_claims.benching.limit import Machine, limit_of
 from kv_claims.benching.reference import Reference
 from kv_claims.benching.timing import Timed, in_turn
-from kv_claims.claims.patch import Site
+from kv_claims.claims.sites import Site
 
 GROWN = Grown(pairs=1, arms=8, trials=8, seconds=2.0, start=100.0, peak=300.0)
 

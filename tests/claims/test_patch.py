@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from kv_claims.claims.patch import (
-    SITES,
     Patch,
     Window,
     as_patches,
@@ -17,7 +16,10 @@ from kv_claims.claims.patch import (
     resolve_window,
     shifted_layers,
 )
+from kv_claims.claims.sites import SITES, HeadCounts
 from kv_claims.errors import UsageError
+
+HEADS = HeadCounts(kv=8, query=32)
 
 # --- layers --------------------------------------------------------------------------------
 
@@ -235,13 +237,14 @@ def test_a_window_of_a_prompt_that_does_not_fit_says_what_the_prompts_have() -> 
 
 @pytest.mark.parametrize("site", SITES)
 def test_every_site_is_accepted_and_shown(site: str) -> None:
-    assert str(Patch(site, "18/32", "last(16)")) == f"{site}@18/32/last(16)"
+    layers = "0" if site == "embed" else "18/32"
+    assert str(Patch(site, layers, "last(16)")) == f"{site}@{layers}/last(16)"
 
 
-@pytest.mark.parametrize("site", ["q_proj", "mlp", "KV", "", None], ids=repr)
+@pytest.mark.parametrize("site", ["attention", "mlp", "KV", "", None], ids=repr)
 def test_a_site_that_is_not_patched_here_is_refused(site: str) -> None:
-    expected = "expected one of kv, k, v, kv_proj, k_proj, v_proj, residual"
-    with pytest.raises(UsageError, match=rf"{expected}$"):
+    expected = "expected one of kv, k, v, kv_proj, .*, resid_mid, residual"
+    with pytest.raises(UsageError, match=rf"{expected}(; did you mean '\w+'\?)?$"):
         Patch(site, "9", "all")
 
 
@@ -254,6 +257,9 @@ def test_a_site_that_is_not_patched_here_is_refused(site: str) -> None:
         ("kv_proj", ("k", "v"), "prompt"),
         ("k_proj", ("k",), "prompt"),
         ("v_proj", ("v",), "prompt"),
+        ("q_proj", ("q",), "prompt"),
+        ("z", ("z",), "prompt"),
+        ("resid_mid", ("resid_mid",), "prompt"),
         ("residual", ("residual",), "prompt"),
     ],
 )
@@ -295,8 +301,7 @@ def test_an_activity_that_there_is_not_is_refused(active: str) -> None:
         ("kv", {"mode": "mix(-0.5)"}, "with 0 < alpha <= 1"),
         ("kv", {"mode": "mix(half)"}, "with 0 < alpha <= 1"),
         ("kv", {"mode": "mix()"}, "with 0 < alpha <= 1"),
-        ("v_proj", {"mode": "mix(0.5)"}, "expected one of the cache sites kv, k, v"),
-        ("residual", {"mode": "append"}, "expected one of the cache sites kv, k, v"),
+        ("residual", {"mode": "append"}, "expected site 'kv', layers 'all', heads 'all'"),
         ("kv", {"mode": "mix(0.5)", "active": "every_step"}, "goes with mode 'replace' only"),
         ("kv", {"mode": "append", "active": "every_step(held)"}, "goes with mode 'replace' only"),
         ("k", {"mode": "append"}, "expected site 'kv', layers 'all', heads 'all'"),
@@ -304,8 +309,20 @@ def test_an_activity_that_there_is_not_is_refused(active: str) -> None:
         ("kv", {"mode": "append", "heads": "0"}, "expected site 'kv', layers 'all'"),
         ("kv", {"mode": "append", "positions": "first(3)"}, r"expected positions 'last\(W\)'"),
         ("kv", {"mode": "append", "positions": "all"}, r"expected positions 'last\(W\)'"),
-        ("residual", {"heads": "0"}, "the residual has no heads"),
-        ("kv", {"heads": "1/2"}, "cannot read '1/2'; expected a KV head"),
+        ("residual", {"heads": "0"}, "no heads; expected one of kv, k, v, .*q_proj, z, or heads"),
+        (
+            "attn_out",
+            {"heads": "0"},
+            r"Patch\(site='attn_out', heads='0'\): this site has no heads",
+        ),
+        ("embed", {"layers": "all"}, "before all layers; expected layers '0'"),
+        ("embed", {"layers": "1"}, "before all layers; expected layers '0'"),
+        ("resid_post", {}, "expected one of .*; did you mean 'resid_pre'"),
+        ("atn_out", {}, "did you mean 'attn_out'"),
+        ("k_proj", {"mode": "mix(0.5)"}, "norm keys behind their projection"),
+        ("kv_proj", {"mode": "mix(0.5)"}, "expected site 'k' or 'kv', or mode 'replace'"),
+        ("z", {"mode": "mix(0.5)", "active": "every_step"}, "goes with mode 'replace' only"),
+        ("kv", {"heads": "1/2"}, "cannot read '1/2'; expected a head"),
         ("kv", {"heads": "-1"}, "heads -1 is below 0|head -1 is below 0"),
         ("kv", {"heads": "0 1"}, "two numbers with nothing between them"),
         ("kv", {"heads": 0}, "heads 0: expected text, got int"),
@@ -367,15 +384,31 @@ def test_heads_that_do_not_fit_the_model(text: str, message: str) -> None:
         (Patch("kv", "1", "all", heads="0:8"), Patch("kv", "1", "all")),
         (Patch("kv", "1", "all", mode="mix(1.0)"), Patch("kv", "1", "all")),
         (
+            Patch("q_proj", "1", "all", heads="0:8"),
+            Patch("q_proj", "1", "all", heads="0+1+2+3+4+5+6+7"),
+        ),
+        (Patch("z", "1", "all", heads="0:32"), Patch("z", "1", "all")),
+        (Patch("embed", "0", "all"), Patch("embed", "0", "all")),
+        (
             Patch("v_proj", "1", "all", active="every_step"),
             Patch("v_proj", "1", "all", active="every_step"),
         ),
     ],
-    ids=["depth", "all-layers", "order", "all-heads", "mix-1", "active"],
+    ids=[
+        "depth",
+        "all-layers",
+        "order",
+        "all-heads",
+        "mix-1",
+        "eight-of-32",
+        "all-32",
+        "embed",
+        "active",
+    ],
 )
 def test_one_spelling_of_a_patch(given: Patch, wanted: Patch) -> None:
-    assert canonical(given, 16, 8) == wanted
-    assert canonical(wanted, 16, 8) == wanted
+    assert canonical(given, 16, HEADS) == wanted
+    assert canonical(wanted, 16, HEADS) == wanted
 
 
 def test_one_patch_or_several_are_patches() -> None:

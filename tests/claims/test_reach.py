@@ -19,14 +19,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import (
-    CACHE_SITES,
-    SITES,
-    Patch,
-    resolve_heads,
-    resolve_layers,
-    resolve_window,
-)
+from kv_claims.claims.patch import Patch, resolve_heads, resolve_layers, resolve_window
 from kv_claims.claims.reach import (
     READ_TOKENS,
     SEED_METHODS,
@@ -36,9 +29,10 @@ from kv_claims.claims.reach import (
     seed_table,
     trace,
 )
+from kv_claims.claims.sites import CACHE_SITES, SITES, heads_of
 from kv_claims.errors import UsageError
 from kv_claims.models.forward import with_cache
-from tests.models.architectures import VOCAB, prompt, tiny
+from tests.models.architectures import VOCAB, prompt, sites_of, tiny
 
 N_LAYERS = 4
 N_GENERATED = READ_TOKENS + 1
@@ -83,13 +77,23 @@ class Lab:
         fused = name == "gpt_neox"
         layers = self.network.gpt_neox.layers if fused else self.network.model.layers
         self.n_heads = 4 if fused else 2
+        embedding = self.network.get_input_embeddings()
+        embedding.register_forward_hook(self._hook(0, "embed"))
         for i, layer in enumerate(layers):
+            out = layer.attention.dense if fused else layer.self_attn.o_proj
             layer.register_forward_hook(self._hook(i, "residual"))
+            layer.mlp.register_forward_hook(self._hook(i, "mlp_out"))
+            out.register_forward_hook(self._hook(i, "attn_out"))
+            out.register_forward_pre_hook(self._before(i, "z"), with_kwargs=True)
+            layer.register_forward_pre_hook(self._before(i, "resid_pre"), with_kwargs=True)
             if fused:
                 layer.attention.query_key_value.register_forward_hook(self._fused_hook(i))
             else:
-                layer.self_attn.k_proj.register_forward_hook(self._hook(i, "k"))
-                layer.self_attn.v_proj.register_forward_hook(self._hook(i, "v"))
+                for tensor in ("q", "k", "v"):
+                    module = layer.self_attn.get_submodule(f"{tensor}_proj")
+                    module.register_forward_hook(self._hook(i, tensor))
+                norm = layer.post_attention_layernorm
+                norm.register_forward_pre_hook(self._before(i, "resid_mid"), with_kwargs=True)
 
     def _hook(self, layer: int, tensor: str) -> Any:
         def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -97,10 +101,18 @@ class Lab:
 
         return hook
 
+    def _before(self, layer: int, tensor: str) -> Any:
+        def hook(_module: Any, args: Any, kwargs: Any) -> None:
+            given = args[0] if args else kwargs["hidden_states"]
+            # In place: the block adds this very tensor to what comes next.
+            given[0] = self._write(layer, tensor, given[0].clone())
+
+        return hook
+
     def _fused_hook(self, layer: int) -> Any:
         def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
             parts = output[0].unflatten(-1, (self.n_heads, 3, -1)).clone()
-            for place, tensor in ((1, "k"), (2, "v")):
+            for place, tensor in enumerate(("q", "k", "v")):
                 width = parts.shape[-1]
                 new = self._write(layer, tensor, parts[:, :, place].flatten(1).clone())
                 parts[:, :, place] = new.unflatten(-1, (self.n_heads, width))
@@ -135,10 +147,11 @@ class Lab:
         return position - window.shift if inside else None
 
     def _columns(self, patch: Patch, width: int) -> list[int]:
-        if patch.site == "residual":
+        if heads_of(patch.site) is None:
             return list(range(width))
-        size = width // self.n_heads
-        heads = resolve_heads(patch.heads, self.n_heads)
+        n_heads = self.n_heads if heads_of(patch.site) == "KV heads" else 4
+        size = width // n_heads
+        heads = resolve_heads(patch.heads, n_heads)
         return [head * size + i for head in heads for i in range(size)]
 
     def _splice(self, patch: Patch, kept: DynamicCache) -> None:
@@ -381,21 +394,36 @@ def check(name: str, patches: tuple[Patch, ...], source: int, base: int) -> set[
     return {check_outcome(forced if o.is_likelihood else free, o) for o in OUTCOMES}
 
 
-@pytest.mark.parametrize("site", SITES)
+WITHIN_LAYERS = [site for site in SITES if site != "embed"]
+
+
+@pytest.mark.parametrize("positions", ["last(15)", "last(3)", "first(5)"])
+def test_what_is_said_of_the_embedding_is_what_happens(positions: str) -> None:
+    check("llama", (Patch("embed", layers="0", positions=positions),), 29, 24)
+
+
+@pytest.mark.parametrize("site", WITHIN_LAYERS)
 @pytest.mark.parametrize("positions", ["last(15)", "last(3)", "first(5)"])
 @pytest.mark.parametrize("layers", ["0", "2", "3", "1+3"])
 def test_what_is_said_is_what_happens(site: Any, layers: str, positions: str) -> None:
     check("llama", (Patch(site, layers=layers, positions=positions),), 29, 24)
 
 
-@pytest.mark.parametrize("name", ["mistral", "qwen2", "gpt_neox"])
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [
+        (name, site)
+        for name in ("mistral", "qwen2", "gpt_neox")
+        for site in WITHIN_LAYERS
+        if site in sites_of(name)
+    ],
+)
 def test_it_holds_for_other_architectures(name: str, site: Any) -> None:
     check(name, (Patch(site, layers="1", positions="last(15)"),), 20, 24)
 
 
 @pytest.mark.parametrize("active", ["every_step", "every_step(held)"])
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", WITHIN_LAYERS)
 def test_it_holds_for_patches_that_stay_on(site: Any, active: Any) -> None:
     check("llama", (Patch(site, layers="2", positions="last(9)", active=active),), 20, 24)
 
@@ -425,9 +453,9 @@ def arms(draw: st.DrawFn) -> tuple[tuple[Patch, ...], int, int]:
         found.append(
             Patch(
                 site,
-                layers="+".join(map(str, sorted(layers))),
+                layers="0" if site == "embed" else "+".join(map(str, sorted(layers))),
                 positions=draw(st.sampled_from([f"last({width})", f"first({width})", "all"])),
-                heads="all" if site == "residual" else draw(st.sampled_from(["all", "1"])),
+                heads=draw(st.sampled_from(["all", "1"])) if heads_of(site) else "all",
                 mode=draw(st.sampled_from(modes)),
             )
         )
@@ -552,6 +580,7 @@ def test_the_experiments_saw_every_kind_at_every_place() -> None:
     seen: dict[str, set[str]] = {}
     for site, layers, positions in product(SITES, ("0", "2", "3"), ("last(15)", "first(5)")):
         for outcome in OUTCOMES:
+            layers = "0" if site == "embed" else layers
             patch = Patch(site, layers=layers, positions=positions)
             family = "geometry" if outcome.is_geometry else "logits"
             found = kind(patch, str(outcome), n_layers=N_LAYERS, tokens=24)

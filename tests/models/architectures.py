@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from kv_claims.claims.sites import SITES, Site
 from kv_claims.models.load import LoadedModel
 from tests.device import PLACE
 
@@ -86,6 +87,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_GQA, "rope_parameters": _LONGROPE, "original_max_position_embeddings": 96},
     ),
     "gpt_neox": ("gpt_neox", {"rotary_pct": 0.5}),
+    "gpt_neox-serial": ("gpt_neox", {"rotary_pct": 0.5, "use_parallel_residual": False}),
     "gpt2": ("gpt2", {}),
 }
 """Name to (model type, changes to the common configuration)."""
@@ -161,6 +163,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 ROTARY = [name for name in CONFIGS if name != "gpt2"]
 """Those whose keys can be moved."""
+
+
+def sites_of(name: str) -> tuple[Site, ...]:
+    """The sites that a checkpoint of the table has: parallel blocks have no stream within."""
+    return tuple(site for site in SITES if site != "resid_mid" or name != "gpt_neox")
 
 
 def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:

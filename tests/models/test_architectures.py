@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, Gemma3Config
 
-from kv_claims.claims.patch import Tensor
+from kv_claims.claims.sites import PARTS, Tensor
 from kv_claims.errors import UsageError
 from kv_claims.models.architectures import (
     TABLE,
@@ -24,6 +24,7 @@ from kv_claims.models.rotary import rotation_of
 from tests.models.architectures import CONFIGS, prompt, tiny
 
 TOKENS = 12
+LAST = 3
 POSITIONS = torch.arange(TOKENS)
 
 
@@ -33,15 +34,20 @@ def run(network: Any) -> tuple[Anatomy, DynamicCache, dict[tuple[int, Tensor], t
     found: dict[tuple[int, Tensor], torch.Tensor] = {}
 
     def keep(layer: int, tensor: Tensor) -> Any:
-        def hook(_module: nn.Module, _given: Any, result: Any) -> None:
-            found[layer, tensor] = anatomy.part(output_of(result), tensor)[0].clone()
+        def hook(_module: nn.Module, args: Any, kwargs: Any, *result: Any) -> None:
+            given = args[0] if args else kwargs["hidden_states"]
+            states = output_of(result[0]) if result else given
+            found[layer, tensor] = anatomy.part(states, tensor)[0].clone()
 
         return hook
 
-    tensors: tuple[Tensor, ...] = ("k", "v", "residual")
     for layer in range(len(anatomy.layers)):
-        for tensor in tensors:
-            anatomy.module(layer, tensor).register_forward_hook(keep(layer, tensor))
+        for tensor in PARTS:
+            module, hook = anatomy.module(layer, tensor), keep(layer, tensor)
+            if anatomy.at(tensor) == "input":
+                module.register_forward_pre_hook(hook, with_kwargs=True)
+            else:
+                module.register_forward_hook(hook, with_kwargs=True)
     with torch.no_grad():
         network(input_ids=torch.tensor([prompt(TOKENS, 1)]), **with_cache(network, cache))
     return anatomy, cache, found
@@ -91,6 +97,70 @@ def test_keys_of_the_table_normed_and_rotated_are_the_keys_of_the_cache(name: st
             scale = getattr(anatomy.rotary, "attention_scaling", 1.0)
             keys = rotation_of(network)(layer, keys, POSITIONS) * scale
         torch.testing.assert_close(keys.transpose(0, 1), kept.keys[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "gemma3-multimodal"])
+def test_the_stream_is_what_is_added_up(name: str) -> None:
+    """Embedding, attention and MLP, layer by layer; in parallel blocks nothing stands between."""
+    network = network_of(name)
+    anatomy, _, found = run(network)
+    assert anatomy.is_parallel is (name == "gpt_neox")
+    scale = 32**0.5 if name.startswith("gemma") else 1.0
+    table = network.get_input_embeddings().weight[prompt(TOKENS, 1)][:, None].detach()
+    embedded = found[0, "embed"]
+    if name != "gemma2":  # scales in its embedding or behind it, by release
+        torch.testing.assert_close(embedded, table * scale, rtol=1e-6, atol=0)
+    # GPT-2 adds positions behind it.
+    if name != "gpt2":
+        wanted = table * scale
+        torch.testing.assert_close(found[0, "resid_pre"], wanted, rtol=1e-6, atol=0)
+    for layer in range(len(anatomy.layers)):
+        pre, behind = found[layer, "resid_pre"], found[layer, "residual"]
+        attention, mlp = found[layer, "attn_out"], found[layer, "mlp_out"]
+        assert float(attention.abs().amax()) > 1e-3 < float(mlp.abs().amax())
+        torch.testing.assert_close(pre + attention + mlp, behind, rtol=1e-9, atol=1e-9)
+        if not anatomy.is_parallel:
+            assert torch.equal(pre + attention, found[layer, "resid_mid"])
+        if layer:
+            assert torch.equal(pre, found[layer - 1, "residual"])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "phi3", "gpt_neox", "gpt2"])
+def test_queries_look_at_keys_and_heads_give_what_they_see(name: str) -> None:
+    """From the table's queries and the cache to each query head's output."""
+    network = tiny(name).network
+    anatomy, cache, found = run(network)
+    layer = LAST  # of Gemma 3 the last attends to everything
+    attention = network.get_decoder().get_submodule(
+        {"gpt2": f"h.{layer}.attn", "gpt_neox": f"layers.{layer}.attention"}.get(
+            name, f"layers.{layer}.self_attn"
+        )
+    )
+    queries = found[layer, "q"]
+    assert queries.shape == found[layer, "z"].shape == (TOKENS, 4, 8)
+    norm = getattr(attention, "q_norm", None)
+    with torch.no_grad():
+        queries = norm(queries) if norm is not None else queries
+    if anatomy.rotary is not None:
+        queries = rotation_of(network)(layer, queries, POSITIONS)
+    keys, values = (
+        of[0].repeat_interleave(4 // len(of[0]), 0)
+        for of in (cache.layers[layer].keys, cache.layers[layer].values)
+    )
+    scores = torch.einsum("qhd,hkd->hqk", queries, keys) / 8**0.5
+    hidden = torch.ones(TOKENS, TOKENS).triu(1).bool()
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    wanted = torch.einsum("hqk,hkd->qhd", weights, values)
+    torch.testing.assert_close(found[layer, "z"], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_without_a_stream_between_are_refused_by_name() -> None:
+    anatomy_of(tiny("gpt_neox-serial").network).check("resid_mid")
+    anatomy = anatomy_of(tiny("gpt_neox").network)
+    for tensor in set(PARTS) - {"resid_mid"}:
+        anatomy.check(tensor)
+    with pytest.raises(UsageError, match=r"site='resid_mid'.*'gpt_neox' here has parallel blocks"):
+        anatomy.check("resid_mid")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kv_claims.claims.patch import SITES, Site, Window, resolve_window
+from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.sites import CACHE_SITES, SITES, Site
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import rotation_of
 from kv_claims.patch import activations, overwrite, tails
@@ -18,7 +19,8 @@ from tests.device import placed
 from tests.models.architectures import prompt, tiny
 
 BASE, DONOR, OTHER = prompt(12, 1), prompt(17, 2), prompt(9, 3)
-IN_PREFILL = tuple(site for site in SITES if "proj" in site or site == "residual")
+IN_PREFILL = tuple(site for site in SITES if site not in CACHE_SITES and site != "embed")
+"""But for the embedding, which is in no layer."""
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +76,11 @@ def test_what_lies_before_the_window_or_below_the_layer_stays_and_what_lies_behi
                 # The store's own, to the bit.
                 assert all(equal(mine, wanted))
         there = [cut(slab, place, range(3, 11)) for place in (0, 1)]
-        written = {"v_proj": (1,), "k_proj": (0,), "kv_proj": (0, 1), "residual": ()}[site]
+        written = {"v_proj": (1,), "k_proj": (0,), "kv_proj": (0, 1), "resid_pre": (0, 1)}
         for which in (0, 1):
             same = equal(there[0][which], there[1][which])
             assert same[0], site
-            assert same[1] is (which not in written), site
+            assert same[1] is (which not in written.get(site, ())), site
             assert same[2:] == [False, False], site
 
 
@@ -111,7 +113,7 @@ def test_footprints_count_every_position_of_the_prompt(store: PromptStore, site:
         ),
     ]
     five, every, two, own = built(store, *plans).footprints
-    width, tensors = (32, 1) if site == "residual" else (16, 2 if site == "kv_proj" else 1)
+    width, tensors = 16 if "v" in site or "k" in site else 32, 2 if site == "kv_proj" else 1
     assert (five.fired, five.elements) == (tensors, tensors * 5 * width)
     assert (every.fired, every.elements) == (tensors, tensors * 12 * width)
     assert (two.fired, two.elements) == (2 * tensors, 2 * five.elements)

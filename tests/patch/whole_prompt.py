@@ -60,7 +60,7 @@ def by_oracle(model: LoadedModel, store: PromptStore, plan: RowPlan) -> list[tor
             donor=store.tokens[write.donor],
             site=write.site,
             layers=write.layers,
-            heads=write.heads or tuple(range(model.n_kv_heads)),
+            heads=write.heads or tuple(range(model.heads.of(write.site) or 1)),
             window=write.window,
         )
         for write in plan.writes

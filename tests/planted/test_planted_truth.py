@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from kv_claims.claims.patch import Active, Patch, Site, is_full_swap
+from kv_claims.claims.patch import Active, Patch, is_full_swap
+from kv_claims.claims.sites import Site
 from kv_claims.planted.catalog import CATALOG, Planted
 from kv_claims.planted.law import Law
 from kv_claims.planted.prompts import planted_task

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kv_claims.claims.patch import TENSORS, Site, Tensor, Window
+from kv_claims.claims.patch import Window
+from kv_claims.claims.sites import SITES, Site, heads_of
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of
 from kv_claims.patch.build import build
@@ -25,6 +26,8 @@ PROMPTS = 2 * len(LENGTHS)
 EXACT, ROUNDED = 1e-9, 2e-6
 """LayerNorm stays in float64; RMSNorm of transformers rounds to float32 on its way, and so do the
 angles by which keys are turned: those that move agree to about 1e-7 in any architecture."""
+HAVE = tuple(site for site in SITES if site not in ("k", "resid_mid"))
+"""One of the architectures has parallel blocks."""
 laws = settings(deadline=None, max_examples=40, derandomize=True)
 
 
@@ -46,18 +49,20 @@ def bench(name: str) -> Bench:
 def writes(draw: st.DrawFn, tokens: int, used: set[int], *, moved: bool) -> Write:
     """One write of a row of so many tokens, in layers that are not used yet; it uses them up."""
     donor = draw(st.integers(0, PROMPTS - 1))
-    site: Site = draw(st.sampled_from(["kv_proj", "k_proj", "v_proj", "residual", "kv", "v"]))
+    site: Site = draw(st.sampled_from(HAVE))
     left_out = 1 if site in ("kv", "v") else 0
     here, there = tokens - left_out, bench("gpt2").store.lengths[donor] - left_out
     width = draw(st.integers(1, min(here, there)))
     of_donor = draw(st.integers(0, (there if moved else min(here, there)) - width))
     first = draw(st.integers(0, here - width)) if moved else of_donor
-    layers = draw(
+    layers = {0} - used if site == "embed" else set[int]()
+    layers = layers or draw(
         st.sets(st.sampled_from(sorted(set(range(N_LAYERS)) - used)), min_size=1, max_size=2)
     )
     used |= layers
-    tensors: tuple[Tensor, ...] = TENSORS[site]
-    heads = None if "residual" in tensors else draw(st.sampled_from([None, (0,), (1,)]))
+    if site == "embed" and layers != {0}:
+        site = "resid_pre"
+    heads = draw(st.sampled_from([None, (0,), (1,)])) if heads_of(site) else None
     window = Window(range(of_donor, of_donor + width), range(first, first + width))
     return Write(donor, site, tuple(sorted(layers)), window, heads)
 

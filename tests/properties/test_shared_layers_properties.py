@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_claims.claims.patch import SITES, Site, Window
+from kv_claims.claims.patch import Window
+from kv_claims.claims.sites import SITES, Site, heads_of
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of
 from kv_claims.patch.build import build
@@ -59,8 +60,8 @@ class Row(NamedTuple):
             return RowPlan(self.base, tokens)
         left_out = 1 if self.site in ("kv", "k", "v") else 0
         source, base = (range(n - left_out - self.width, n - left_out) for n in (given, tokens))
-        heads = None if self.site == "residual" else self.heads
-        layers = tuple(sorted(self.layers))
+        heads = self.heads if heads_of(self.site) else None
+        layers = (0,) if self.site == "embed" else tuple(sorted(self.layers))
         write = Write(self.donor, self.site, layers, Window(source, base), heads, self.alpha)
         return RowPlan(self.base, tokens, (write,))
 

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from kv_claims.claims.patch import (
     ACTIVE,
-    SITES,
     Patch,
     Window,
     canonical,
+    heads_on,
     resolve_heads,
     resolve_layers,
     resolve_window,
     shifted_layers,
 )
+from kv_claims.claims.sites import SITES, TENSORS, HeadCounts, heads_of
 from kv_claims.errors import UsageError
 
 laws = settings(deadline=None, max_examples=100, derandomize=True)
@@ -29,6 +30,7 @@ depths = st.integers(1, 10**9).flatmap(
 )
 models = st.integers(1, 200)
 prompts = st.integers(2, 300)
+HEADS = HeadCounts(kv=8, query=32)
 
 
 @laws
@@ -238,29 +240,32 @@ def test_heads_resolve_as_layers_do(n_heads: int, data: st.DataObject) -> None:
 
 @st.composite
 def patches(draw: st.DrawFn) -> Patch:
-    """Any patch of a model of 16 layers and 8 KV heads."""
+    """Any patch of a model of 16 layers, 8 KV heads and 32 query heads."""
     site = draw(st.sampled_from(SITES))
     index = st.integers(0, 15).map(str)
     depth = st.integers(0, 31).map("{}/32".format)
     mode = draw(st.sampled_from(["replace", "replace", "mix(0.5)", "mix(1)"]))
     splice = site in ("kv", "k", "v")
+    mixes = splice or "k" not in TENSORS[site]
+    heads = st.sampled_from(["all", "0:8", "1+0", "7"] if heads_of(site) else ["all"])
+    layers = st.one_of(index, depth, st.sampled_from(["all", "0:16", "3:7+9", "1/2:32/32"]))
     return Patch(
         site,
-        draw(st.one_of(index, depth, st.sampled_from(["all", "0:16", "3:7+9", "1/2:32/32"]))),
+        "0" if site == "embed" else draw(layers),
         draw(windows),
-        heads="all" if site == "residual" else draw(st.sampled_from(["all", "0:8", "1+0", "7"])),
-        mode=mode if splice else "replace",
-        active=draw(st.sampled_from(ACTIVE)) if not splice or mode == "replace" else "prompt",
+        heads=draw(heads),
+        mode=mode if mixes else "replace",
+        active=draw(st.sampled_from(ACTIVE)) if not mixes or mode == "replace" else "prompt",
     )
 
 
 @laws
 @given(patches())
 def test_a_patch_has_one_spelling_that_does_the_same(patch: Patch) -> None:
-    one = canonical(patch, 16, 8)
-    assert canonical(one, 16, 8) == one
+    one = canonical(patch, 16, HEADS)
+    assert canonical(one, 16, HEADS) == one
     assert resolve_layers(one.layers, 16) == resolve_layers(patch.layers, 16)
-    assert resolve_heads(one.heads, 8) == resolve_heads(patch.heads, 8)
+    assert heads_on(one, HEADS) == heads_on(patch, HEADS)
     assert (one.alpha, one.active, one.tensors) == (patch.alpha, patch.active, patch.tensors)
 
 

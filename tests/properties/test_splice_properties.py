@@ -9,7 +9,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kv_claims.claims.patch import Site, Window, resolve_window
+from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.sites import Site
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of
 from kv_claims.patch.build import build

@@ -23,7 +23,6 @@ from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.oracle import oracle_logits
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.run.slab_cache import as_cache
 from tests.models.architectures import tiny
 from tests.run.test_runner import number_task
 

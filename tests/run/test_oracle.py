@@ -8,18 +8,20 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import CACHE_SITES, SITES, TENSORS, Active, Site, Window
+from kv_claims.claims.patch import Active, Window
+from kv_claims.claims.sites import CACHE_SITES, SITES, TENSORS, Site
 from kv_claims.errors import UsageError
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import rotation_of
 from kv_claims.run.oracle import Paste, oracle_keys, oracle_logits, relative_error
 from tests.device import PLACE, placed
-from tests.models.architectures import CONFIGS, ROTARY, VOCAB, prompt, tiny
+from tests.models.architectures import CONFIGS, ROTARY, VOCAB, prompt, sites_of, tiny
 
 BASE, DONOR = prompt(13, 1), prompt(17, 2)
 DRAWN, DONOR_DRAWN = prompt(6, 3), prompt(6, 4)
 LAYERS, HEADS = (0, 1, 2, 3), (0, 1)
+HAVE = [(name, site) for name in CONFIGS for site in sites_of(name)]
 LAST = 3
 SAME = 1e-6
 """Two routes through the same model, relative: angles and norms are float32."""
@@ -39,39 +41,43 @@ def everything(site: Site, tokens: int) -> Window:
     return Window(range(span(site, tokens)), range(span(site, tokens)))
 
 
-def heads_of(model: LoadedModel) -> tuple[int, ...]:
-    config = model.config
-    return tuple(range(getattr(config, "num_key_value_heads", None) or config.num_attention_heads))
+def heads_of(model: LoadedModel, site: Site) -> tuple[int, ...]:
+    return tuple(range(model.heads.of(site) or 1))
+
+
+def layers_of(site: Site) -> tuple[int, ...]:
+    """Two layers; the embedding stands before the first."""
+    return (0,) if site == "embed" else (1, 3)
 
 
 def hooks_on(model: LoadedModel) -> int:
-    return sum(len(module._forward_hooks) for module in model.network.modules())
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks)
+        for module in model.network.modules()
+    )
 
 
 @pytest.mark.parametrize("active", get_args(Active)[:2])
-@pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("name", "site"), HAVE)
 def test_pasting_a_prompt_into_itself_changes_nothing(
     name: str, site: Site, active: Active
 ) -> None:
     model = tiny(name)
     window = everything(site, len(BASE))
-    own = Paste(
-        BASE, site, (1, 3), heads_of(model)[1:], window, active=active, donor_generated=DRAWN
-    )
+    heads = heads_of(model, site)[1:] or (0,)
+    own = Paste(*(BASE, site, layers_of(site), heads, window), active=active, donor_generated=DRAWN)
     plain = oracle_logits(model, BASE, DRAWN)
     assert plain.shape == (len(DRAWN), VOCAB)
     assert relative_error(oracle_logits(model, BASE, DRAWN, [own]), plain) < SAME
 
 
-@pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("name", "site"), HAVE)
 def test_pasting_another_prompt_changes_something(name: str, site: Site) -> None:
     model = tiny(name)
     width = len(BASE) - 1
     # Without rotation keys stay where they are: both windows start at the first position.
     window = at_end(site, width) if name in ROTARY else Window(range(width), range(width))
-    paste = Paste(DONOR, site, (1, 3), heads_of(model), window)
+    paste = Paste(DONOR, site, layers_of(site), heads_of(model, site), window)
     plain = oracle_logits(model, BASE, DRAWN)
     assert relative_error(oracle_logits(model, BASE, DRAWN, [paste]), plain) > 1e-3
 
@@ -81,7 +87,7 @@ def test_pasting_another_prompt_changes_something(name: str, site: Site) -> None
 def test_the_whole_of_the_donor_and_its_last_token_is_the_donor(name: str, site: Site) -> None:
     model = tiny(name)
     base = [*prompt(len(DONOR) - 1, 5), DONOR[-1]]
-    paste = Paste(DONOR, site, LAYERS, heads_of(model), everything("kv", len(DONOR)))
+    paste = Paste(DONOR, site, LAYERS, heads_of(model, site), everything("kv", len(DONOR)))
     found = oracle_logits(model, base, DRAWN, [paste])
     assert relative_error(found, oracle_logits(model, DONOR, DRAWN)) < SAME
 
@@ -92,7 +98,7 @@ def test_a_donor_that_goes_on_is_appended_as_it_goes_on(name: str) -> None:
     model = tiny(name)
     donor = [*BASE[:-1], *prompt(4, 6), BASE[-1]]
     slots = range(len(BASE) - 1, len(donor) - 1)
-    paste = Paste(donor, "kv", LAYERS, heads_of(model), Window(slots, slots), mode="append")
+    paste = Paste(donor, "kv", LAYERS, heads_of(model, "kv"), Window(slots, slots), mode="append")
     found = oracle_logits(model, BASE, DRAWN, [paste])
     assert relative_error(found, oracle_logits(model, donor, DRAWN)) < SAME
 
@@ -127,7 +133,7 @@ def test_in_the_last_layer_a_projection_and_its_cache_are_one(
     """Nothing is computed downstream of the last layer but the logits of the same position."""
     model = tiny(name)
     window = at_end("kv", 5)
-    by_hook = Paste(DONOR, proj, (LAST,), heads_of(model)[:1], window)
+    by_hook = Paste(DONOR, proj, (LAST,), heads_of(model, proj)[:1], window)
     by_cache = by_hook._replace(site=cache_site)
     found = oracle_logits(model, BASE, DRAWN, [by_hook])
     assert relative_error(found, oracle_logits(model, BASE, DRAWN, [by_cache])) < SAME
@@ -306,7 +312,7 @@ def test_keys_are_those_of_the_new_positions_for_the_pasted_heads(name: str) -> 
 def test_values_that_move_are_those_of_the_donors_own_positions() -> None:
     """GPT-2's values hold positions as well; a moved value is what the donor's run had."""
     model = tiny("gpt2")
-    paste = Paste(DONOR, "v", (LAST,), heads_of(model), at_end("v", 5))
+    paste = Paste(DONOR, "v", (LAST,), heads_of(model, "v"), at_end("v", 5))
     by_hook = paste._replace(site="v_proj")
     found = oracle_logits(model, BASE, DRAWN, [paste])
     assert relative_error(found, oracle_logits(model, BASE, DRAWN, [by_hook])) < SAME
@@ -314,12 +320,12 @@ def test_values_that_move_are_those_of_the_donors_own_positions() -> None:
 
 @pytest.mark.parametrize("site", SITES)
 def test_no_hook_stays(site: Site) -> None:
-    model = tiny("gpt_neox")
+    model = tiny("gpt_neox-serial")
     paste = Paste(
         DONOR,
         site,
-        (0, 2),
-        heads_of(model),
+        (0,) if site == "embed" else (0, 2),
+        heads_of(model, site),
         at_end(site, 4),
         active="every_step",
         donor_generated=DONOR_DRAWN,

@@ -12,7 +12,7 @@ from kv_claims.errors import UsageError
 from kv_claims.judging.verdict import judge
 from kv_claims.models.load import load_model
 from kv_claims.pins.passes import outcome
-from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, N_LAYERS
+from kv_claims.planted.catalog import CATALOG, N_HEADS, N_KV_HEADS, N_LAYERS
 from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import expected_means, true_transfer
 from kv_claims.run.ledger import Ledger
@@ -29,7 +29,7 @@ from kv_claims.tasks.task import Task
 from tests.judging.frames import PASSED, Study
 
 SAMPLING = Sampling(max_new_tokens=30)
-SIZE = KnownModel("planted", N_LAYERS, N_KV_HEADS)
+SIZE = KnownModel("planted", N_LAYERS, N_KV_HEADS, N_HEADS)
 EIGHTY = Region(0.70, 0.90)
 AT_MOST_12 = Region(high=0.12)
 

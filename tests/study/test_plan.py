@@ -14,7 +14,7 @@ from kv_claims.errors import UsageError
 from kv_claims.evidence.evidence import plan_sha
 from kv_claims.evidence.stored import load_run
 from kv_claims.models.load import LoadedModel
-from kv_claims.planted.catalog import N_KV_HEADS, N_LAYERS
+from kv_claims.planted.catalog import N_HEADS, N_KV_HEADS, N_LAYERS
 from kv_claims.run.arms import canonical_arm
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
@@ -29,7 +29,7 @@ from kv_claims.tasks.task import Task
 from tests.replay.conftest import MODEL, opened
 from tests.runs import HERE, KINDS, claim, key_of, make_run
 
-SIZE = KnownModel("planted", N_LAYERS, N_KV_HEADS)
+SIZE = KnownModel("planted", N_LAYERS, N_KV_HEADS, N_HEADS)
 BEYOND = Cell.of(claim("beyond", transfer=Region(high=0.4)), "a", Patch("kv", "99", "last(4)"))
 
 
@@ -37,7 +37,7 @@ BEYOND = Cell.of(claim("beyond", transfer=Region(high=0.4)), "a", Patch("kv", "9
 def test_every_arm_is_in_one_spelling_and_every_outcome_parsed(cell: Cell) -> None:
     plan = plan_of(cell, SIZE, 30)
     assert plan.arms == {
-        role: canonical_arm(arm, N_LAYERS, N_KV_HEADS) for role, arm in plan.arms.items()
+        role: canonical_arm(arm, N_LAYERS, SIZE.heads) for role, arm in plan.arms.items()
     }
     assert [part.outcome for part in plan.parts] == [
         Outcome.parse(part.outcome) for part in (*cell.claim.parts, *cell.claim.given)

@@ -8,8 +8,9 @@ Does not: touch tensors, know architectures, or know what a source and a base ar
 Two experiments share the name "KV patch" and are kept apart by their site. A *splice* (`kv`, `k`,
 `v`) overwrites slots of the cache once the base is prefilled: a prompt of T tokens caches T-1 of
 them (slots 0 .. T-2), the last prompt token is fed afterwards, in every arm alike. An *in-prefill*
-patch (`kv_proj`, `k_proj`, `v_proj`, `residual`) overwrites activations while the prompt is
+patch (all other sites) overwrites activations while the prompt is
 computed, so that everything downstream is computed from them: its positions are the T tokens.
+What the sites are is in `claims.sites`.
 """
 
 from __future__ import annotations
@@ -22,22 +23,20 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Literal, NamedTuple, get_args
 
+from kv_claims.claims.sites import (
+    CACHE_SITES,
+    IN_CACHE,
+    SITES,
+    TENSORS,
+    HeadCounts,
+    HeadKind,
+    Site,
+    Tensor,
+    heads_of,
+)
 from kv_claims.errors import NoSuchCellError, UsageError
+from kv_claims.files.reading import nearest
 
-Site = Literal["kv", "k", "v", "kv_proj", "k_proj", "v_proj", "residual"]
-SITES: tuple[Site, ...] = get_args(Site)
-CACHE_SITES: tuple[Site, ...] = ("kv", "k", "v")
-Tensor = Literal["k", "v", "residual"]
-TENSORS: dict[Site, tuple[Tensor, ...]] = {
-    "kv": ("k", "v"),
-    "k": ("k",),
-    "v": ("v",),
-    "kv_proj": ("k", "v"),
-    "k_proj": ("k",),
-    "v_proj": ("v",),
-    "residual": ("residual",),
-}
-"""The tensors of a layer that a site writes: keys, values, or the layer's output."""
 Active = Literal["prompt", "every_step", "every_step(held)"]
 ACTIVE: tuple[Active, ...] = get_args(Active)
 Span = Literal["cache", "prompt"]
@@ -46,7 +45,7 @@ Span = Literal["cache", "prompt"]
 _HELP = {
     "layers": "expected a layer such as '9', a depth such as '18/32', several joined by '+', "
     "a half-open range such as '0:8' or '16/32:32/32', or 'all'",
-    "heads": "expected a KV head such as '0', several joined by '+', a half-open range such as "
+    "heads": "expected a head such as '0', several joined by '+', a half-open range such as "
     "'0:4', or 'all'",
 }
 _POSITIONS_HELP = "expected 'last(W)', 'first(W)', 'first(P%)' or 'all'"
@@ -72,13 +71,18 @@ class Window(NamedTuple):
 class Patch:
     """One intervention: `site` in `layers` at `positions`, from the source into the base.
 
-    site: 'kv', 'k', 'v' (the cache, spliced) | 'kv_proj', 'k_proj', 'v_proj' (the projections'
-        outputs) | 'residual' (a decoder layer's output), both in the prompt pass.
-    layers: '9' | '18/32' | 'a+b' | 'a:b' | 'all'; a depth d is layer floor(d * n_layers).
+    site: 'kv', 'k', 'v' (the cache, spliced); in the prompt pass 'kv_proj', 'k_proj', 'v_proj',
+        'q_proj' (the projections' outputs) | 'z' (what each query head gives to the output
+        projection) | 'attn_out', 'mlp_out' (what attention and MLP add to the stream) |
+        'resid_pre', 'resid_mid', 'residual' (the stream before a block, before its MLP, and
+        behind it) | 'embed' (the embedding of the tokens).
+    layers: '9' | '18/32' | 'a+b' | 'a:b' | 'all'; a depth d is layer floor(d * n_layers). Of
+        'embed', which stands before all layers, '0'.
     positions: 'last(W)' | 'first(W)' | 'first(P%)' | 'all'.
-    heads: KV heads, '0' | 'a+b' | 'a:b' | 'all'; of keys and values only.
-    mode: 'replace' | 'append' (the source's last W slots behind the base's) | 'mix(alpha)'
-        ((1 - alpha) base + alpha source); the last two on the cache only.
+    heads: '0' | 'a+b' | 'a:b' | 'all': KV heads of keys and values, query heads of 'q_proj' and
+        'z'; other sites have none.
+    mode: 'replace' | 'mix(alpha)' ((1 - alpha) base + alpha source; not of projected keys, which
+        some models norm after) | 'append' (the source's last W slots behind the base's; 'kv' only).
     active: 'prompt' (written once) | 'every_step' (also on at each generated token: the source's
         own activation at the same step of its own generation) | 'every_step(held)' (there the
         source's last prompt position, held constant).
@@ -95,7 +99,8 @@ class Patch:
 
     def __post_init__(self) -> None:
         if self.site not in SITES:
-            raise UsageError(f"Patch(site={self.site!r}): expected one of {', '.join(SITES)}")
+            near = nearest(self.site, SITES) if isinstance(self.site, str) else ""
+            raise UsageError(f"Patch(site={self.site!r}): expected one of {', '.join(SITES)}{near}")
         if self.active not in ACTIVE:
             raise UsageError(f"Patch(active={self.active!r}): expected one of {', '.join(ACTIVE)}")
         for field in ("layers", "positions", "heads", "mode"):
@@ -103,8 +108,17 @@ class Patch:
         _parse_spans(self.layers, "layers")
         _parse_positions(self.positions)
         _parse_spans(self.heads, "heads")
-        if self.heads != "all" and self.site == "residual":
-            raise UsageError(f"Patch(heads={self.heads!r}): the residual has no heads")
+        if self.heads != "all" and heads_of(self.site) is None:
+            have = ", ".join(site for site in SITES if heads_of(site) is not None)
+            raise UsageError(
+                f"Patch(site={self.site!r}, heads={self.heads!r}): this site has no heads; "
+                f"expected one of {have}, or heads 'all'"
+            )
+        if self.site == "embed" and self.layers != "0":
+            raise UsageError(
+                f"Patch(site='embed', layers={self.layers!r}): the embedding stands before all "
+                "layers; expected layers '0'"
+            )
         _check_mode(self)
 
     def __str__(self) -> str:
@@ -147,7 +161,7 @@ def is_full_swap(patches: Sequence[Patch], n_layers: int) -> bool:
         for layer in resolve_layers(patch.layers, n_layers)
         for tensor in patch.tensors
     }
-    return len(named) == n_layers * len(TENSORS["kv"])
+    return len(named) == n_layers * len(IN_CACHE)
 
 
 def as_patches(patches: Patch | Sequence[Patch]) -> tuple[Patch, ...]:
@@ -158,17 +172,18 @@ def as_patches(patches: Patch | Sequence[Patch]) -> tuple[Patch, ...]:
     return found
 
 
-def canonical(patch: Patch, n_layers: int, n_heads: int) -> Patch:
+def canonical(patch: Patch, n_layers: int, heads: HeadCounts) -> Patch:
     """The same patch in one spelling: layers and heads as plain numbers on this model.
 
-    `all` stays, and stands for every range that is all; 'mix(1)' is 'replace'. n_heads: KV heads.
+    `all` stays, and stands for every range that is all; 'mix(1)' is 'replace'.
     """
     layers = resolve_layers(patch.layers, n_layers)
-    heads = resolve_heads(patch.heads, n_heads)
+    is_all = len(layers) == n_layers and patch.site != "embed"
+    picked = heads_on(patch, heads)
     return replace(
         patch,
-        layers="all" if len(layers) == n_layers else "+".join(map(str, layers)),
-        heads="all" if len(heads) == n_heads else "+".join(map(str, heads)),
+        layers="all" if is_all else "+".join(map(str, layers)),
+        heads="all" if picked is None else "+".join(map(str, picked)),
         mode="replace" if patch.mode.startswith("mix(") and patch.alpha == 1 else patch.mode,
     )
 
@@ -208,21 +223,33 @@ def resolve_layers(text: str, n_layers: int) -> tuple[int, ...]:
     return _resolve(text, n_layers, "layers")
 
 
-def resolve_heads(text: str, n_heads: int) -> tuple[int, ...]:
-    """KV head indices, ascending, of a heads text on a model of `n_heads` KV heads.
+def resolve_heads(text: str, n_heads: int, kind: HeadKind = "KV heads") -> tuple[int, ...]:
+    """Head indices, ascending, of a heads text on a model of `n_heads` of a kind.
 
-    With grouped queries a KV head serves several query heads; heads are KV heads throughout.
+    With grouped queries a KV head serves several query heads; which are meant is the site's.
     Raises UsageError for a head out of range, as a NoSuchCellError where another model has it: a
     slice past the end would silently be empty.
     """
-    return _resolve(text, n_heads, "heads")
+    return _resolve(text, n_heads, "heads", kind)
 
 
-def _resolve(text: str, n: int, what: str) -> tuple[int, ...]:
+def heads_on(patch: Patch, heads: HeadCounts) -> tuple[int, ...] | None:
+    """The heads that a patch names on a model, ascending; None for all of them, or no heads.
+
+    Errors as in `resolve_heads`.
+    """
+    kind, count = heads_of(patch.site), heads.of(patch.site)
+    if kind is None or count is None:
+        return None
+    found = resolve_heads(patch.heads, count, kind)
+    return None if len(found) == count else found
+
+
+def _resolve(text: str, n: int, what: str, kind: str = "layers") -> tuple[int, ...]:
     squeezed = _squeeze(text, what)
     _parse_spans(squeezed, what)
     try:
-        return _indices(squeezed, n, what)
+        return _indices(squeezed, n, what, kind)
     except UsageError as error:
         if _fits_some_model(squeezed, what):
             raise NoSuchCellError(str(error)) from None
@@ -231,11 +258,14 @@ def _resolve(text: str, n: int, what: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1024)
 def _fits_some_model(text: str, what: str) -> bool:
-    return some_model_has(lambda size: _indices(text, size, what))
+    return some_model_has(lambda size: _indices(text, size, what, what))
 
 
-def _indices(text: str, n: int, what: str) -> tuple[int, ...]:
-    """Indices among n of a text that can be read. Raises UsageError where it does not fit n."""
+def _indices(text: str, n: int, what: str, kind: str) -> tuple[int, ...]:
+    """Indices among n of a text that can be read. Raises UsageError where it does not fit n.
+
+    kind: what is counted, in an error.
+    """
     spans = _parse_spans(text, what)
     if spans is None:
         return tuple(range(n))
@@ -244,7 +274,6 @@ def _indices(text: str, n: int, what: str) -> tuple[int, ...]:
         first = _layer_index(start, n)
         last = first + 1 if stop is None else _layer_index(stop, n)
         if not 0 <= first < n or last > n:
-            kind = "KV heads" if what == "heads" else what
             raise UsageError(
                 f"{what} {text!r}: {part!r} is out of range, "
                 f"expected {kind} 0 to {n - 1} (the model has {n})"
@@ -331,8 +360,11 @@ def _check_mode(patch: Patch) -> None:
         raise UsageError(
             f"{given}: expected 'replace', 'append', or 'mix(alpha)' with 0 < alpha <= 1"
         )
-    if not patch.is_splice:
-        raise UsageError(f"{given}: expected one of the cache sites {', '.join(CACHE_SITES)}")
+    if number and "k" in patch.tensors and not patch.is_splice:
+        raise UsageError(
+            f"{given}: some models norm keys behind their projection, so what is mixed there is "
+            "not what is read; expected site 'k' or 'kv', or mode 'replace'"
+        )
     if patch.active != "prompt":
         raise UsageError(f"{given}: active={patch.active!r} goes with mode 'replace' only")
     if patch.mode == "append" and (patch.site, patch.layers, patch.heads) != ("kv", "all", "all"):

@@ -7,11 +7,14 @@ transformer as sets of positions, layer by layer. Per cell, for the patched arm:
   given    nothing of the base is in it: it was written whole, or all its inputs are given;
   fixed    changed, and pasted or given: arithmetic of what was pasted, whatever the model does;
   moved    changed and not fixed: what the model made of the patch.
-Inputs: keys and values of layer l at p are computed from the output of layer l-1 at p; the output
-of l at p from that of l-1 at p and from keys and values of l at 0..p (at p = 0 there is one key to
-choose from, so keys do not matter there); logits at p from the last output at p; a sampled token
-from the logits before it. A splice is written once positions 0..T-2 are computed: only the last
-prompt token and what follows read it. v_proj outputs are read as they stand in the cache.
+Inputs: the stream before layer 0 at p is computed from the token at p, of layer l from the output
+of l-1 at p; queries, keys and values of l at p from the stream before l at p; z at p from the
+query at p and keys and values at 0..p (at p = 0 there is one key to choose from, so neither query
+nor key matters there); attn_out from z; the stream behind it from both; mlp_out from that (in
+parallel blocks from the stream before, which makes no difference to what is read); the layer's
+output from both; logits at p from the last output at p; a sampled token from the logits before it.
+A splice is written once positions 0..T-2 are computed: only the last prompt token and what follows
+read it. v_proj outputs are read as they stand in the cache.
 Outcomes read: geometry the values of its layers in its window; text all logits from the last
 prompt token on, and tokens follow from them; likelihood the same, with the tokens held.
   null          no cell that is read is changed.
@@ -33,14 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kv_claims.claims.outcome import WINDOW, Outcome
-from kv_claims.claims.patch import (
-    Patch,
-    Tensor,
-    as_patches,
-    is_full_swap,
-    resolve_layers,
-    resolve_window,
-)
+from kv_claims.claims.patch import Patch, as_patches, is_full_swap, resolve_layers, resolve_window
+from kv_claims.claims.sites import Tensor
 from kv_claims.errors import UsageError
 
 Kind = Literal["tautological", "null", "informative"]
@@ -293,17 +290,25 @@ def _through_the_layers(written: _Written, fed: Cells, tokens: int) -> Flow:
     after_splice = np.arange(written.shape[1]) >= tokens - 1
     stream, kept_keys, kept_values = fed, list[Cells](), list[Cells]()
     for layer in range(written.shape[0]):
-        computed = _passed_on(stream)
-        keys = written.over(computed, "k", layer, splice=False)
-        values = written.over(computed, "v", layer, splice=False)
-        before = _attend(stream, keys, values)
+
+        def over(cells: Cells, tensor: Tensor, layer: int = layer) -> Cells:
+            return written.over(cells, tensor, layer, splice=False)
+
+        if layer == 0:
+            stream = over(_passed_on(stream), "embed")
+        stream = over(_passed_on(stream), "resid_pre")
+        queries, keys, values = (over(_passed_on(stream), tensor) for tensor in ("q", "k", "v"))
+        before = _attend(queries, keys, values)
         keys = written.over(keys, "k", layer, splice=True)
         values = written.over(values, "v", layer, splice=True)
-        after = _attend(stream, keys, values)
+        after = _attend(queries, keys, values)
         kept_keys.append(keys)
         kept_values.append(values)
-        stream = Cells(*(np.where(after_splice, b, a) for a, b in zip(before, after, strict=True)))
-        stream = written.over(stream, "residual", layer, splice=False)
+        z = Cells(*(np.where(after_splice, b, a) for a, b in zip(before, after, strict=True)))
+        attn_out = over(_passed_on(over(z, "z")), "attn_out")
+        stream = over(_added(stream, attn_out), "resid_mid")
+        mlp_out = over(_passed_on(stream), "mlp_out")
+        stream = over(_added(stream, mlp_out), "residual")
     return Flow(tokens, _stacked(kept_keys), _stacked(kept_values), _passed_on(stream))
 
 
@@ -311,16 +316,19 @@ def _stacked(layers: Sequence[Cells]) -> Cells:
     return Cells(*(np.stack(flags) for flags in zip(*layers, strict=True)))
 
 
-def _attend(stream: Cells, keys: Cells, values: Cells) -> Cells:
-    """A layer's output: each position reads its own stream, and keys and values up to its own."""
-    key_changed = np.logical_or.accumulate(keys.changed)
+def _attend(queries: Cells, keys: Cells, values: Cells) -> Cells:
+    """What heads give: each position reads by its own query keys and values up to its own."""
+    key_changed = np.logical_or.accumulate(keys.changed) | queries.changed
     key_changed[0] = False
     value_changed = np.logical_or.accumulate(values.changed)
     given = np.logical_and.accumulate(keys.given & values.given)
+    return Cells(key_changed | value_changed, np.zeros_like(queries.pasted), queries.given & given)
+
+
+def _added(stream: Cells, more: Cells) -> Cells:
+    """A stream with what is added to it."""
     return Cells(
-        stream.changed | key_changed | value_changed,
-        np.zeros_like(stream.pasted),
-        stream.given & given,
+        stream.changed | more.changed, np.zeros_like(stream.pasted), stream.given & more.given
     )
 
 

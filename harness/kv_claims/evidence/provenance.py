@@ -52,6 +52,7 @@ def provenance(runner: Runner, pairs: Sequence[Pair]) -> dict[str, Any]:
         "precision": model.precision,
         "n_layers": model.n_layers,
         "n_kv_heads": model.n_kv_heads,
+        "n_query_heads": model.n_query_heads,
         "revision": model.revision,
         "weights_sha": runner.weights_sha,
         # What transformers left out, put in or guessed when the model was loaded.

@@ -52,6 +52,7 @@ class OnePatch(TypedDict):
     text: str
     resolved_layers: list[Count]
     resolved_heads: list[Count] | None
+    head_kind: NotRequired[str | None]
     n_layers: NLayers
     semantics: str
     positions_count: str
@@ -300,6 +301,7 @@ class Provenance(TypedDict):
     dtype: str
     n_layers: NLayers
     n_kv_heads: NotRequired[NLayers]
+    n_query_heads: NotRequired[NLayers]
     revision: str | None
     weights_sha: str
     task_sha: str

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
 from kv_claims.models.budget import no_larger_than
 from kv_claims.models.cached import Kept, kept_by
@@ -95,6 +96,16 @@ class LoadedModel:
                 "keys and values; expected as many in every layer"
             )
         return numbers[0]
+
+    @property
+    def heads(self) -> HeadCounts:
+        """Heads of each layer. Errors as in `n_kv_heads`."""
+        return HeadCounts(self.n_kv_heads, self.n_query_heads)
+
+    @property
+    def n_query_heads(self) -> int:
+        """Heads of queries in each layer."""
+        return int(self.config.num_attention_heads)
 
     @property
     def dtype_name(self) -> str:

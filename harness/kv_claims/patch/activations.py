@@ -10,19 +10,19 @@ as soon as nothing behind is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
 from typing import NamedTuple
 
 import torch
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import Tensor, Window
+from kv_claims.claims.patch import Window
+from kv_claims.claims.sites import IN_CACHE, Spot, Tensor, in_order
 from kv_claims.models.forward import with_cache
 from kv_claims.models.rotary import Rotation
-from kv_claims.patch.interception import AllKeptError, InterceptedLayer, residual_edited
+from kv_claims.patch.interception import AllKeptError, InterceptedLayer, edited
 from kv_claims.patch.overwrite import ROUNDING, Group, group_writes
 from kv_claims.patch.plan import RowPlan, Write
 from kv_claims.patch.slab import Slab
@@ -42,8 +42,6 @@ class Caught(NamedTuple):
     vectors: torch.Tensor
 
 
-Spot = tuple[int, Tensor]
-"""A layer and one of its tensors."""
 Catch = dict[Spot, list[Caught]]
 """What was caught, by layer and tensor."""
 
@@ -123,7 +121,7 @@ class _Pass:
         )
         self._by_spot: dict[Spot, list[Group]] = {}
         for group in self._groups:
-            for spot in _spots(group.writes[0]):
+            for spot in group.writes[0].spots:
                 self._by_spot.setdefault(spot, []).append(group)
         self._last, self._held = self._wanted_again(plans)
         self._cached = self._cached_places()
@@ -144,8 +142,8 @@ class _Pass:
             for layer in range(model.n_layers)
         ]
         cache.layer_class_to_replicate = None
-        residual = [layer for layer, tensor in self._by_spot if tensor == "residual"]
-        with suppress(AllKeptError), residual_edited(model, residual, self._edit):
+        spots = {*self._by_spot, *self._last, *self._held}
+        with suppress(AllKeptError), edited(model, spots, self._edit):
             model.network(
                 **self._tails.arguments(), **with_cache(model.network, cache), use_cache=True
             )
@@ -162,7 +160,7 @@ class _Pass:
                 rows, writes, members, columns = map(list, zip(*found, strict=True))
                 caught = Caught(rows, writes, states[members, :, columns])
                 into.setdefault((layer, tensor), []).append(caught)
-        if self._end == (layer, tensor) and tensor == "residual":
+        if self._end == (layer, tensor) and tensor not in IN_CACHE:
             raise AllKeptError
 
     def _keep(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -172,7 +170,7 @@ class _Pass:
         place = self._slab.place_to_write(layer, row)
         self._slab.keys[layer][place, :, slot] = keys[member, :, column]
         self._slab.values[layer][place, :, slot] = values[member, :, column]
-        if self._end[0] == layer and self._end[1] != "residual":
+        if self._end[0] == layer and self._end[1] in IN_CACHE:
             raise AllKeptError
 
     def _wanted_again(
@@ -183,7 +181,7 @@ class _Pass:
         held: dict[Spot, list[_Vector]] = {}
         for member, row in enumerate([*self._chunk.computed, *self._chunk.held]):
             for write in plans[row].writes:
-                for spot in _spots(write):
+                for spot in write.spots:
                     if plans[row].writes_last_token(write):
                         column = plans[row].tokens - 1 - self._runs[member].start
                         last.setdefault(spot, []).append(_Vector(row, write, member, column))
@@ -217,12 +215,8 @@ class _Pass:
         n_layers = self._store.model.n_layers
         if bool((self._cached.since < n_layers).any()):
             spots.add((n_layers - 1, "v"))
-        return max(spots, key=lambda spot: (spot[0], spot[1] == "residual"))
+        return max(spots, key=in_order)
 
     def _donor_place(self, prompt: int, _window: Window | None = None) -> tuple[int, int]:
         row = self._donor_row[prompt]
         return row, -self._runs[row].start
-
-
-def _spots(write: Write) -> Iterator[Spot]:
-    return product(write.layers, write.tensors)

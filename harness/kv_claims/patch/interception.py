@@ -1,27 +1,27 @@
 """Where activations are caught on their way through a model, to be overwritten in place.
 
 Keys and values are caught where every attention module hands them to its cache: after rotation
-and before attention, in any architecture. A layer's output is caught by a hook on the decoder
-layer. What is done with them is the caller's.
+and before attention, in any architecture. Everything else is caught by a hook on the module that
+gives it or is given it (`models.architectures`). What is done with them is the caller's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from kv_claims.claims.patch import Tensor
-from kv_claims.models.architectures import decoder_layers, output_of, with_output
+from kv_claims.claims.sites import IN_CACHE, Spot, Tensor, in_order
+from kv_claims.models.architectures import Anatomy, anatomy_of, output_of, with_output
 from kv_claims.models.load import LoadedModel
 
 Edit = Callable[[int, Tensor, torch.Tensor], None]
 """Called with layer, tensor name and the activations `batch head pos d_head`, written in place.
 
-A layer's output has one head, as wide as the model."""
+What has no heads has one, as wide as the model."""
 
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -70,17 +70,13 @@ class InterceptedLayer(DynamicLayer):
 
 
 @contextmanager
-def residual_edited(
-    model: LoadedModel, layers: Collection[int], edit: Edit | None
-) -> Iterator[None]:
-    """While this is open, an edit sees the output of these decoder layers."""
+def edited(model: LoadedModel, spots: Iterable[Spot], edit: Edit | None) -> Iterator[None]:
+    """While this is open, an edit sees these tensors, but for those that the cache catches."""
+    hooked = sorted({spot for spot in spots if spot[1] not in IN_CACHE}, key=in_order)
     handles = []
-    if edit is not None and layers:
-        modules = decoder_layers(model.network)
-        handles = [
-            modules[layer].register_forward_hook(_hook(layer, edit))
-            for layer in sorted(set(layers))
-        ]
+    if edit is not None and hooked:
+        anatomy = anatomy_of(model.network)
+        handles = [_hook(anatomy, spot, edit) for spot in hooked]
     try:
         yield
     finally:
@@ -88,10 +84,23 @@ def residual_edited(
             handle.remove()
 
 
-def _hook(layer: int, edit: Edit) -> Callable[[Any, Any, Any], Any]:
-    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        hidden = output_of(output).clone()
-        edit(layer, "residual", hidden[:, None])
-        return with_output(output, hidden)
+def _hook(anatomy: Anatomy, spot: Spot, edit: Edit) -> Any:
+    """Hang an edit on the module of a spot; gives the handle."""
+    layer, tensor = spot
 
-    return hook
+    def see(states: torch.Tensor) -> None:
+        edit(layer, tensor, anatomy.part(states, tensor).transpose(1, 2))
+
+    def behind(_module: Any, _args: Any, result: Any) -> Any:
+        states = output_of(result).clone()
+        see(states)
+        return with_output(result, states)
+
+    def before(_module: Any, args: Any, kwargs: Any) -> None:
+        # In place: a block adds to the stream the very tensor that it gives its norms.
+        see(args[0] if args else kwargs["hidden_states"])
+
+    module = anatomy.module(layer, tensor)
+    if anatomy.at(tensor) == "input":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(behind)

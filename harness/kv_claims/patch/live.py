@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from kv_claims.claims.patch import Tensor
+from kv_claims.claims.sites import Spot, Tensor
 from kv_claims.models.rotary import Rotation
 from kv_claims.patch.activations import Catch, PromptPass
 from kv_claims.patch.noise import directions, with_norms
@@ -74,7 +74,7 @@ class Live:
     ) -> None:
         self._plans, self._rotation, self._device = plans, rotation, device
         self._donor_rows, self._lengths, self._steps = donor_rows, lengths, steps
-        self._items: dict[tuple[int, Tensor], list[_Item]] = {}
+        self._items: dict[Spot, list[_Item]] = {}
         self._fired = torch.zeros(len(plans), dtype=torch.long, device=device)
         self._changed, self._beyond = self._fired.clone(), self._fired.clone()
         self._now, self._going = range(0), torch.ones(len(plans), dtype=torch.bool, device=device)
@@ -97,9 +97,9 @@ class Live:
         return all(item.when == "first" for items in self._items.values() for item in items)
 
     @property
-    def residual_layers(self) -> list[int]:
-        """Layers whose output is written."""
-        return [layer for layer, tensor in self._items if tensor == "residual"]
+    def spots(self) -> list[Spot]:
+        """Layers and tensors that are written."""
+        return list(self._items)
 
     def begin(self, steps: range, going: torch.Tensor | None = None) -> None:
         """Say which steps the next forward pass feeds; going: rows that still count, `[batch]`."""
@@ -151,7 +151,7 @@ class Live:
 
     def _add(
         self,
-        key: tuple[int, Tensor],
+        key: Spot,
         when: When,
         rows: Sequence[int],
         writes: Sequence[Write],
@@ -184,13 +184,12 @@ class Live:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
 
-def _every_step(plans: Sequence[RowPlan]) -> dict[tuple[int, Tensor], list[tuple[int, Write]]]:
+def _every_step(plans: Sequence[RowPlan]) -> dict[Spot, list[tuple[int, Write]]]:
     """Rows and writes that read their donor at every step, by layer and tensor."""
-    found: dict[tuple[int, Tensor], list[tuple[int, Write]]] = {}
+    found: dict[Spot, list[tuple[int, Write]]] = {}
     for row, plan in enumerate(plans):
         for write in plan.writes:
             if write.active == "every_step":
-                for layer in write.layers:
-                    for tensor in write.tensors:
-                        found.setdefault((layer, tensor), []).append((row, write))
+                for spot in write.spots:
+                    found.setdefault(spot, []).append((row, write))
     return found

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import torch
 
-from kv_claims.claims.patch import Tensor, Window
+from kv_claims.claims.patch import Window
+from kv_claims.claims.sites import Tensor
 from kv_claims.models.rotary import Rotation
 from kv_claims.patch.bits import other_bits
 from kv_claims.patch.noise import noise_like
@@ -105,8 +106,8 @@ class Group:
         if not self._written:
             return [Footprint() for _ in self.rows]
         counts = Written(*(torch.stack(of).cpu() for of in zip(*self._written, strict=True)))
-        # A layer's output may follow entirely from one that was pasted below: the lowest counts.
-        own = counts.changed[:1] if self.writes[0].site == "residual" else counts.changed
+        # A stream may follow entirely from one that was pasted below: the lowest counts.
+        own = counts.changed[:1] if self.writes[0].is_stream else counts.changed
         elements, changed, beyond = (of.sum(0).tolist() for of in counts)
         least = own.amin(0).tolist()
         apart = torch.stack(self._differs).sum(0).tolist() if self._differs else None

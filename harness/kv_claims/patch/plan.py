@@ -6,9 +6,11 @@ Decided from token counts before a model runs (`run.rows`); carried out by `patc
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
-from kv_claims.claims.patch import CACHE_SITES, TENSORS, Active, Site, Tensor, Window
+from kv_claims.claims.patch import Active, Window
+from kv_claims.claims.sites import CACHE_SITES, PARTS, TENSORS, Site, Spot, Tensor, in_order
 
 
 class Write(NamedTuple):
@@ -49,8 +51,24 @@ class Write(NamedTuple):
 
     @property
     def moves_cache_from(self) -> int:
-        """The lowest layer whose keys or values it changes: a layer's output is read above it."""
-        return self.layers[0] + ("residual" in self.tensors)
+        """The lowest layer whose keys or values it changes: much of a block is read above it."""
+        return self.layers[0] + (not PARTS[self.tensors[0]].feeds_cache)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it writes all that anything later gets from its positions."""
+        return PARTS[self.tensors[0]].is_stream
+
+    @property
+    def spots(self) -> list[Spot]:
+        """Layers and tensors that it writes, in the order in which they are computed."""
+        return sorted(product(self.layers, self.tensors), key=in_order)
+
+    @property
+    def gives_from(self) -> tuple[int, int]:
+        """The lowest spot, as in `in_order`, behind which something may follow from it alone."""
+        # Keys give no values.
+        return in_order(max(self.spots[: len(self.tensors)], key=in_order))
 
     @property
     def n_tensors(self) -> int:
@@ -130,7 +148,7 @@ class Footprint(NamedTuple):
     to be written. changed: how many have other bits than what stood there. beyond_rounding: how
     many of these differ by more than two computations of one number do (`overwrite.ROUNDING`; what
     is copied over itself may not differ at all). least_changed: the fewest changed in one tensor
-    (of a residual patch in several layers: in the lowest), None where none must change.
+    (of a stream in several layers: in the lowest), None where none must change.
     differs: how many differ from what the patched arm would write (controls only).
     """
 

@@ -17,6 +17,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from kv_claims.claims.sites import IN_CACHE, PARTS
 from kv_claims.errors import UsageError
 from kv_claims.models.cached import check_layers
 from kv_claims.models.finite import not_finite
@@ -100,12 +101,14 @@ class PromptStore:
         of_a_position = 0
         for layer in write.layers:
             kept = self.model.kept[layer]
-            widths = {"k": kept.key, "v": kept.value}
+            widths = {"q": kept.key, "k": kept.key, "v": kept.value, "z": kept.value}
             for tensor in write.tensors:
-                if tensor == "residual":
+                kind = PARTS[tensor].heads
+                if kind is None:
                     of_a_position += int(self.model.config.hidden_size)
                 else:
-                    heads = kept.heads if write.heads is None else len(write.heads)
+                    every = kept.heads if kind == "KV heads" else self.model.heads.query
+                    heads = every if write.heads is None else len(write.heads)
                     of_a_position += heads * widths[tensor]
         return of_a_position * len(write.window.base_slots)
 
@@ -117,7 +120,7 @@ class PromptStore:
         """
         window = write.window
         for tensor in write.tensors:
-            if tensor == "residual" or (tensor == "k" and window.shift):
+            if tensor not in IN_CACHE or (tensor == "k" and window.shift):
                 continue
             for layer in write.layers:
                 held = (self.keys if tensor == "k" else self.values)[layer]

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from kv_claims.claims.patch import Tensor
+from kv_claims.claims.sites import Tensor
 from kv_claims.planted.catalog import D_HEAD
 from kv_claims.planted.circuit import CONTENT_SQUARE, Circuit, Floats, Layer
 from kv_claims.planted.features import Ints, Prompts

@@ -95,6 +95,7 @@ class ClaimTest:
         model: str | None = None,
         n_layers: int | None = None,
         n_kv_heads: int | None = None,
+        n_query_heads: int | None = None,
         tokens: tuple[int, int] | None = None,
     ) -> Evidence:
         """Judge a table that the test made itself, by the claim, and record it as any other cell.
@@ -103,15 +104,15 @@ class ClaimTest:
             comparison versus, and the controls unrelated-base, noise, wrong-layer where there are
             some; see `kv_claims.study.own_table.table_study`.
         patch, versus: what the table's arms of that name were patched with, as for `judge`.
-        model, n_layers, n_kv_heads: its name and size, where the test is marked `own_table`; else
-            they are those of the model that the test runs on.
+        model, n_layers, n_kv_heads, n_query_heads: its name and size, where the test is marked
+            `own_table`; else they are those of the model that the test runs on.
         tokens: of source and base prompts, where all have as many.
         No check of the instrument is made: the verdict is never *verified*.
         """
         from kv_claims.study.own_table import as_trials, table_study
 
         with self._one_cell("judge_table", patch, versus) as cell:
-            subject = self._subject(model, n_layers, n_kv_heads)
+            subject = self._subject(model, n_layers, n_kv_heads, n_query_heads)
             study = table_study(frame, cell, subject, tokens=tokens)
             rows = as_trials(study)
             done = study.run_cell(cell)
@@ -132,26 +133,31 @@ class ClaimTest:
         self._done = True
 
     def _subject(
-        self, name: str | None, n_layers: int | None, n_kv_heads: int | None
+        self,
+        name: str | None,
+        n_layers: int | None,
+        n_kv_heads: int | None,
+        n_query_heads: int | None,
     ) -> KnownModel:
         """What a table is of. Raises UsageError for another model than the test runs on."""
         from kv_claims.study.stated import KnownModel
 
         known = getattr(self.study, "model", None)
         if known is None:
-            given = (name, n_layers, 0 if n_kv_heads is None else n_kv_heads)
-            return KnownModel(*cast("tuple[str, int, int]", given))
+            heads = (0 if count is None else count for count in (n_kv_heads, n_query_heads))
+            return KnownModel(*cast("tuple[str, int, int, int]", (name, n_layers, *heads)))
         for what, said, own in (
             ("model", name, known.name),
             ("n_layers", n_layers, known.n_layers),
-            ("n_kv_heads", n_kv_heads, known.n_kv_heads),
+            ("n_kv_heads", n_kv_heads, known.heads.kv),
+            ("n_query_heads", n_query_heads, known.heads.query),
         ):
             if said is not None and said != own:
                 raise UsageError(
                     f"judge_table: {what} {said!r}, but the test runs on {known.name}, which has "
                     f"{own!r}; expected that, or the mark own_table on the test"
                 )
-        return KnownModel(known.name, known.n_layers, known.n_kv_heads)
+        return KnownModel(known.name, known.n_layers, *known.heads)
 
     def _end(self, done: CellRun, pinned: Pinned | None) -> Evidence:
         """Record a cell's evidence, and pass, skip or fail by its verdict."""

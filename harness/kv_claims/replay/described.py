@@ -27,7 +27,10 @@ BETWEEN = " "
 FIXED = ("base", "source", *CONTROLS)
 """Roles of arms that are not tried to make a claim true."""
 _NEEDED = ("schema", "table", "model", "n_layers", "columns", "claims")
-_KNOWN = (*_NEEDED, "about", "task", "scores", "shared", "others", "seeds", "n_kv_heads", "tokens")
+_KNOWN = (
+    *(*_NEEDED, "about", "task", "scores", "shared", "others", "seeds"),
+    *("n_kv_heads", "n_query_heads", "tokens"),
+)
 _KEYS = ("pair", "seed", "score", "text", "cluster", "source", "base")
 _COLUMNS = ("pair", "arm", "arms", *_KEYS[1:])
 
@@ -39,10 +42,10 @@ Roles = Mapping[str, str]
 class Described:
     """A published table, as somebody describes it.
 
-    where: the YAML file. n_layers, n_kv_heads: of the model (0: heads not given). columns: the
-    table's names of pair, seed, score, text, cluster, source, base. arm: the columns whose values
-    together name a row's arm. wide: in place of them, columns that are an arm each and hold its
-    score. averaged: whether a pair's seeds count as their mean. scores: its columns of
+    where: the YAML file. n_layers, n_kv_heads, n_query_heads: of the model (0: heads not given).
+    columns: the table's names of pair, seed, score, text, cluster, source, base. arm: the columns
+    whose values together name a row's arm. wide: in place of them, columns that are an arm each and
+    hold its score. averaged: whether a pair's seeds count as their mean. scores: its columns of
     other outcomes, by the outcome's name. claims: by claim and cell, the arms. tokens: of the
     source's and the base's prompt, None where they are not given. others: arms in no role, and what
     they are.
@@ -54,6 +57,7 @@ class Described:
     model: str
     n_layers: int
     n_kv_heads: int
+    n_query_heads: int
     columns: Mapping[str, str]
     arm: tuple[str, ...]
     wide: tuple[str, ...]
@@ -116,9 +120,8 @@ def read_description(path: Path) -> Described:
         table=inside(path.parent, _name(content["table"], f"{where}: table"), f"{where}: table"),
         model=_name(content["model"], f"{where}: model"),
         n_layers=_count(content["n_layers"], f"{where}: n_layers", 10_000),
-        n_kv_heads=_count(content["n_kv_heads"], f"{where}: n_kv_heads", 10_000)
-        if "n_kv_heads" in content
-        else 0,
+        n_kv_heads=_heads(content, "n_kv_heads", where),
+        n_query_heads=_heads(content, "n_query_heads", where),
         columns=columns,
         arm=arm,
         wide=wide,
@@ -131,6 +134,10 @@ def read_description(path: Path) -> Described:
         if task is None
         else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
     )
+
+
+def _heads(content: Mapping[Any, Any], key: str, where: str) -> int:
+    return _count(content[key], f"{where}: {key}", 10_000) if key in content else 0
 
 
 def _claims(content: Mapping[Any, Any], where: str) -> dict[str, dict[str, Roles]]:

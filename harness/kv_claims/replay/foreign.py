@@ -116,7 +116,7 @@ class ForeignTable:
         told = self.told
         assert model == told.model
         return TableStudy(
-            model=KnownModel(told.model, told.n_layers, told.n_kv_heads),
+            model=KnownModel(told.model, told.n_layers, told.n_kv_heads, told.n_query_heads),
             rows=self.frame,
             arms=lambda asked: told.claims[asked.claim.id][asked.id],
             stands_for=_PUBLISHED,

@@ -20,7 +20,7 @@ from kv_claims.evidence.hashes import Integrity, likelihoods_sha
 from kv_claims.evidence.schema import EvidenceSaid, is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, load_run, trials_of
 from kv_claims.files.reading import check_file, shown
-from kv_claims.planted.catalog import CATALOG, N_KV_HEADS, PLANTED_PREFIX
+from kv_claims.planted.catalog import CATALOG, N_HEADS, N_KV_HEADS, PLANTED_PREFIX
 from kv_claims.replay.source import chosen, sha_of
 from kv_claims.replay.study import StoredStudy
 from kv_claims.replay.trials import StoredTrials
@@ -192,14 +192,14 @@ class ReplayedRun:
     def _own_sha(self, model: str) -> str:
         return self._of_model(model)[0]["provenance"]["task_sha"]
 
-    def _size(self, model: str) -> tuple[int, int]:
-        """Layers and KV heads of a model."""
+    def _size(self, model: str) -> tuple[int, int, int]:
+        """Layers, KV heads and query heads of a model (0 where no patch was of these)."""
         cells = self._of_model(model)
         known = cells[0]["provenance"]
         if model.startswith(PLANTED_PREFIX):
-            return known["n_layers"], N_KV_HEADS
+            return known["n_layers"], N_KV_HEADS, N_HEADS
         if "n_kv_heads" in known:
-            return known["n_layers"], known["n_kv_heads"]
+            return known["n_layers"], known["n_kv_heads"], known.get("n_query_heads", 0)
         # Runs before heads were recorded: a patch of all heads names them.
         heads = [
             len(patch["resolved_heads"])
@@ -208,7 +208,7 @@ class ReplayedRun:
             for patch in (side["all"] if side else [])
             if patch["heads"] == "all" and patch["resolved_heads"]
         ]
-        return known["n_layers"], max(heads, default=1)
+        return known["n_layers"], max(heads, default=1), 0
 
     def _check(self, model: str, *, is_own: bool) -> None:
         path, task = self.stored.folder / TRIALS_FILE, self.tasks[model]

@@ -20,6 +20,7 @@ from kv_claims.claims.patch import (
     resolve_layers,
     shifted_layers,
 )
+from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
 
 Donor = Literal["source", "base", "unrelated-base", "noise"]
@@ -103,7 +104,7 @@ def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str,
         "unrelated-base": Arm("base", "unrelated-base", patches),
         "noise": Arm("base", "noise", patches),
     }
-    wrong = [shifted_layers(patch.layers, n_layers) for patch in patches] if about_layer else [None]
+    wrong = [_wrong_layers(patch, n_layers) for patch in patches] if about_layer else [None]
     if None not in wrong:
         moved = [
             replace(p, layers=layers) for p, layers in zip(patches, wrong, strict=True) if layers
@@ -115,14 +116,19 @@ def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str,
     return arms
 
 
-def canonical_arm(arm: Arm, n_layers: int, n_heads: int) -> Arm:
-    """The same arm with its patches in one spelling. n_heads: KV heads.
+def _wrong_layers(patch: Patch, n_layers: int) -> str | None:
+    """The layers half the depth away; None where there are none, as of the one embedding."""
+    return None if patch.site == "embed" else shifted_layers(patch.layers, n_layers)
+
+
+def canonical_arm(arm: Arm, n_layers: int, heads: HeadCounts) -> Arm:
+    """The same arm with its patches in one spelling on a model.
 
     Whatever names the whole cache is the full swap: the source's cache, length and last token. What
     such an arm writes besides stands there already, but for what is held: there it is the source's
     run that is patched.
     """
-    patches = tuple(canonical(patch, n_layers, n_heads) for patch in arm.patches)
+    patches = tuple(canonical(patch, n_layers, heads) for patch in arm.patches)
     if arm.prompt == "base" and arm.donor == "source" and is_full_swap(patches, n_layers):
         if all(patch.active != "every_step(held)" for patch in patches):
             return FULL_SWAP

@@ -20,7 +20,7 @@ from kv_claims.claims.patch import Tensor
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built
-from kv_claims.patch.interception import Edit, InterceptedLayer, KeysValues, residual_edited
+from kv_claims.patch.interception import Edit, InterceptedLayer, KeysValues, edited
 from kv_claims.patch.slab import Slab
 from kv_claims.run.shared_layers import (
     EVERY_ROW,
@@ -57,11 +57,11 @@ def forced_logits(model: LoadedModel, built: Built, rows: Sequence[Row]) -> torc
     for place, row in enumerate(rows):
         ids[place, : len(row.fed)] = torch.tensor(row.fed)
     picks = Picks() if live is not None or not has_known_layers(model) else _picks(slab, at, rows)
-    layers, edit = ([], None) if live is None else (live.residual_layers, live.edit)
+    spots, edit = ([], None) if live is None else (live.spots, live.edit)
     if live is not None:
         live.begin(range(steps))
     picked = picking(model, lambda: picks) if picks else nullcontext()
-    with residual_edited(model, layers, edit), picked:
+    with edited(model, spots, edit), picked:
         logits: torch.Tensor = model.network(
             input_ids=ids.to(device),
             attention_mask=padding_mask(slab, steps)[at],

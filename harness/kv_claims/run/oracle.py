@@ -3,8 +3,10 @@
 An unpatched row is one forward pass over prompt and generated tokens, without any cache: a last
 token fed twice cannot hide (*duplicate-last-token*). A splice takes the donor's keys from a
 forward pass at the positions where they are pasted, so no key is rotated by us
-(*unrotated-keys*). An in-prefill patch overwrites the outputs of the projections, before the
-model rotates them, or of decoder layers; the donor's come from a forward pass without a cache.
+(*unrotated-keys*). An in-prefill patch overwrites what a module gives or is given: projections
+before the model rotates them, heads, blocks, layers; the donor's come from a forward pass without a
+cache. What modules are given is replaced, not written in place; the stream between attention and
+MLP, which cannot be replaced there, is set by what attention adds to it.
 
 Promises: whatever happens, no hook stays on the model. Does not: check that windows, layers or
 the architecture allow a patch (the engine's caller did), or know arms.
@@ -20,19 +22,23 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import CACHE_SITES, TENSORS, Active, Site, Tensor, Window
+from kv_claims.claims.patch import Active, Window
+from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Spot, Tensor, heads_of, in_order
 from kv_claims.models.architectures import Anatomy, anatomy_of, output_of, with_output
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
+
+Change = Callable[[torch.Tensor], torch.Tensor | None]
+"""What becomes of a module's tensor `batch pos width`; None: it stays."""
 
 
 class Paste(NamedTuple):
     """A donor's prompt, which of its tensors are pasted, and where they go.
 
-    heads: KV heads; the residual has none. window: positions of the donor and of the row, counted
-    in the T-1 cached slots for splices and in the T tokens for in-prefill sites; `append` goes to
-    T-1 .. T-2+W. alpha: the donor's weight. donor_generated: the tokens that the donor's own run
-    generated, for 'every_step'.
+    heads: of the site's kind; not looked at where it has none. window: positions of the donor and
+    of the row, counted in the T-1 cached slots for splices and in the T tokens for in-prefill
+    sites; `append` goes to T-1 .. T-2+W. alpha: the donor's weight. donor_generated: the tokens
+    that the donor's own run generated, for 'every_step'.
     """
 
     donor: Sequence[int]
@@ -126,7 +132,7 @@ def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste) -> None:
 class _Overwrite(NamedTuple):
     """What is to stand at some positions of a tensor of a layer.
 
-    positions: of the row. values: `pos head d_head`, as the module's output holds them.
+    positions: of the row. values: `pos head d_head`, as the model holds them. alpha: their weight.
     """
 
     layer: int
@@ -134,6 +140,7 @@ class _Overwrite(NamedTuple):
     heads: tuple[int, ...]
     positions: list[int]
     values: torch.Tensor
+    alpha: float
 
 
 def _overwrites(
@@ -154,13 +161,18 @@ def _overwrites(
             f"of the donor's own {len(paste.donor_generated)} are given; expected at least as many"
         )
     cells = [(layer, tensor) for layer in paste.layers for tensor in TENSORS[paste.site]]
+    # What has no heads is one head, as wide as the model.
+    heads = paste.heads if heads_of(paste.site) else (0,)
     captured = _capture(model, known[:needed], cells)
     there = list(donor_of.values())
     return [
-        _Overwrite(layer, tensor, heads, list(donor_of), captured[layer, tensor][there][:, heads])
+        _Overwrite(
+            *(layer, tensor, heads, list(donor_of)),
+            captured[layer, tensor][there][:, heads],
+            # What goes on while the row generates is never mixed.
+            1.0 if paste.site in CACHE_SITES else paste.alpha,
+        )
         for layer, tensor in cells
-        # The residual is one head, as wide as the model.
-        for heads in [(0,) if tensor == "residual" else paste.heads]
     ]
 
 
@@ -185,13 +197,15 @@ def _capture(
     found: dict[tuple[int, Tensor], torch.Tensor] = {}
     anatomy = anatomy_of(model.network)
 
-    def keep(layer: int, tensor: Tensor) -> Callable[..., None]:
-        def hook(_module: nn.Module, _given: Any, result: Any) -> None:
-            found[layer, tensor] = anatomy.part(output_of(result), tensor)[0].clone()
+    def keep(layer: int, tensor: Tensor) -> Change:
+        def change(states: torch.Tensor) -> None:
+            found[layer, tensor] = anatomy.part(states, tensor)[0].clone()
 
-        return hook
+        return change
 
-    with _hooked((anatomy.module(*cell), keep(*cell)) for cell in cells):
+    with ExitStack() as stack:
+        for cell in cells:
+            stack.callback(_hook(anatomy, cell, keep(*cell)).remove)
         model.network(input_ids=_row(model, tokens), use_cache=False)
     return found
 
@@ -205,33 +219,69 @@ def _overwriting(
         yield
         return
     anatomy = anatomy_of(model.network)
-    with _hooked(
-        (anatomy.module(one.layer, one.tensor), _writer(anatomy, one, first_position))
-        for one in overwrites
-    ):
+    with ExitStack() as stack:
+        for one in sorted(overwrites, key=lambda one: in_order((one.layer, one.tensor))):
+            spot = one.layer, one.tensor
+            write = _writer(anatomy, one, first_position)
+            if one.tensor == "resid_mid":
+                stream: list[torch.Tensor] = []
+                before = _hook(anatomy, (one.layer, "resid_pre"), _keeper(stream))
+                stack.callback(before.remove)
+                spot, write = (one.layer, "attn_out"), _to_stream(write, stream)
+            stack.callback(_hook(anatomy, spot, write).remove)
         yield
 
 
-def _writer(anatomy: Anatomy, one: _Overwrite, first_position: int) -> Callable[..., Any]:
-    def hook(_module: nn.Module, _given: Any, result: Any) -> Any:
-        output = output_of(result).clone()
-        passed = range(first_position, first_position + output.shape[1])
+def _keeper(into: list[torch.Tensor]) -> Change:
+    def change(states: torch.Tensor) -> None:
+        into[:] = [states.clone()]
+
+    return change
+
+
+def _to_stream(write: Change, stream: list[torch.Tensor]) -> Change:
+    """What attention must add for the stream behind it to be what is written there."""
+
+    def change(states: torch.Tensor) -> torch.Tensor:
+        behind = write(stream[0] + states)
+        assert behind is not None
+        return behind - stream[0]
+
+    return change
+
+
+def _writer(anatomy: Anatomy, one: _Overwrite, first_position: int) -> Change:
+    def change(states: torch.Tensor) -> torch.Tensor:
+        states = states.clone()
+        passed = range(first_position, first_position + states.shape[1])
         taken = [index for index, at in enumerate(one.positions) if at in passed]
         here = [[one.positions[index] - first_position] for index in taken]
         if taken:
-            anatomy.part(output, one.tensor)[0, here, list(one.heads)] = one.values[taken]
-        return with_output(result, output)
+            part = anatomy.part(states, one.tensor)
+            own, heads = part[0, here, list(one.heads)], list(one.heads)
+            part[0, here, heads] = (1 - one.alpha) * own + one.alpha * one.values[taken]
+        return states
 
-    return hook
+    return change
 
 
-@contextmanager
-def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
-    """Forward hooks, for as long as it lasts."""
-    with ExitStack() as stack:
-        for module, hook in hooks:
-            stack.callback(module.register_forward_hook(hook).remove)
-        yield
+def _hook(anatomy: Anatomy, spot: Spot, change: Change) -> Any:
+    """Let a tensor be changed where a module gives it or is given it; gives the hook's handle."""
+
+    def behind(_module: nn.Module, _args: Any, result: Any) -> Any:
+        new = change(output_of(result))
+        return result if new is None else with_output(result, new)
+
+    def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+        new = change(args[0] if args else kwargs["hidden_states"])
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+
+    module = anatomy.module(*spot)
+    if anatomy.at(spot[1]) == "input":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(behind)
 
 
 def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> DynamicCache:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from kv_claims.claims.patch import CACHE_SITES
+from kv_claims.claims.sites import CACHE_SITES
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built
 from kv_claims.run.arms import FULL_SWAP, SOURCE, Arm

@@ -14,10 +14,11 @@ from kv_claims.claims.patch import (
     Patch,
     Window,
     check_apart,
-    resolve_heads,
+    heads_on,
     resolve_layers,
     resolve_window,
 )
+from kv_claims.claims.sites import in_order
 from kv_claims.errors import UsageError
 from kv_claims.models.architectures import anatomy_of
 from kv_claims.models.load import LoadedModel
@@ -116,13 +117,12 @@ class Rows:
             donors.append(tuple(tokens))
             return len(donors) - 1
 
-        every_head = tuple(range(self._model.n_kv_heads))
         return [
             Paste(
                 donor=donors[write.donor],
                 site=write.site,
                 layers=write.layers,
-                heads=write.heads or every_head,
+                heads=write.heads or tuple(range(self._model.heads.of(write.site) or 1)),
                 window=write.window,
                 mode="append" if write.appended else "replace",
                 alpha=write.alpha,
@@ -175,7 +175,9 @@ class Rows:
                     "'kv', which pastes both"
                 )
             if not write.is_splice or write.active != "prompt":
-                anatomy_of(self._model.network)
+                anatomy = anatomy_of(self._model.network)
+                for tensor in write.tensors:
+                    anatomy.check(tensor)
             if "k" in write.tensors and (moved := self._why_keys_move(write, arm, pair)):
                 self.rotation = self.rotation or self._rotation(moved, pair)
             if write.is_splice and write.active == "prompt" and arm != FULL_SWAP:
@@ -265,11 +267,11 @@ class Rows:
     ) -> tuple[Write, ...]:
         """The writes of a row. index: turns a prompt's tokens into the store's row."""
         writes = [self._write(arm, patch, pair, seed, index) for patch in arm.patches]
-        # What a write in the prompt pass gives the layers above it may be what is pasted there.
-        passed_on = min((w.layers[0] for w in writes if not w.is_splice), default=None)
+        # What a write in the prompt pass gives what is computed later may be what is pasted there.
+        passed_on = min((w.gives_from for w in writes if not w.is_splice), default=None)
         return tuple(
             write._replace(must_change=False)
-            if passed_on is not None and passed_on < write.layers[-1] and len(writes) > 1
+            if passed_on is not None and passed_on < in_order(write.spots[-1]) and len(writes) > 1
             else write
             for write in writes
         )
@@ -288,13 +290,12 @@ class Rows:
         if arm.donor in ("base", "unrelated-base"):
             pasted = self._aligned(patch, len(donor), window.base_slots)
         is_noise, is_control = arm.donor == "noise", arm.donor in ("unrelated-base", "noise")
-        heads = resolve_heads(patch.heads, self._model.n_kv_heads)
         return Write(
             donor=index(donor),
             site=patch.site,
             layers=resolve_layers(patch.layers, self._model.n_layers),
             window=pasted,
-            heads=None if len(heads) == self._model.n_kv_heads else heads,
+            heads=heads_on(patch, self._model.heads),
             alpha=patch.alpha,
             active=patch.active,
             appended=patch.mode == "append",

@@ -206,7 +206,7 @@ class Runner:
 
     def canonical(self, arm: Arm) -> Arm:
         """The arm in one spelling on this model."""
-        return canonical_arm(arm, self.model.n_layers, self.model.n_kv_heads)
+        return canonical_arm(arm, self.model.n_layers, self.model.heads)
 
     def stocked(
         self, things: Sequence[Thing], row: Callable[[Thing], tuple[Pair, Arm]]

@@ -17,7 +17,7 @@ import torch
 
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
-from kv_claims.patch.interception import residual_edited
+from kv_claims.patch.interception import edited
 from kv_claims.patch.live import Live
 from kv_claims.patch.slab import Slab
 from kv_claims.run.shared_attention import arguments, as_room, attending
@@ -41,7 +41,7 @@ def stepping(
     if slab.frame is not None:
         yield StaticSteps(model, slab, live)
         return
-    layers, edit = (live.residual_layers, live.edit) if live else ([], None)
+    spots, edit = (live.spots, live.edit) if live else ([], None)
     attention = nullcontext() if slab.shared is None else attending(model)
     shares = (
         slab.shared is not None
@@ -50,7 +50,7 @@ def stepping(
     )
     fed = Steps(model, slab, steps, live, shares=shares)
     picked = picking(model, fed.running) if shares else nullcontext()
-    with residual_edited(model, layers, edit), attention, picked:
+    with edited(model, spots, edit), attention, picked:
         yield fed
         fed.close()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from kv_claims.claims.outcome import TEXT_NAMES
+from kv_claims.claims.sites import HeadKind
 from kv_claims.errors import UsageError
 from kv_claims.evidence.schema import OWN_TABLE
 from kv_claims.files.reading import listed, nearest, shown
@@ -106,8 +107,11 @@ def _blank(kind: Any) -> Any:
     return {int: 0, bool: False}.get(kind, "")
 
 
+_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
+
+
 def _check_model(model: KnownModel) -> None:
-    name, n_layers, n_kv_heads = model
+    name, n_layers, *heads = model
     if not isinstance(name, str) or not name.strip():
         raise UsageError(
             f"judge_table: model {name!r}, expected the name of the model that the table is of"
@@ -116,10 +120,9 @@ def _check_model(model: KnownModel) -> None:
         raise UsageError(
             f"judge_table: n_layers {n_layers!r}, expected how many layers {name} has, 1 or more"
         )
-    if n_kv_heads != 0 and not _are_counts((n_kv_heads,), 1):
-        raise UsageError(
-            f"judge_table: n_kv_heads {n_kv_heads!r}, expected how many KV heads {name} has"
-        )
+    for key, kind, count in zip(("n_kv_heads", "n_query_heads"), _KINDS, heads, strict=True):
+        if count != 0 and not _are_counts((count,), 1):
+            raise UsageError(f"judge_table: {key} {count!r}, expected how many {kind} {name} has")
 
 
 def _are_counts(values: Any, n: int) -> bool:

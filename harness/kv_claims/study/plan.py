@@ -13,13 +13,9 @@ from typing import Any, NamedTuple
 
 from kv_claims.claims.claim import Claim, Part
 from kv_claims.claims.outcome import LATE, Outcome
-from kv_claims.claims.patch import (
-    Patch,
-    canonical,
-    check_apart,
-    some_model_has,
-)
+from kv_claims.claims.patch import Patch, canonical, check_apart, some_model_has
 from kv_claims.claims.reach import Reach, classify
+from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import NoSuchCellError, UsageError
 from kv_claims.judging.checks import CONTROLS, NO_SUCH_CELL, Check
 from kv_claims.judging.estimand import NEEDED, Direction, direction_of, stands_in_table
@@ -233,10 +229,10 @@ def plan_of(asked: Cell, model: Subject, pairs: int) -> Plan:
     """
     plan = plan_as_asked(asked, model, pairs)
     try:
-        cell = _on_model(plan, model.n_layers, model.n_kv_heads)
+        cell = _on_model(plan, model.n_layers, model.heads)
     except UsageError as error:
         elsewhere = isinstance(error, NoSuchCellError)
-        if elsewhere or some_model_has(lambda size: _on_model(plan, size, size)):
+        if elsewhere or some_model_has(lambda size: _on_model(plan, size, HeadCounts(size, size))):
             return replace(plan, untestable=(Check(NO_SUCH_CELL, False, str(error)),))
         raise
     return replace(plan, cell=cell, arms=arms_of(cell, model))
@@ -272,11 +268,11 @@ def arms_of(cell: Cell, model: Subject) -> dict[str, Arm]:
         about_layer = cell.claim.about == "layer"
         arms |= controls(cell.patches, model.n_layers, about_layer=about_layer)
         arms["self-patch"] = self_patch(cell.patches)
-    return {r: canonical_arm(arm, model.n_layers, model.n_kv_heads) for r, arm in arms.items()}
+    return {r: canonical_arm(arm, model.n_layers, model.heads) for r, arm in arms.items()}
 
 
-def _on_model(plan: Plan, n_layers: int, n_heads: int) -> Cell:
-    """The cell with its patches in one spelling on a model. n_heads: KV heads.
+def _on_model(plan: Plan, n_layers: int, heads: HeadCounts) -> Cell:
+    """The cell with its patches in one spelling on a model.
 
     Raises UsageError for what does not go together there.
     """
@@ -286,7 +282,7 @@ def _on_model(plan: Plan, n_layers: int, n_heads: int) -> Cell:
     for patches in (cell.patches, cell.versus):
         check_apart(patches, n_layers)
     here, other = (
-        tuple(canonical(patch, n_layers, n_heads) for patch in patches)
+        tuple(canonical(patch, n_layers, heads) for patch in patches)
         for patches in (cell.patches, cell.versus)
     )
     if other and here == other:

@@ -99,8 +99,8 @@ def _unreached(arm: Arm, outcome: Outcome, runner: Runner, pairs: Sequence[Pair]
         return []
     if arm.donor == arm.prompt and arm.patches == self_patch(arm.patches).patches:
         return [Check(REACH_CHECKS["null"], False, f"{arm.id} pastes what stands there already")]
-    n_layers, n_heads = runner.model.n_layers, runner.model.n_kv_heads
-    patches = tuple(canonical(patch, n_layers, n_heads) for patch in arm.patches)
+    n_layers = runner.model.n_layers
+    patches = tuple(canonical(patch, n_layers, runner.model.heads) for patch in arm.patches)
 
     def tokens(pair: Pair, side: str) -> int:
         return len(runner.rows.tokens(pair.base if side == "base" else pair.source))

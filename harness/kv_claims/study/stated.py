@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from kv_claims.claims.claim import Part
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, resolve_heads, resolve_layers
+from kv_claims.claims.sites import HeadCounts, heads_of
 from kv_claims.errors import NoSuchCellError
 from kv_claims.evidence.evidence import plan_sha
 from kv_claims.study.cell import Cell
@@ -18,7 +19,7 @@ from kv_claims.study.cell import Cell
 class Subject(Protocol):
     """What is told of a model: by one that is loaded, or by what was stored of it.
 
-    n_kv_heads: 0 where it is not known.
+    heads: of each layer; 0 where it is not known.
     """
 
     @property
@@ -26,7 +27,7 @@ class Subject(Protocol):
     @property
     def n_layers(self) -> int: ...
     @property
-    def n_kv_heads(self) -> int: ...
+    def heads(self) -> HeadCounts: ...
 
 
 class KnownModel(NamedTuple):
@@ -35,6 +36,12 @@ class KnownModel(NamedTuple):
     name: str
     n_layers: int
     n_kv_heads: int = 0
+    n_query_heads: int = 0
+
+    @property
+    def heads(self) -> HeadCounts:
+        """Heads of each layer."""
+        return HeadCounts(self.n_kv_heads, self.n_query_heads)
 
 
 def stated(cell: Cell) -> dict[str, Any]:
@@ -71,10 +78,9 @@ def described(patches: Sequence[Patch], model: Subject) -> dict[str, Any] | None
         {
             **asdict(patch),
             "text": str(patch),
-            "resolved_layers": _if_any(resolve_layers, patch.layers, model.n_layers),
-            "resolved_heads": _if_any(resolve_heads, patch.heads, model.n_kv_heads)
-            if patch.site != "residual"
-            else None,
+            "resolved_layers": _layers(patch, model.n_layers),
+            "resolved_heads": _heads(patch, model.heads),
+            "head_kind": heads_of(patch.site),
             "n_layers": model.n_layers,
             "semantics": "splice" if patch.is_splice else "in-prefill",
             "positions_count": "the T-1 cached tokens"
@@ -100,8 +106,19 @@ def _parts(parts: Sequence[Part]) -> list[dict[str, Any]]:
     ]
 
 
-def _if_any(resolve: Callable[[str, int], Sequence[int]], text: str, size: int) -> list[int]:
+def _layers(patch: Patch, n_layers: int) -> list[int]:
+    return _if_any(lambda: resolve_layers(patch.layers, n_layers))
+
+
+def _heads(patch: Patch, heads: HeadCounts) -> list[int] | None:
+    kind, count = heads_of(patch.site), heads.of(patch.site)
+    if kind is None or count is None:
+        return None
+    return _if_any(lambda: resolve_heads(patch.heads, count, kind))
+
+
+def _if_any(resolve: Callable[[], Sequence[int]]) -> list[int]:
     try:
-        return list(resolve(text, size))
+        return list(resolve())
     except NoSuchCellError:
         return []

@@ -1,16 +1,18 @@
 """Whether a patch can be tested at all, as failed checks: decided from geometry, before any run.
 
-An arm that is its source under another name, a projection that changes nothing, an outcome that
-cannot say anything on what is patched (`kv_claims.claims.reach`).
+An arm that is its source under another name, a patch that writes what stands there already, an
+outcome that cannot say anything on what is patched (`kv_claims.claims.reach`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, is_full_swap, resolve_layers
 from kv_claims.claims.reach import classify, is_donor
+from kv_claims.claims.sites import Spot, given_by
 from kv_claims.judging.checks import DONOR, Check
 
 Lengths = Sequence[tuple[int, int]]
@@ -66,20 +68,31 @@ def unreached(
 
 
 def idle(arms: Iterable[tuple[Patch, ...]], n_layers: int) -> list[Check]:
-    """Failed checks for projections that follow from a residual pasted below, and change nothing.
+    """Failed checks for patches that write what another one gives there already.
 
-    One layer below they always do.
+    As projections do of a layer whose stream is pasted at the same positions, or below.
     """
     failed: dict[str, Check] = {}
     for patches in arms:
         for patch in patches:
-            layers = resolve_layers(patch.layers, n_layers)
+            if patch.is_splice:
+                continue
             for other in patches:
-                if other.site != "residual" or patch.positions != other.positions:
+                if not _gives_whole(other) or patch.positions != other.positions:
                     continue
-                below = resolve_layers(other.layers, n_layers)
-                given = all(layer - 1 in below for layer in layers)
-                if patch.site in ("kv_proj", "k_proj", "v_proj") and given:
+                if patch.active not in ("prompt", other.active):
+                    continue
+                written = _spots(other, n_layers)
+                if all(given_by(spot, written) for spot in _spots(patch, n_layers)):
                     detail = f"{patch} writes what {other} gives it already, and changes nothing"
                     failed.setdefault(detail, Check("hook-never-fired", False, detail))
     return list(failed.values())
+
+
+def _gives_whole(patch: Patch) -> bool:
+    """Whether what it writes is the donor's, whole, and computed on from there in the prompt."""
+    return not patch.is_splice and (patch.heads, patch.alpha) == ("all", 1.0)
+
+
+def _spots(patch: Patch, n_layers: int) -> set[Spot]:
+    return set(product(resolve_layers(patch.layers, n_layers), patch.tensors))

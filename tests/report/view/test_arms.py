@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from kv_claims.claims.patch import Patch, canonical
+from kv_claims.claims.sites import HeadCounts
 from kv_claims.evidence.stored import StoredRun, load_run
 from kv_claims.models.load import LoadedModel
 from kv_claims.report.view.arms import ArmView, arms_of, parse_arm
@@ -41,7 +42,7 @@ def arms(run: StoredRun) -> list[ArmView]:
     ids=str,
 )
 def test_an_arm_is_read_from_its_id(patch: Patch) -> None:
-    plain = canonical(patch, 16, 4)
+    plain = canonical(patch, 16, HeadCounts(4, 4))
     assert parse_arm(patched(plain).id) == plain
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, canonical
+from kv_claims.claims.sites import HeadCounts
 from kv_claims.evidence.schema import EvidenceSaid
 from kv_claims.report.view.arms import parse_arm
 from kv_claims.report.view.claims import side_text
@@ -76,7 +77,7 @@ def _chosen(arms: dict[str, EvidenceSaid], experiment: Experiment | None) -> lis
 
 
 def _plain(patch: Patch, n_layers: int) -> str:
-    return str(canonical(patch, n_layers, 1) if patch.heads == "all" else patch)
+    return str(canonical(patch, n_layers, HeadCounts(1, 1)) if patch.heads == "all" else patch)
 
 
 def _panel(one: EvidenceSaid, number: int, outcome: Outcome, scores: Scores) -> Panel:
