@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import Tensor
+from kv_claims.claims.sites import Tensor
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built
