@@ -247,7 +247,7 @@ def test_a_tokenizers_end_stops_a_text_that_the_generation_config_lets_go_on(
 def test_prompts_that_are_no_plain_text_are_counted() -> None:
     found = reading(word_tokenizer("<s> $A </s>"))
     texts = ["the sea", "<s> the sea", "the <|end|> sea", "the sea </s>", "the zork sea"]
-    assert found.in_prompts(map(found.encode, texts)) == {
+    assert found.in_prompts(Prompt(text, "", text) for text in texts) == {
         "prompts": 5,
         "with_special_tokens": 2,
         "with_stop_ids": 1,

@@ -198,6 +198,7 @@ def test_bad_usage_is_one_line_and_4_and_nothing_is_overwritten(
         ("claims_resume", True, "--claims-resume"),
         ("claims_resume", False, "--claims-no-resume"),
         ("claims_update", True, "--claims-update"),
+        ("claims_chat", True, "--claims-chat"),
         ("claims_sign", "lab.pem", "--claims-sign"),
     ],
 )

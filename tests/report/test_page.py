@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kv_claims.evidence.stored import load_run
 from kv_claims.plugin.session import ClaimsSession
 from kv_claims.report.page import render_page
 from kv_claims.report.render import render_reports
 from kv_claims.report.view.report import again, report_view, truth_text
 from tests.report.hostile import TEXTS
 from tests.report.in_memory import stored_of
+from tests.runs import edited_copy
 
 VOID = {"meta", "br", "path", "stop", "use", "rect"}
 
@@ -136,3 +139,32 @@ def test_truth_and_verdict_are_compared_as_tests_do(state: ClaimsSession) -> Non
 )
 def test_the_command_is_one_that_can_be_typed(typed: str, again_typed: str) -> None:
     assert again(typed) == again_typed
+
+
+def test_prompts_that_were_rendered_stand_with_their_texts_and_hide_nothing(
+    a_run: Path, tmp_path: Path
+) -> None:
+    """Of a run on chats; a run on texts shows none."""
+    bare = render_reports(load_run(a_run))
+    assert not any("as the model read" in page for page in bare.values())
+    ids = load_run(a_run).trials[["source", "base"]].drop_duplicates()
+    rendered = "<|im_start|>user\n{}, </p><script>alert(1)</script>\u202e<|im_end|>"
+    read = {
+        f"{side}s": {one: rendered.format(one) for one in ids[side]} for side in ("source", "base")
+    }
+    chat = {"template_sha": "c0ffee" * 10, "date": "2024-07-26", "forms": []}
+
+    def as_chat(content: dict[str, Any]) -> None:
+        content["run"]["prompts"] = {"planted:stored-at-layer": read}
+        for one in content["evidence"]:
+            one["provenance"]["tokens"]["chat"] = chat
+
+    pages = render_reports(load_run(edited_copy(a_run, tmp_path / "chat", as_chat)))
+    assert "script" not in Elements(pages["report.html"]).names
+    for page in pages.values():
+        assert "as the model read" in page
+        assert "told that it is 2024" in page
+        assert "[U+202E]" in page
+        assert "\u202e" not in page
+    assert re.search(r"&lt;\|im_start\|&gt;user\nsource-\d+,", pages["report.html"])
+    assert re.search(r"^<\|im_start\|>user\nsource-\d+,", pages["report.md"], re.MULTILINE)

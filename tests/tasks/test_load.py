@@ -13,6 +13,7 @@ import yaml
 
 from kv_claims.errors import UsageError
 from kv_claims.tasks.load import load_task
+from kv_claims.tasks.messages import Message
 from kv_claims.tasks.scorers import Lexicon, Published
 from kv_claims.tasks.task import Prompt
 
@@ -349,7 +350,8 @@ def test_lexicon_words_given_twice_are_named(write: Write) -> None:
 @pytest.mark.parametrize("side", ["sources", "bases"])
 @pytest.mark.parametrize("key", ["id", "family", "text"])
 def test_a_prompt_without_a_key_is_named_by_its_number(write: Write, side: str, key: str) -> None:
-    assert error_of(write(without(side, 1, key))) == f"{side} entry 2: missing key {key}"
+    missing = "text or messages" if key == "text" else key
+    assert error_of(write(without(side, 1, key))) == f"{side} entry 2: missing key {missing}"
 
 
 @pytest.mark.parametrize("side", ["sources", "bases"])
@@ -371,7 +373,7 @@ def test_a_prompt_with_a_bad_value(write: Write, side: str, key: str, value: obj
 
 def test_a_prompt_with_an_unknown_key(write: Write) -> None:
     message = error_of(write(changed("bases", 1, "weight", value=2)))
-    assert message == "bases entry 2: unknown key weight; expected family, id, text"
+    assert message == "bases entry 2: unknown key weight; expected family, id, messages, text"
 
 
 @pytest.mark.parametrize(
@@ -379,7 +381,9 @@ def test_a_prompt_with_an_unknown_key(write: Write) -> None:
 )
 def test_a_prompt_that_is_no_mapping(write: Write, entry: object) -> None:
     message = error_of(write(changed("sources", 1, value=entry)))
-    assert message == f"sources entry 2: {entry!r}, expected a mapping of ('id', 'family', 'text')"
+    assert message == (
+        f"sources entry 2: {entry!r}, expected a mapping of id, family, and text or messages"
+    )
 
 
 @pytest.mark.parametrize("side", ["sources", "bases"])
@@ -410,3 +414,95 @@ def test_one_text_as_source_and_as_base_names_both(write: Write) -> None:
 def test_one_to_one_needs_as_many_sources_as_bases(write: Write) -> None:
     message = error_of(write(without("bases", 1)))
     assert message == ("pairing 'one-to-one' with 2 sources and 1 bases, expected as many of each")
+
+
+# --- messages ------------------------------------------------------------------------------
+
+CHAT = [
+    {"role": "system", "content": "You observe yourself."},
+    {"role": "user", "content": "What do you notice?"},
+    {"role": "assistant", "content": "I notice"},
+]
+
+
+def with_messages(messages: Any, **more: Any) -> dict[str, Any]:
+    """GOOD with messages in the place of the second source's text."""
+    return changed(
+        "sources", 1, value={"id": "s2", "family": "diary", "messages": messages, **more}
+    )
+
+
+def test_messages_stand_in_the_place_of_a_text(write: Write) -> None:
+    task = load_task(write(with_messages(CHAT)))
+    plain, chat = task.sources
+    assert plain.messages is None
+    assert chat.messages == tuple(Message(**one) for one in CHAT)
+    assert chat.text == (
+        "[system]\n  You observe yourself.\n[user]\n  What do you notice?\n[assistant]\n  I notice"
+    )
+    assert task.has_messages
+    assert not load_task(write(GOOD)).has_messages
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        pytest.param("hello", "`messages` is 'hello', expected a list", id="text"),
+        pytest.param(None, "`messages` is None, expected a list", id="nothing"),
+        pytest.param(["hello"], "message 1: 'hello', expected a mapping", id="no-mapping"),
+        pytest.param([{"role": "user"}], "message 1: missing key content", id="without-a-content"),
+        pytest.param(
+            [{"role": "user", "content": "a", "name": "Ann"}],
+            "message 1: unknown key name; expected content, role",
+            id="unknown-key",
+        ),
+        pytest.param(
+            [{"role": "user", "content": ["a"]}],
+            "message 1: `content` is ['a'], expected text, not empty",
+            id="content-in-parts",
+        ),
+        pytest.param(
+            [{"role": "user", "content": " "}],
+            "message 1: `content` is ' ', expected text, not empty",
+            id="empty",
+        ),
+    ],
+)
+def test_messages_that_are_none(write: Write, messages: Any, message: str) -> None:
+    found = error_of(write(with_messages(messages))).removeprefix("sources entry 2")
+    assert found.lstrip(": ").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        pytest.param([], ": `messages` is empty, expected at least a user's", id="none"),
+        pytest.param(CHAT[::2], ": no message of role 'user', expected at least one", id="no-user"),
+        pytest.param(
+            [{"role": "bot", "content": "a"}],
+            " message 1: role 'bot', expected one of system, user, assistant",
+            id="role",
+        ),
+        pytest.param(
+            [{"role": "user", "content": "\u200b"}],
+            " message 1 (user): the content is empty",
+            id="nothing-that-shows",
+        ),
+    ],
+)
+def test_messages_that_make_no_chat(write: Write, messages: Any, message: str) -> None:
+    assert error_of(write(with_messages(messages))) == f"sources 's2'{message}"
+
+
+def test_a_text_and_messages_are_one_too_many(write: Write) -> None:
+    message = error_of(write(with_messages(CHAT, text="What do you notice?")))
+    assert message == "sources entry 2: `text` and `messages`, expected one of them"
+
+
+def test_chats_that_look_alike_are_one(write: Write) -> None:
+    content = with_messages(CHAT)
+    again = copy.deepcopy([*CHAT[:2], {**CHAT[2], "content": "I\u200b  notice"}])
+    content["sources"][0] = {"id": "s1", "family": "letter", "messages": again}
+    assert "the same text" in error_of(write(content))
+    content["sources"][0]["messages"] = copy.deepcopy(CHAT[:2])
+    assert len(load_task(write(content)).sources) == 2

@@ -5,7 +5,8 @@ Promises
   some messages is its own text with their contents put in (a `Form`, one for each list of roles),
   and where it is anything else (a prompt of the system's dropped, blanks trimmed, a thought cut
   out) the messages are refused. What it adds of its own, a system prompt too, is in the form.
-- The text is open: it ends where the assistant's answer begins, or goes on.
+- The text is open: it ends where the template has the assistant's answer begin, or where the begin
+  that the messages give it ends.
 - A template that reads the clock reads `DATE`: today's prompts are tomorrow's.
 
 Does not: make tokens of it (`kv_claims.models.tokens`, which sees to it that BOS stands once).

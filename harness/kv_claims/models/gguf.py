@@ -26,7 +26,6 @@ import numpy as np
 
 from kv_claims.errors import UsageError
 from kv_claims.files.cache import cache_folder, once, sha256
-from kv_claims.models.budget import no_larger_than
 from kv_claims.models.contents import Contents, dtypes_of
 from kv_claims.models.gguf_header import Header, read_header
 
@@ -138,6 +137,8 @@ def _undo(header: Header, sha: str, part: Path) -> None:
     """Write a model's folder, and a note of what it was made of."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from kv_claims.models.budget import no_larger_than
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     # What lies beside a file is not its own, and transformers would read it.

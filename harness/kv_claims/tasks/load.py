@@ -114,11 +114,14 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
     for number, entry in enumerate(entries, start=1):
         here = f"{where} entry {number}"
         if not isinstance(entry, dict):
-            raise UsageError(f"{here}: {entry!r:.60}, expected a mapping of {_PROMPT_KEYS}")
+            raise UsageError(
+                f"{here}: {entry!r:.60}, expected a mapping of id, family, and text or messages"
+            )
         _check_keys(entry, set(_NAMED), set(_PROMPT_KEYS), here)
-        if ("text" in entry) == ("messages" in entry):
-            both = "both `text` and `messages`" if "text" in entry else "neither"
-            raise UsageError(f"{here}: {both}, expected one of `text` and `messages`")
+        if "text" not in entry and "messages" not in entry:
+            raise UsageError(f"{here}: missing key text or messages")
+        if "text" in entry and "messages" in entry:
+            raise UsageError(f"{here}: `text` and `messages`, expected one of them")
         for key in (*_NAMED, "text"):
             if key in entry:
                 _check_text(entry, key, here)
