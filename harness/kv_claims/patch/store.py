@@ -28,8 +28,8 @@ from kv_claims.patch.plan import Write
 PREFILL_TOKENS = 4_096
 """Tokens of one pass, padding counted: with more, activations leave the caches of a CPU."""
 _CPU_BYTES = 1 << 30
-"""Prompts of a hundred pairs on a model of 30 layers and 3 KV heads. Those of a cell that do not fit
-are prefilled for its trials, its likelihoods and its self-patches anew."""
+"""Prompts of a hundred pairs on a model of 30 layers and 3 KV heads. Where those of a cell do not
+fit, they are prefilled for its trials, its likelihoods and its self-patches anew."""
 _GPU_SHARE = 0.15
 """Of the card's whole memory, not of what is free: groups of pairs must not depend on the hour."""
 
