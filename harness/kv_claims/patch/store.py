@@ -29,7 +29,9 @@ from kv_claims.patch.plan import Write
 
 PREFILL_TOKENS = 4_096
 """Tokens of one pass, padding counted: with more, activations leave the caches of a CPU."""
-_CPU_BYTES = 256 << 20
+_CPU_BYTES = 1 << 30
+"""Prompts of a hundred pairs on a model of 30 layers and 3 KV heads. Where those of a cell do not
+fit, they are prefilled for its trials, its likelihoods and its self-patches anew."""
 _GPU_SHARE = 0.15
 """Of the card's whole memory, not of what is free: groups of pairs must not depend on the hour."""
 
@@ -37,7 +39,7 @@ _GPU_SHARE = 0.15
 class PromptStore:
     """Caches of many prompts of one model, aligned at the right end.
 
-    model: whose caches they are. most_bytes: what they may take together; None: 256 MiB on a CPU,
+    model: whose caches they are. most_bytes: what they may take together; None: 1 GiB on a CPU,
         15% of a card's memory. A single `add` may ask for more (`groups` cuts work so that none
         does).
     keys, values: a list by layer of `prompt head pos d_head`; a prompt of T tokens fills the last
