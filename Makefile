@@ -1,6 +1,7 @@
 # make verify   set up, then run the claims on the embedded models (60 pairs, two workers)
 # make verify-full   the same on the default budget
-# make drift    the claims on mini, a small model that was trained, held against their pins
+# make drift    claims on mini and on SmolLM2, which were trained, held against their pins; after a
+#               wanted change: make drift DRIFT=--claims-update. make drift-gemma3-270m takes longer
 # make real     the seed's claims on the KV cache on SmolLM2, a real language model, which it fetches:
 #               about 16 minutes on two cores; PAIRS=32 takes 22
 # make test     set up, then run the tests, but for the slow ones
@@ -27,9 +28,12 @@ export OMP_WAIT_POLICY ?= PASSIVE
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# The models in packages whose claims are pinned. SmolLM2 in every run, Gemma on demand.
+DRIFTING := drift-smollm2 drift-gemma3-270m
+
 GPU_PYTHON := $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 
-.PHONY: verify verify-full drift real test test-slow fuzz kill check docs docs-neighbours compat dist bench bench-ratio bench-peers calibrate gpu gpu-pack clean
+.PHONY: verify verify-full drift drift-mini $(DRIFTING) real test test-slow fuzz kill check docs docs-neighbours compat dist bench bench-ratio bench-peers calibrate gpu gpu-pack clean
 .DEFAULT_GOAL := verify
 
 verify: .venv/.runtime
@@ -41,9 +45,18 @@ verify-full: .venv/.runtime
 	$(RUN) pytest claims -n 2 --dist loadgroup
 
 # Trials are run anew: those of an earlier run would hide a change of the harness.
-drift: .venv/.runtime
+drift: drift-mini drift-smollm2
+
+drift-mini: .venv/.runtime
 	@echo "== drift: pytest claims on mini against claims/pins/mini.json (evidence in reports/mini) =="
-	$(RUN) pytest claims --model mini -n 2 --no-resume --claims-out reports/mini
+	$(RUN) pytest claims --model mini -n 2 --no-resume --claims-out reports/mini $(DRIFT)
+
+# One process: two would run what cells share twice. Two threads on every machine, as in the pins.
+$(DRIFTING): drift-%: .venv/.gguf
+	@echo "== drift: the seed's last cell on $* against claims/pins/$*.json (reports/drift-$*) =="
+	$(RUN) kv_claims get $*
+	OMP_NUM_THREADS=2 $(RUN) pytest real claims/test_kv_cache.py -k L25+L27-w32 --model $* \
+		--claims-profile smoke --no-resume --claims-out reports/drift-$* $(DRIFT)
 
 # Exit status 1 of pytest says that a claim does not hold there: a result, and no failure of this.
 real: .venv/.gguf

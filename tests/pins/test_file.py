@@ -264,12 +264,20 @@ def test_a_pin_under_another_task_than_its_run_is_of_is_an_error(saved: PinFile)
         load_pins(saved.path.parent, MODEL, None)
 
 
-def test_a_file_of_before_there_were_tasks_is_written_as_it_was() -> None:
-    path = Path(__file__).parents[2] / "claims/pins/mini.json"
-    found = load_pins(path.parent, "mini", None)
-    assert len(found.pins) > 20
+SHIPPED = sorted((Path(__file__).parents[2] / "claims/pins").glob("*.json"))
+
+
+def test_mini_and_smollm2_are_pinned() -> None:
+    assert {"mini", "smollm2"} <= {path.stem for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_file_is_written_as_it_was(path: Path) -> None:
+    """Those of mini are of before there were tasks."""
+    found = load_pins(path.parent, path.stem, None)
+    assert found.pins
     assert found.text() == path.read_text(encoding="utf-8")
-    assert load_pins(path.parent, "mini", None, "another task").text() == found.text()
+    assert load_pins(path.parent, path.stem, None, "another task").text() == found.text()
 
 
 def test_a_field_that_is_not_known_is_refused_as_it_would_be_lost(saved: PinFile) -> None:
