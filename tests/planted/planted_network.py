@@ -24,7 +24,7 @@ from kv_claims.planted.prompts import planted_task
 from kv_claims.tasks.task import Pair, Prompt, Task
 
 Key = tuple[int, str]
-"""A layer and 'k', 'v' or 'residual'."""
+"""A layer and one of its tensors, by the names of `kv_claims.claims.sites`."""
 
 
 @dataclass
@@ -43,8 +43,9 @@ class Donor:
     acts: dict[Key, torch.Tensor]
 
 
-Edits = dict[Key, dict[int, torch.Tensor]]
-"""For a layer and tensor: what stands at a position (counted through prompt and generation)."""
+Edits = dict[Key, dict[int, tuple[torch.Tensor, slice, float]]]
+"""For a layer and tensor: what stands at a position (counted through prompt and generation), in
+which columns, with which weight."""
 
 
 @contextmanager
@@ -53,22 +54,43 @@ def _hooks(network: Any, first: int, edits: Edits, acts: dict[Key, torch.Tensor]
         def edit(_module: Any, _inputs: Any, output: Any) -> Any:
             states = output[0] if isinstance(output, tuple) else output
             states = states.clone()
-            for position, vector in edits.get(key, {}).items():
+            for position, (vector, columns, alpha) in edits.get(key, {}).items():
                 if 0 <= position - first < states.shape[1]:
-                    states[0, position - first] = vector
+                    own = states[0, position - first, columns]
+                    own[:] = (1 - alpha) * own + alpha * vector[columns]
             acts[key] = states[0].clone()
             return (states, *output[1:]) if isinstance(output, tuple) else states
 
         return edit
 
-    handles = []
+    def before(key: Key) -> Callable[..., Any]:
+        edit = hook(key)
+
+        def write(module: Any, args: Any, kwargs: Any) -> None:
+            given = args[0] if args else kwargs["hidden_states"]
+            given.copy_(edit(module, None, given))  # in place: the block goes on with it
+
+        return write
+
+    handles = [network.model.embed_tokens.register_forward_hook(hook((0, "embed")))]
     for index, layer in enumerate(network.model.layers):
+        attention = layer.self_attn
         for name, module in (
-            ("k", layer.self_attn.k_proj),
-            ("v", layer.self_attn.v_proj),
+            ("q", attention.q_proj),
+            ("k", attention.k_proj),
+            ("v", attention.v_proj),
+            ("attn_out", attention.o_proj),
+            ("mlp_out", layer.mlp),
             ("residual", layer),
         ):
             handles.append(module.register_forward_hook(hook((index, name))))
+        for name, module in (
+            ("resid_pre", layer),
+            ("z", attention.o_proj),
+            ("resid_mid", layer.post_attention_layernorm),
+        ):
+            write = before((index, name))
+            handles.append(module.register_forward_pre_hook(write, with_kwargs=True))
     try:
         yield
     finally:
@@ -152,11 +174,13 @@ def _edit(
     taken: Sequence[int],
     places: Sequence[int],
 ) -> None:
+    heads = patch.heads if patch.site in ("z", "q_proj") else "all"
+    columns = slice(None) if heads == "all" else slice(8 * int(heads), 8 * int(heads) + 8)
     for layer in resolve_layers(patch.layers, n_layers):
         for tensor in patch.tensors:
             at = edits.setdefault((layer, tensor), {})
             for position, place in zip(taken, places, strict=True):
-                at[place] = donor.acts[layer, tensor][position]
+                at[place] = donor.acts[layer, tensor][position], columns, patch.alpha
 
 
 def _splice(

@@ -167,7 +167,11 @@ def test_the_population_is_what_pairs_are_drawn_from(name: str) -> None:
         assert pairs == pytest.approx(population, abs=2.5 if name == "disrupted" else 0.6)
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOG if name not in ("inert", "disrupted")])
+WITH_CONTROLS = sorted(set(CATALOG) - {"inert", "disrupted", "through-blocks"})
+"""In the last, queries with content read noise on keys, whose truth is not known."""
+
+
+@pytest.mark.parametrize("name", WITH_CONTROLS)
 @pytest.mark.parametrize("patch", CELLS, ids=str)
 def test_controls_stay_well_inside_the_margin(name: str, patch: Patch) -> None:
     for donor in ("noise", "unrelated-base"):
@@ -295,12 +299,12 @@ def test_texts_follow_the_law_of_the_row_and_its_donor() -> None:
             {"outcome": "rv"},
             "where the cache is appended",
         ),
-        ("relay", Patch("residual", "12", "last(4)"), {"donor": "noise"}, "on the residual"),
+        ("relay", Patch("residual", "12", "last(4)"), {"donor": "noise"}, "on residual"),
         (
             "relay",
             Patch("residual", "12", "last(4)"),
             {"donor": "noise", "outcome": "rv"},
-            "on the residual",
+            "on residual",
         ),
         (
             "self-sustaining",

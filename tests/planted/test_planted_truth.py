@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kv_claims.claims.patch import Active, Patch, is_full_swap
-from kv_claims.claims.sites import Site
+from kv_claims.claims.sites import SITES, Site
 from kv_claims.planted.catalog import CATALOG, Planted
 from kv_claims.planted.law import Law
 from kv_claims.planted.prompts import planted_task
@@ -22,14 +22,17 @@ from tests.planted.planted_network import Bench, bench, forward, noisy, patched_
 
 TEMPERATURE = 0.7
 STEPS = 7
-SITES: tuple[Site, ...] = ("kv", "k", "v", "kv_proj", "k_proj", "v_proj", "residual")
+EVERYWHERE: tuple[Site, ...] = ("kv", "k", "v", "kv_proj", "k_proj", "v_proj", "residual")
+"""Sites that are tried on every model; the others on those whose blocks have something there."""
+IN_LAYERS = [site for site in SITES if site != "embed" and site not in EVERYWHERE]
+IN_BLOCKS = ("through-blocks", "bound-by-keys", "self-sustaining", "relay")
 WHERE: tuple[tuple[str, str, Active], ...] = (
     ("18/32", "last(16)", "prompt"),
     ("12/32+27/32", "first(25%)", "every_step"),
     ("8:16", "all", "every_step(held)"),
 )
 ARMS: list[tuple[Patch, ...]] = [
-    *((Patch(site, *where, active=active),) for site in SITES for *where, active in WHERE),
+    *((Patch(site, *where, active=active),) for site in EVERYWHERE for *where, active in WHERE),
     (Patch("kv", "25/32", "last(16)"),),
     (Patch("k", "all", "all"), Patch("v", "all", "all")),
     (Patch("kv", "all", "all", active="every_step(held)"),),
@@ -46,6 +49,18 @@ ARMS: list[tuple[Patch, ...]] = [
         Patch("residual", "12/32", "first(8)", active="every_step"),
     ),
     (Patch("k", "12", "last(20)"), Patch("v", "12", "last(12)")),
+]
+OF_BLOCKS: list[tuple[Patch, ...]] = [
+    *((Patch(site, *where, active=active),) for site in IN_LAYERS for *where, active in WHERE),
+    (Patch("embed", "0", "last(16)"),),
+    (Patch("embed", "0", "first(25%)", active="every_step"),),
+    *((Patch("z", "9", "all", heads=head, active="every_step"),) for head in "01"),
+    (Patch("z", "9", "all", active="every_step"), Patch("mlp_out", "12", "first(20)")),
+    (Patch("attn_out", "all", "all", active="every_step"),),
+    (Patch("mlp_out", "12", "all", active="every_step"),),
+    (Patch("resid_mid", "12", "last(1)", active="every_step"),),
+    (Patch("resid_pre", "12", "all", mode="mix(0.25)"), Patch("v_proj", "9", "last(9)")),
+    (Patch("attn_out", "9+12", "last(30)", mode="mix(0.6)"),),
 ]
 NEW = ("relay", "bound-by-keys", "self-sustaining", "collapse", "disrupted")
 
@@ -95,7 +110,7 @@ def test_every_patch_gives_the_words_that_the_network_gives(
     """Every site, mode and activity, from every donor, on pairs of unequal lengths."""
     on = benches[name]
     own, donors = some_words(1), some_words(2)
-    for number, patches in enumerate(ARMS):
+    for number, patches in enumerate([*ARMS, *(OF_BLOCKS if name in IN_BLOCKS else ())]):
         for donor in ("source", ("unrelated-base", "base")[number % 2]):
             row = number % 3
             pair = on.task.pairs[row]

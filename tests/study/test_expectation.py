@@ -358,6 +358,20 @@ def test_a_projection_that_follows_from_a_residual_is_expected_idle() -> None:
         assert (found[1] == "hook-never-fired") == (below == "12")
 
 
+def test_what_follows_within_a_block_is_expected_idle() -> None:
+    """Heads give what attention adds; the stream before a block does not give that behind it."""
+    claim = claims(transfer=EIGHTY)
+    given = [Patch("z", "9", "last(16)"), Patch("attn_out", "9", "last(16)")]
+    assert word_of(claim, "through-blocks", given) == ("invalid", "hook-never-fired")
+    for other in (
+        [Patch("z", "9", "last(16)", heads="0"), Patch("attn_out", "9", "last(16)")],
+        [Patch("z", "9", "last(8)"), Patch("attn_out", "9", "last(16)")],
+        [Patch("z", "9", "last(16)"), Patch("attn_out", "9", "last(16)", active="every_step")],
+        [Patch("resid_pre", "9", "last(16)"), Patch("residual", "9", "last(16)")],
+    ):
+        assert word_of(claim, "through-blocks", other)[1] != "hook-never-fired"
+
+
 def test_where_a_controls_truth_is_not_known_it_may_still_speak() -> None:
     claim = claims(transfer=Region(low=0.02), margin=0.02)
     task = task_of("relay")

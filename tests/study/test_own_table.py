@@ -238,6 +238,7 @@ def test_a_bad_column_of_another_outcome_is_one_error(rv: Any, message: str) -> 
         (KnownModel("gpt2", "12"), None, "n_layers '12', expected"),  # type: ignore[arg-type]
         (KnownModel("gpt2", True), None, "n_layers True, expected"),
         (KnownModel("gpt2", 12, -1), None, "n_kv_heads -1, expected"),
+        (KnownModel("gpt2", 12, 12, -1), None, "n_query_heads -1, expected how many query heads"),
         (GPT2, (51,), r"tokens \(51,\), expected \(source, base\)"),
         (GPT2, (51, 0), r"tokens \(51, 0\), expected"),
         (KnownModel("gpt2", 4), None, "'9' is out of range, expected layers 0 to 3"),

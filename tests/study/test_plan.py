@@ -22,7 +22,7 @@ from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study import plan as plan_module
 from kv_claims.study.cell import Cell
 from kv_claims.study.plan import plan_of
-from kv_claims.study.stated import KnownModel
+from kv_claims.study.stated import KnownModel, described
 from kv_claims.study.study import ModelStudy
 from kv_claims.study.walk import Study
 from kv_claims.tasks.task import Task
@@ -102,3 +102,22 @@ def test_a_run_with_a_cell_that_its_model_lacks_is_read_and_judged_again(
     assert found.reason.startswith("no-such-cell: layers '99'")
     assert expected is not None
     assert expected.because == "no-such-cell"
+
+
+@pytest.mark.parametrize(
+    ("patch", "heads", "kind"),
+    [
+        (Patch("kv", "9", "last(4)", heads="0"), [0], "KV heads"),
+        (Patch("z", "9", "last(4)", heads="1"), [1], "query heads"),
+        (Patch("q_proj", "9", "last(4)"), [0, 1], "query heads"),
+        (Patch("z", "9", "last(4)", heads="2"), [], "query heads"),
+        (Patch("attn_out", "9", "last(4)"), None, None),
+    ],
+    ids=str,
+)
+def test_heads_are_told_with_their_kind(
+    patch: Patch, heads: list[int] | None, kind: str | None
+) -> None:
+    said = described([patch], SIZE)
+    assert said is not None
+    assert (said["resolved_heads"], said["head_kind"]) == (heads, kind)

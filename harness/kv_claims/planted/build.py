@@ -7,11 +7,14 @@ the constant and meets the keys' trigger in the slowest rotary pair. The first c
 value are the planted ones (`catalog.Channel`), which the output adds to further dimensions; the
 head reads those that raise words. All other components of K and V are fixed random content of the
 token that no weight reads: every patch changes elements, and only the planted ones have an
-effect. MLPs are zero.
+effect. MLPs are zero, or linear: their gate is open by the constant. In a filled model queries,
+attention and MLPs have content too, which goes nowhere: queries where keys have none, and into
+dimensions that are read by nothing.
 """
 
 from __future__ import annotations
 
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
+from kv_claims.claims.patch import resolve_layers
 from kv_claims.planted.catalog import (
     D_HEAD,
     DIMS,
@@ -40,6 +44,10 @@ _DIM |= {dim: _CONTENT_DIM + N_CONTENT + i for i, dim in enumerate(DIMS[len(_DIM
 _CONSTANT = 2.0**14
 _NEVER = -60.0
 """Logit of words that are never generated: their total probability is below 1e-30."""
+_SPARE = range(max(_DIM.values()) + 1, HIDDEN)
+"""Dimensions that nothing reads."""
+_GATE = 1 / (1 + exp(-1.0))
+"""What a gate lets through that is given 1."""
 _MATCHED = D_HEAD // 2 - 1
 """Component of K whose rotary pair turns slowest (component i pairs with i + D_HEAD / 2)."""
 
@@ -57,6 +65,10 @@ def build_planted(planted: Planted) -> tuple[MistralForCausalLM, PreTrainedToken
         _write_embeddings(network, planted)
         for index, layer in enumerate(network.model.layers):
             _write_layer(layer, planted, index)
+            if planted.turns or planted.filled:
+                _write_mlp(layer, planted, index)
+            if planted.filled:
+                _fill(layer.self_attn)
         network.model.norm.weight.fill_(_CONSTANT / HIDDEN**0.5)
         _write_head(network, vocabulary, planted)
     return network.eval(), _tokenizer(vocabulary)
@@ -117,6 +129,34 @@ def _write_layer(layer: Any, planted: Planted, index: int) -> None:
         attention.k_proj.weight[_MATCHED, _DIM["trigger"]] = 1.0
         # Attention divides by the root of the head's size; the norm leaves the constant as it is.
         attention.q_proj.weight[_MATCHED, _CONSTANT_DIM] = reading.match * D_HEAD**0.5 / _CONSTANT
+
+
+def _write_mlp(layer: Any, planted: Planted, index: int) -> None:
+    """Each number that a turn takes is passed on: up, through a gate that stands open, and down."""
+    layer.post_attention_layernorm.weight.fill_(_CONSTANT / HIDDEN**0.5)
+    moved = [
+        (_DIM[turn.of], _DIM[turn.to], turn.weight)
+        for turn in planted.turns
+        if index in resolve_layers(turn.layers, N_LAYERS)
+    ]
+    if planted.filled:
+        moved += [(_CONTENT_DIM + i, _SPARE[i], 1.0) for i in range(2)]
+    for row, (of, to, weight) in enumerate(moved):
+        layer.mlp.gate_proj.weight[row, _CONSTANT_DIM] = 1 / _CONSTANT
+        layer.mlp.up_proj.weight[row, of] = 1.0
+        layer.mlp.down_proj.weight[to, row] = weight / _GATE
+
+
+def _fill(attention: Any) -> None:
+    """Content in queries, where keys have none, and of head 1 in what attention adds."""
+    pair = [_MATCHED, _MATCHED + D_HEAD // 2]
+    attention.k_proj.weight[pair] = 0.0
+    for head in range(N_HEADS):
+        for component in pair:
+            row = head * D_HEAD + component
+            attention.q_proj.weight[row, _CONTENT_DIM + D_HEAD + component] = 1.0
+    for i, component in enumerate(range(D_HEAD - 2, D_HEAD)):
+        attention.o_proj.weight[_SPARE[2 + i], D_HEAD + component] = 1.0
 
 
 def _write_head(network: MistralForCausalLM, vocabulary: dict[str, int], planted: Planted) -> None:

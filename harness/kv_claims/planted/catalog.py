@@ -41,8 +41,8 @@ Dim = Literal[
 ]
 # fmt: on
 DIMS: tuple[Dim, ...] = get_args(Dim)
-"""Named dimensions of the residual stream. Words bring `trigger` and `style`; attention writes
-`note` and `clash` on the way and `signal`, which raises every marker word."""
+"""Named dimensions of the residual stream. Words bring `trigger` and `style`; attention and MLPs
+write `note` and `clash` on the way and `signal`, which raises every marker word."""
 
 
 class Channel(NamedTuple):
@@ -70,6 +70,15 @@ class Reading(NamedTuple):
     match: float = 0.0
 
 
+class Turn(NamedTuple):
+    """What the MLP of some layers does: it adds `weight` times the dimension `of` to another."""
+
+    layers: str
+    of: Dim
+    to: Dim
+    weight: float = 1.0
+
+
 class Raise(NamedTuple):
     """A dimension that raises the logits of some words: by `gain` times its number.
 
@@ -86,7 +95,9 @@ class Raise(NamedTuple):
 class Planted:
     """One planted model.
 
-    readings: what attention does; see `Reading`.
+    readings: what attention does; see `Reading`. turns: what MLPs do.
+    filled: whether queries, attention and MLPs have content of the token as well, which nothing
+        reads, so that a patch of any site changes numbers.
     offset, gain: the logit of a marker word over a plain word is offset + gain * signal (and what
         `raises` adds), before the temperature.
     trigger_share: the share of a source prompt, from its start, that is trigger words.
@@ -105,6 +116,8 @@ class Planted:
     trigger_every: int = 1
     marker_trigger: float = 0.0
     styled: bool = False
+    turns: tuple[Turn, ...] = ()
+    filled: bool = False
     rope_theta: float = 10_000.0
 
     def reading(self, layer: int) -> Reading:
@@ -266,6 +279,14 @@ CATALOG: dict[str, Planted] = {
             gain=8.0,
             raises=_disturbed(7.0),
             styled=True,
+        ),
+        Planted(
+            name="through-blocks",
+            about="head 0 of layer 18/32 notes the triggers, the MLP of layer 25/32 turns the note "
+            "into the behavior",
+            readings=(Reading("18/32", (Channel("trigger", "note"),)),),
+            turns=(Turn("25/32", "note", "signal"),),
+            filled=True,
         ),
     )
 }

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kv_claims.claims.patch import resolve_layers
 from kv_claims.planted.catalog import CONTENT, D_HEAD, DIMS, N_LAYERS, Dim, Planted
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +27,7 @@ class Layer(NamedTuple):
     writes: (component, dimension, weight) for each component that is read.
     match: attention goes by exp(match * trigger); 0 is uniform.
     unseen: components of V that are content and not simulated.
+    turns: what its MLP adds: (dimension, dimension, weight).
     """
 
     of: tuple[int, ...]
@@ -33,6 +35,7 @@ class Layer(NamedTuple):
     writes: tuple[tuple[int, int, float], ...]
     match: float
     unseen: int
+    turns: tuple[tuple[int, int, float], ...] = ()
 
 
 class Circuit(NamedTuple):
@@ -72,6 +75,7 @@ def circuit_of(planted: Planted, *, with_content: bool = False) -> Circuit:
     used = {"trigger", "signal"} | {
         dim for layer in channels for channel in layer for dim in (channel.of, channel.to) if dim
     }
+    used |= {dim for turn in planted.turns for dim in (turn.of, turn.to)}
     dims = tuple(dim for dim in DIMS if dim in used)
     content = tuple(range(1, D_HEAD)) if with_content else ()
     return Circuit(
@@ -96,4 +100,9 @@ def _layer(planted: Planted, layer: int, dims: tuple[Dim, ...], content: tuple[i
         ),
         match=reading.match,
         unseen=D_HEAD - len(channels) - len(rest),
+        turns=tuple(
+            (dims.index(turn.of), dims.index(turn.to), turn.weight)
+            for turn in planted.turns
+            if layer in resolve_layers(turn.layers, N_LAYERS)
+        ),
     )

@@ -18,7 +18,7 @@ from kv_claims.claims.patch import Patch
 from kv_claims.planted.catalog import N_LAYERS, Planted
 from kv_claims.planted.circuit import Circuit, Floats, circuit_of
 from kv_claims.planted.features import Cases, Prompts, of_pairs
-from kv_claims.planted.pasting import Donor, row_of, tokens_needed
+from kv_claims.planted.pasting import Donor, check_noise, row_of, tokens_needed
 from kv_claims.planted.simulate import Noise, Trace, run
 from kv_claims.planted.unknown import UnknownTruth
 from kv_claims.tasks.task import Task
@@ -33,14 +33,14 @@ def expected(
     """Mean outcome of base, source and patched arm over the task's pairs.
 
     Raises UnknownTruth for another window or variant than the published one, for an appended
-    cache and for noise on the residual; UsageError for a window that does not fit a prompt.
+    cache and for noise as `check_noise` does; UsageError for a window that does not fit a prompt.
     """
     if outcome.where != "prompt" or outcome.variant != "uncentred":
         raise UnknownTruth(f"outcome {outcome}: known are 'pr' and 'rv' over the prompt")
     if any(patch.mode == "append" for patch in patches):
         raise UnknownTruth(f"outcome {outcome}: its truth is not known where the cache is appended")
-    if donor == "noise" and any(patch.site == "residual" for patch in patches):
-        raise UnknownTruth("donor 'noise' on the residual: the truth is not known")
+    if donor == "noise":
+        check_noise(planted, patches)
     circuit, cases = _cases(planted, patches, task, donor)
     row = row_of(cases, patches, donor)
     draws = _NOISE_DRAWS if donor == "noise" else 1

@@ -16,19 +16,24 @@ from kv_claims.claims.patch import (
     Patch,
     Window,
     check_apart,
+    heads_on,
     is_full_swap,
-    resolve_heads,
     resolve_layers,
     resolve_window,
 )
+from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
-from kv_claims.planted.catalog import N_KV_HEADS, N_LAYERS
+from kv_claims.planted.catalog import N_HEADS, N_KV_HEADS, N_LAYERS, Planted
 from kv_claims.planted.circuit import Circuit
 from kv_claims.planted.features import Cases, Prompts
 from kv_claims.planted.simulate import Fill, Paste, Trace, run
+from kv_claims.planted.unknown import UnknownTruth
 
 Donor = Literal["source", "base", "unrelated-base", "noise"]
 DONORS: tuple[Donor, ...] = get_args(Donor)
+
+
+HEADS = HeadCounts(N_KV_HEADS, N_HEADS)
 
 
 class Row(NamedTuple):
@@ -68,7 +73,19 @@ def check(patches: Sequence[Patch], donor: Donor) -> None:
         raise UsageError(f"donor {donor!r}: expected one of {', '.join(DONORS)}")
     check_apart(patches, N_LAYERS)
     for patch in patches:
-        resolve_heads(patch.heads, N_KV_HEADS)
+        heads_on(patch, HEADS)
+
+
+def check_noise(planted: Planted, patches: Sequence[Patch]) -> None:
+    """Raise UnknownTruth where noise has no law: elsewhere than on keys and values, or on keys that
+    are read by queries with content."""
+    for patch in patches:
+        known = {"v"} if planted.filled else {"k", "v"}
+        if not known.issuperset(patch.tensors):
+            raise UnknownTruth(
+                f"donor 'noise' on {patch.site}: the truth is not known; expected "
+                f"{' or '.join({'k': 'keys', 'v': 'values'}[one] for one in sorted(known))}"
+            )
 
 
 def is_source_run(patches: Sequence[Patch], donor: Donor) -> bool:
@@ -131,7 +148,13 @@ def _aligned(patch: Patch, donor_tokens: int, window: Window) -> Window:
 
 
 def _pastes(patch: Patch, windows: list[Window], row: Prompts, donor: Prompts) -> list[Paste]:
-    """The window, once; and the generated positions, where the patch stays on."""
+    """The window, once; and the generated positions, where the patch stays on.
+
+    None where only heads of queries are written whose output nothing reads: all but the first.
+    """
+    heads = heads_on(patch, HEADS)
+    if patch.site == "z" and heads is not None and 0 not in heads:
+        return []
     pos = row.positions
     first = np.array([window.base_slots.start for window in windows])[:, None]
     stop = np.array([window.base_slots.stop for window in windows])[:, None]

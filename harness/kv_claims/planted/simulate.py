@@ -27,12 +27,23 @@ class Trace(NamedTuple):
     """All that a run computed, by layer.
 
     values: `[component, row, pos]`. keys: what is matched, `[row, pos]`. states: the layer's
-    output, `[dim, row, pos]`. Layers that nothing reads have no values.
+    output, `[dim, row, pos]`. within: the other tensors of the block that are read by anything, of
+    z `[component, row, pos]` of the head that is read, else `[dim, row, pos]`. Layers that nothing
+    reads have no values.
     """
 
     values: list[Floats]
     keys: list[Floats]
     states: list[Floats]
+    within: list[dict[Tensor, Floats]]
+
+    def tensor(self, layer: int, tensor: Tensor) -> Floats:
+        """One tensor of a layer, `[..., row, pos]`."""
+        if tensor in self.within[layer]:
+            return self.within[layer][tensor]
+        if tensor == "k":
+            return self.keys[layer][None]
+        return self.states[layer] if tensor == "residual" else self.values[layer]
 
 
 class Paste(NamedTuple):
@@ -85,6 +96,7 @@ def run(
         [over.write(circuit, layer, "v", values) for layer, values in enumerate(trace.values)],
         [over.write(circuit, layer, "k", k[None])[0] for layer, k in enumerate(trace.keys)],
         [],
+        [],
     )
     return _pass(circuit, prompts, writer, cached)
 
@@ -98,8 +110,7 @@ class _Writer:
 
     def write(self, circuit: Circuit, layer: int, tensor: Tensor, own: Floats) -> Floats:
         """`own`, `[component, row, pos]`, with what is pasted in this layer and tensor."""
-        unread = circuit.is_idle(layer) if tensor == "v" else not circuit.layers[layer].match
-        if self._donor is None or (tensor != "residual" and unread):
+        if self._donor is None or _is_unread(circuit, layer, tensor):
             return own
         for index, paste in enumerate(self._pastes):
             if layer not in paste.layers or tensor not in paste.tensors:
@@ -114,15 +125,31 @@ class _Writer:
         if found is None:
             assert self._donor is not None
             paste, of = self._pastes[index], self._donor
-            from_donor = of.states[layer] if tensor == "residual" else of.values[layer]
-            if tensor == "k":
-                from_donor = of.keys[layer][None]
+            from_donor = of.tensor(layer, tensor)
             taken = np.broadcast_to(paste.taken, (len(from_donor), *paste.taken.shape))
             found = np.take_along_axis(from_donor, taken, axis=-1)
             if self._fill is not None:
                 found = self._fill(found, unseen(circuit.layers[layer], tensor), paste.held)
             self._written[index, layer, tensor] = found
         return found
+
+
+def _is_unread(circuit: Circuit, layer: int, tensor: Tensor) -> bool:
+    """Whether nothing that is followed is computed from a tensor: it is not simulated then.
+
+    Queries come from the constant, or are read by no key.
+    """
+    of = circuit.layers[layer]
+    unread = {
+        "q": True,
+        "k": not of.match,
+        "v": circuit.is_idle(layer),
+        "z": not of.writes,
+        "attn_out": not of.writes,
+        "mlp_out": not of.turns,
+        "embed": layer > 0,
+    }
+    return unread.get(tensor, False)
 
 
 def unseen(layer: Layer, tensor: Tensor) -> int:
@@ -132,10 +159,12 @@ def unseen(layer: Layer, tensor: Tensor) -> int:
 
 def _pass(circuit: Circuit, prompts: Prompts, writer: _Writer, cached: Trace | None) -> Trace:
     """One pass through all layers. cached: K and V that stand in the first T-1 slots."""
-    state = prompts.features
+    state = writer.write(circuit, 0, "embed", prompts.features)
     slots = prompts.positions < prompts.tokens[:, None] - 1
-    trace = Trace([], [], [])
+    trace = Trace([], [], [], [])
     for index, layer in enumerate(circuit.layers):
+        within: dict[Tensor, Floats] = {"embed": state} if index == 0 else {}
+        state = within["resid_pre"] = writer.write(circuit, index, "resid_pre", state)
         values, keys = state[:0], state[0]
         if not circuit.is_idle(index):
             scale = np.array(layer.scale)[:, None, None]
@@ -146,14 +175,26 @@ def _pass(circuit: Circuit, prompts: Prompts, writer: _Writer, cached: Trace | N
                 values = np.where(slots, cached.values[index], values)
                 keys = np.where(slots, cached.keys[index], keys)
         if layer.writes:
-            state = state.copy()
             weights = np.exp(layer.match * keys) if layer.match else None
+            z = writer.write(circuit, index, "z", _attend(values, weights))
+            added = np.zeros_like(state)
             for component, dim, weight in layer.writes:
-                state[dim] += weight * _attend(values[component], weights)
+                added[dim] += weight * z[component]
+            added = writer.write(circuit, index, "attn_out", added)
+            within |= {"z": z, "attn_out": added}
+            state = state + added
+        state = within["resid_mid"] = writer.write(circuit, index, "resid_mid", state)
+        if layer.turns:
+            turned = np.zeros_like(state)
+            for of, to, weight in layer.turns:
+                turned[to] += weight * state[of]
+            turned = within["mlp_out"] = writer.write(circuit, index, "mlp_out", turned)
+            state = state + turned
         state = writer.write(circuit, index, "residual", state)
         trace.values.append(values)
         trace.keys.append(keys)
         trace.states.append(state)
+        trace.within.append(within)
     return trace
 
 

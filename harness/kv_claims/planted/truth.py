@@ -9,8 +9,9 @@ Noise as the donor is averaged over as well. Where the signal is linear in what 
 that matters, it is taken as normal with its exact variance (Gauss-Hermite), which is right to the
 fourth cumulant. Elsewhere it is the mean over at least 2500 draws of the noise with a fixed seed;
 the standard error is below 1% of the whole scale, and mostly below 0.1%. It is not known, and
-refused with UnknownTruth, for the residual (whose noise is so long that nothing is linear any
-more), and at every step of a model with feedback.
+refused with UnknownTruth, for anything but keys and values (noise on the stream is so long that
+nothing is linear any more), for keys that queries with content read, and at every step of a model
+with feedback.
 
 Geometry (`pr@LAYER`, `rv`) follows from the tokens and the patch; see `geometry`.
 """
@@ -37,6 +38,7 @@ from kv_claims.planted.pasting import (
     Donor,
     Row,
     check,
+    check_noise,
     extra_positions,
     row_of,
     tokens_needed,
@@ -184,10 +186,7 @@ def laws(
         row = row_of(cases, patches, donor)
         patched = patched_law(planted, circuit, row, steps=steps, temperature=heat)
         return Laws(base, source, patched, None)
-    if any(patch.site == "residual" for patch in patches):
-        raise UnknownTruth(
-            "donor 'noise' on the residual: the truth is not known; expected keys or values"
-        )
+    check_noise(planted, patches)
     if _is_normal(planted, patches):
         row = row_of(cases, patches, donor)
         patched = patched_law(planted, circuit, row, steps=steps, temperature=heat, fill=no_vectors)

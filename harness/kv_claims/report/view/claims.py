@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from kv_claims.claims.claim import SHARES
 from kv_claims.claims.outcome import Outcome
-from kv_claims.evidence.schema import EvidenceSaid, Multiplicity, PartSaid, Patches, TrialCounts
+from kv_claims.evidence.schema import (
+    EvidenceSaid,
+    Multiplicity,
+    OnePatch,
+    PartSaid,
+    Patches,
+    TrialCounts,
+)
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.result import WORDS
 from kv_claims.pins.passes import outcome
@@ -145,11 +152,19 @@ def _resolved(one: EvidenceSaid) -> str:
     if one["patch"] is None:
         return ""
     said = [
-        f"{p['site']} of {_layers(p['resolved_layers'])} of {p['n_layers']}, {p['positions']} of "
-        f"{p['positions_count']}, {p['semantics']}"
+        f"{p['site']} of {_layers(p['resolved_layers'])} of {p['n_layers']}{_heads(p)}, "
+        f"{p['positions']} of {p['positions_count']}, {p['semantics']}"
         for p in one["patch"]["all"]
     ]
     return "; ".join(said)
+
+
+def _heads(patch: OnePatch) -> str:
+    """`, query heads 0 and 2`, whose heads they are too; nothing where all are patched, or none."""
+    kind = patch.get("head_kind") or "heads"
+    if patch["heads"] == "all" or not patch["resolved_heads"]:
+        return ""
+    return f", {kind} {' and '.join(map(str, patch['resolved_heads']))}"
 
 
 def _layers(layers: Sequence[int]) -> str:

@@ -42,6 +42,13 @@ _SITES = {
     "kv_proj": "projections",
     "k_proj": "projections",
     "v_proj": "projections",
+    "q_proj": "projections",
+    "z": "attention heads",
+    "attn_out": "attention's output",
+    "mlp_out": "the MLPs' output",
+    "embed": "the embedding",
+    "resid_pre": "the residual stream",
+    "resid_mid": "the residual stream",
     "residual": "the residual stream",
 }
 
