@@ -47,8 +47,8 @@ def choose(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> C
     rows = max(1, NUMBERS_AT_ONCE // logits.shape[-1])
     if logits.device.type != "cpu" or len(logits) <= rows:
         return _choose(logits, uniform, temperature)
-    some = zip(logits.split(rows), uniform.split(rows), strict=True)
-    parts = [_choose(few, luck, temperature) for few, luck in some]
+    cut = [slice(start, start + rows) for start in range(0, len(logits), rows)]
+    parts = [_choose(logits[few], uniform[few], temperature) for few in cut]
     return Choice(*map(torch.cat, zip(*parts, strict=True)))
 
 
