@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kv_claims.errors import UsageError
+from kv_claims.run import sampling
 from kv_claims.run.sampling import choose, uniforms
 from kv_claims.run.sampling_settings import Sampling
 
@@ -40,6 +41,20 @@ def test_a_token_is_where_the_cdf_passes_the_uniform(uniform: float, seed: int) 
     assert (cdf[k - 1] if k else 0.0) <= target < cdf[k]
     edges = [float(cdf[k]) - target] + ([target - float(cdf[k - 1])] if k else [])
     assert math.isclose(float(margin), min(edges), abs_tol=1e-15)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_many_rows_are_drawn_a_few_at_a_time_to_the_bit(
+    temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = 3 * torch.randn(7, 1001, generator=torch.Generator().manual_seed(0))
+    luck = torch.cat([uniforms("pair", seed, 1) for seed in range(7)])
+    whole = choose(logits, luck, temperature)
+    for numbers in (1, 2002, 3003):
+        monkeypatch.setattr(sampling, "NUMBERS_AT_ONCE", numbers)
+        few = choose(logits, luck, temperature)
+        assert torch.equal(few.tokens, whole.tokens)
+        assert torch.equal(few.margin, whole.margin)
 
 
 def test_frequencies_follow_the_softmax() -> None:
