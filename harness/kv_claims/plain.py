@@ -4,7 +4,7 @@ A model may generate anything, and a stored file may name anything. Markup is fo
 escape; this is for the characters that escaping leaves as they are: controls, which steer a
 terminal, and those that turn text around (bidi), which could make a word of ours read as another.
 Whatever is said in a terminal goes through `say`, `line_of` or a UsageError, which is made of one
-line by `line_of` too. And numbers as text, everywhere alike.
+line by `line_of` too. And numbers as text and the hint at a near name, everywhere alike.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TextIO
 
 LONGEST_LINE = 2000
@@ -66,3 +68,9 @@ def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, where something known is near."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -62,7 +62,8 @@ def test_two_workers_run_the_same_trials(parallel: Run, serial: Run) -> None:
 
 def test_the_reports_are_written_once_and_by_the_controller(parallel: Run) -> None:
     assert len((parallel.out.parent / "writes.txt").read_text().splitlines()) == 1
-    shards = {"ledger/gw0.jsonl", "ledger/gw1.jsonl"}
+    kinds = ("ledger", "ledger/self-patches")
+    shards = {f"{kind}/{worker}.jsonl" for kind in kinds for worker in ("gw0", "gw1")}
     reports = {"evidence.json", "report.html", "report.md", "trials.csv", "trials.parquet"}
     locks = {".lock", "ledger/.lock", "ledger/.gw0.lock", "ledger/.gw1.lock"}
     assert set(everything_in(parallel.out)) == reports | shards | locks

@@ -184,13 +184,14 @@ def _estimands(rng: np.random.Generator, studies: int) -> list[Row]:
     ]
     wiped = ScoreStudies(laws.arms(0.8, unrelated_base=0.4), pair_share=0.5)
     planted = PlantedStudies(CATALOG["disrupted"], roles(PATCHES["kv@25/32/last(32)"]))
+    # A share of what wiping leaves is a share of less: it takes more pairs.
     return rows + [
         errors_row("estimands", name, law, rng, Size(studies, pairs), estimand="carried")
         for name, law in (
             ("carried: 0.8, where an unrelated base goes 0.4", wiped),
             ("carried: planted disrupted", planted),
         )
-        for pairs in (20, 60)
+        for pairs in (60, 200)
     ]
 
 

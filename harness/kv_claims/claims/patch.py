@@ -35,7 +35,7 @@ from kv_claims.claims.sites import (
     heads_of,
 )
 from kv_claims.errors import NoSuchCellError, UsageError
-from kv_claims.files.reading import nearest
+from kv_claims.plain import nearest
 
 Active = Literal["prompt", "every_step", "every_step(held)"]
 ACTIVE: tuple[Active, ...] = get_args(Active)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -154,12 +153,6 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     """Names of somebody else's in an error, the first of them where there are many."""
     more = f", ... ({len(names)})" if len(names) > most else ""
     return ", ".join(map(unquoted, names[:most])) + more
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, where something known is near."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import Any
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
-from kv_claims.files.reading import check_file, inside, nearest, shown, unquoted
+from kv_claims.files.reading import check_file, inside, shown, unquoted
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS
+from kv_claims.plain import nearest
 
 SCHEMA = 1
 MOST_BYTES = 2**20

@@ -12,9 +12,10 @@ import pandas as pd
 from kv_claims.claims.claim import Claim
 from kv_claims.claims.outcome import TEXT_NAMES, Outcome
 from kv_claims.errors import UsageError
-from kv_claims.files.reading import nearest, shown, unquoted
+from kv_claims.files.reading import shown, unquoted
 from kv_claims.judging.checks import Check
 from kv_claims.judging.estimand import stands_in_table
+from kv_claims.plain import nearest
 from kv_claims.replay.described import FIXED, Described, read_description
 from kv_claims.replay.edits import SCORER_CHANGED
 from kv_claims.replay.published import read_table

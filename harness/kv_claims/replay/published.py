@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from kv_claims.errors import UsageError
-from kv_claims.files.reading import listed, nearest, shown, unquoted
+from kv_claims.files.reading import listed, shown, unquoted
 from kv_claims.files.tables import (
     check_texts,
     parquet_columns,
@@ -16,6 +16,7 @@ from kv_claims.files.tables import (
     read_parquet,
 )
 from kv_claims.judging.frame import CLUSTERS, check_frame, check_sizes
+from kv_claims.plain import nearest
 from kv_claims.replay.described import BETWEEN, Described
 from kv_claims.tasks.task import Task
 

@@ -19,9 +19,10 @@ from kv_claims.claims.outcome import TEXT_NAMES
 from kv_claims.claims.sites import HeadKind
 from kv_claims.errors import UsageError
 from kv_claims.evidence.schema import OWN_TABLE
-from kv_claims.files.reading import listed, nearest, shown
+from kv_claims.files.reading import listed, shown
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS, CLUSTERS, TOKENS, check_frame, check_sizes, holes
+from kv_claims.plain import nearest
 from kv_claims.run.trial import Trial
 from kv_claims.study.cell import Cell
 from kv_claims.study.given_table import GivenScorer, GivenTask, TableStudy
