@@ -83,6 +83,7 @@ def test_cells_with_even_contrasts_are_as_wanted() -> None:
     assert [line for row in even() for line in row.shortfalls] == []
 
 
+@pytest.mark.slow
 def test_cells_with_even_contrasts_cover_95_in_100_on_average() -> None:
     covered = np.mean([row.rate("covered") for row in even()])
     assert covered == pytest.approx(0.95, abs=0.003)

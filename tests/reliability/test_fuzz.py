@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.reliability.fuzz import SHARES, Tried, failed, fuzz, kinds, table
 
 MUTANTS, SEED = 120, 7
 
 
+@pytest.mark.slow
 def test_damaged_inputs_are_refused_in_a_line_or_answered(a_run: Path, tmp_path: Path) -> None:
     tried = list(fuzz(kinds(tmp_path, a_run), MUTANTS, SEED, tmp_path / "m"))
     assert {one.kind for one in tried} == set(SHARES)
