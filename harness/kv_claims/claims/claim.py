@@ -235,14 +235,8 @@ class Claim:
 
     @property
     def _regions(self) -> dict[Estimand, Region]:
-        named: dict[Estimand, Region | None] = {
-            "transfer": self.transfer,
-            "difference": self.difference,
-            "carried": self.carried,
-            "shift": self.shift,
-            "rate": self.rate,
-            "gap": self.gap,
-        }
+        # A field is named as its estimand.
+        named: dict[Estimand, Region | None] = {name: getattr(self, name) for name in ESTIMANDS}
         return {name: region for name, region in named.items() if region is not None}
 
     def _check_one_estimand(self, where: str) -> None:

@@ -70,7 +70,7 @@ def compare(
         return {}
     # All controls at once, `[control, ..., cluster]`: a test costs as much for one as for many.
     every = {**scores, "control": np.stack([scores[arm] for arm in arms])}
-    band = _band(rule)
+    band = band_of(rule)
     moved = between(every, "control", zero(rule.estimand), sign, rule.estimand)
     if rule.estimand == "shift":
         # What no cluster showed is taken to lie no further off than the patch moves the others.
@@ -160,7 +160,7 @@ def control_checks(controls: Mapping[str, Controls], rule: Rule) -> list[Check]:
     """One check a control; the detail says where it cannot change the verdict."""
     of, margin, checks = "transfer", f"+-{rule.margin:g}", []
     if rule.estimand == "carried":
-        of, margin = rule.estimand, str(_band(rule))
+        of, margin = rule.estimand, str(band_of(rule))
     for arm, found in controls.items():
         state = state_of(found)
         detail = f"{of} {found.moved.estimate:.3g}, {state} {margin}"
@@ -196,7 +196,7 @@ def clusters_to_decide(
     needs = []
     for found in controls.values():
         if standing == Standing.UNDECIDED and found.undecided:
-            needs.append(pairs_to_decide(found.moved, _band(rule), ALPHA))
+            needs.append(pairs_to_decide(found.moved, band_of(rule), ALPHA))
         if standing == Standing.MAYBE_AS_FAR and not found.beyond:
             needs.append(pairs_to_decide(found.apart, _AHEAD, ALPHA))
     known = [n for n in needs if n is not None]
@@ -206,7 +206,7 @@ def clusters_to_decide(
 _AHEAD = Region(low=0.0)
 
 
-def _band(rule: Rule) -> Region:
+def band_of(rule: Rule) -> Region:
     """The margin around 0; of what is carried on the region's side alone.
 
     A control that destroys more than an unrelated base does carries nothing all the same.

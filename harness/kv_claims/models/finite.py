@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from kv_claims.models.load import LoadedModel
 
 
+def are_finite(numbers: torch.Tensor) -> torch.Tensor:
+    """Whether all are, as a tensor of one flag.
+
+    The extremes carry every NaN and infinity, and make no second tensor of that size.
+    """
+    return torch.stack(numbers.aminmax()).isfinite().all()
+
+
 def not_finite(model: LoadedModel, what: str) -> UsageError:
     """What is raised. what: the numbers, such as 'its logits'."""
     return UsageError(

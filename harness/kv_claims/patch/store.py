@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from kv_claims.claims.sites import IN_CACHE, PARTS
 from kv_claims.errors import UsageError
 from kv_claims.models.cached import check_layers
-from kv_claims.models.finite import not_finite
+from kv_claims.models.finite import are_finite, not_finite
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.bits import other_bits
@@ -219,9 +219,7 @@ class PromptStore:
                 logits_to_keep=1,
             )
         check_layers(cache, width, model.config)
-        sound = [
-            layer.keys.isfinite().all() & layer.values.isfinite().all() for layer in cache.layers
-        ]
+        sound = [are_finite(layer.keys) & are_finite(layer.values) for layer in cache.layers]
         if not (layers := torch.stack(sound)).all():
             first = int(layers.logical_not().nonzero()[0])
             raise not_finite(model, f"a prompt's keys and values in layer {first}")

@@ -8,8 +8,12 @@ precision they do, so there the size is not measured.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 
+Made = TypeVar("Made")
 FIRST = 64
 FASTER = 1.05
 """A larger batch is kept if it decodes so many times the rows a second."""
@@ -69,6 +73,20 @@ class BatchSize:
             self._growing = False
         else:
             self._best, self.rows = speed, min(2 * self.rows, self._most)
+
+    def attempt(self, run: Callable[[], Made]) -> Made | None:
+        """What a batch gives; None where memory ran out: then it is half as many from now on.
+
+        When this returns the error is let go: its trace held the batch's caches. Raises it where
+        there is nothing to halve.
+        """
+        try:
+            return run()
+        except RuntimeError as error:
+            if self.rows == 1 or not is_out_of_memory(error):
+                raise
+        self.halve()
+        return None
 
     def halve(self) -> None:
         """Memory ran out: half as many from now on."""

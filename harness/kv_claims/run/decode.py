@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from kv_claims.models.finite import not_finite
+from kv_claims.models.finite import are_finite, not_finite
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.live import Live
 from kv_claims.patch.slab import Slab
@@ -106,8 +106,7 @@ def decode(
             if live is not None:
                 live.begin(range(step, step + 1), going)
             logits = fed.feed(token, step)
-            # The extremes carry every NaN and infinity, and make no second tensor of that size.
-            finite &= torch.stack(logits.aminmax()).isfinite().all()
+            finite &= are_finite(logits)
             if len(compare):
                 apart = (logits[left] - logits[right]).abs().amax(-1).to(torch.float64)
                 both = going[left] & going[right] & together

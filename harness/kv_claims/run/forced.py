@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from kv_claims.models.finite import not_finite
+from kv_claims.models.finite import are_finite, not_finite
 from kv_claims.patch.build import build
 from kv_claims.patch.plan import RowPlan
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm
-from kv_claims.run.batch_size import BatchSize, is_out_of_memory
+from kv_claims.run.batch_size import BatchSize
 from kv_claims.run.batches import forced_batch_size
 from kv_claims.run.decode import decode
 from kv_claims.run.distributions import Reference, along
@@ -125,12 +126,7 @@ class ForcedRuns:
         missing = [want for want in wanted if records.get(want.key) is None]
         for group in runner.stocked(missing, lambda want: (want.pair, want.arm)):
             self._run_group(group, said)
-        found = [records.get(want.key) for want in wanted]
-        if None in found:
-            raise RuntimeError(
-                f"{found.count(None)} of {len(wanted)} likelihoods did not come back"
-            )
-        return [one for one in found if one is not None]
+        return records.held([want.key for want in wanted], "likelihoods")
 
     def _continuations(
         self, pairs: Sequence[Pair], seeds: Sequence[int]
@@ -157,15 +153,8 @@ class ForcedRuns:
             left = [want for want in group if self._is_live(want) is live]
             while left:
                 batch = self._first(left, size.rows)
-                try:
-                    found = self._run(batch, said, live=live)
-                except RuntimeError as error:
-                    if size.rows == 1 or not is_out_of_memory(error):
-                        raise
-                    found = None
+                found = size.attempt(partial(self._run, batch, said, live=live))
                 if found is None:
-                    # Only now: until the error was let go, its trace held the batch.
-                    size.halve()
                     torch.cuda.empty_cache()
                     continue
                 runner.ledger.likelihoods.append(found)
@@ -289,7 +278,7 @@ class ForcedRuns:
             shared=True,
         )
         logits = forced_logits(runner.model, built, batch.rows)
-        if not logits.isfinite().all():
+        if not are_finite(logits):
             raise not_finite(runner.model, "its logits")
         return logits
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
@@ -127,6 +127,16 @@ class Records(Generic[RecordT]):
 
     def get(self, key: str) -> RecordT | None:
         return self._found.get(key)
+
+    def held(self, keys: Sequence[str], what: str) -> list[RecordT]:
+        """The records of all these keys, once they were made. what: they are, for the error.
+
+        Raises RuntimeError where some did not come back.
+        """
+        found = [one for key in keys if (one := self.get(key)) is not None]
+        if len(found) < len(keys):
+            raise RuntimeError(f"{len(keys) - len(found)} of {len(keys)} {what} did not come back")
+        return found
 
     def all(self) -> Iterable[RecordT]:
         return self._found.values()

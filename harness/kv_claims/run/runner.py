@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
 import tokenizers
@@ -28,7 +28,7 @@ from kv_claims.patch.memory import Memory
 from kv_claims.patch.plan import Footprint, RowPlan
 from kv_claims.patch.store import PromptStore
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, canonical_arm
-from kv_claims.run.batch_size import BatchSize, is_out_of_memory
+from kv_claims.run.batch_size import BatchSize
 from kv_claims.run.batches import Work, automatic_batch_size, first_batch
 from kv_claims.run.decode import decode
 from kv_claims.run.fits import check_fits
@@ -166,11 +166,7 @@ class Runner:
             tell(known)
         if missing:
             self._run_missing(missing, for_oracle(wanted, keys, pairs, self.rows.moves), progress)
-        trials = [self.ledger.get(key) for key in keys]
-        if None in trials:
-            lost = [trial for trial, one in zip(wanted, trials, strict=True) if one is None]
-            raise RuntimeError(f"{len(lost)} of {len(wanted)} trials did not come back")
-        return [trial for trial in trials if trial is not None]
+        return self.ledger.held(keys, "trials")
 
     def decode_only(self, trials: Sequence[tuple[Pair, Arm, int]]) -> None:
         """Decode trials, whose prompts are in the store, in one batch, and keep nothing."""
@@ -269,10 +265,8 @@ class Runner:
     def _run_group(self, works: list[Work], size: BatchSize, progress: Progress | None) -> None:
         while works:
             batch, works = first_batch(works, size.rows)
-            trials = self._tried(batch, size)
+            trials = size.attempt(partial(self._run_batch, batch, size))
             if trials is None:
-                # Only now: until the error was let go, its trace held the batch's caches.
-                size.halve()
                 self.memory.release()
                 torch.cuda.empty_cache()
                 works = [*batch, *works]
@@ -281,15 +275,6 @@ class Runner:
             self.ran += len(trials)
             if progress:
                 progress(len(trials))
-
-    def _tried(self, batch: list[Work], size: BatchSize) -> list[Trial] | None:
-        """The trials of a batch; None where memory ran out and the batch can be halved."""
-        try:
-            return self._run_batch(batch, size)
-        except RuntimeError as error:
-            if size.rows == 1 or not is_out_of_memory(error):
-                raise
-            return None
 
     def _run_batch(self, batch: list[Work], size: BatchSize) -> list[Trial]:
         """Run trials together, with the rows added that they are compared with or read from."""

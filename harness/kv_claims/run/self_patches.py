@@ -56,12 +56,7 @@ class SelfPatches:
             size = runner.rows_at_once()
             for start in range(0, len(group), size):
                 records.append(self._written(group[start : start + size]))
-        found = [records.get(want.key) for want in wanted]
-        if None in found:
-            raise RuntimeError(
-                f"{found.count(None)} of {len(wanted)} self-patches did not come back"
-            )
-        return [one for one in found if one is not None]
+        return records.held([want.key for want in wanted], "self-patches")
 
     def _written(self, batch: Sequence[_Want]) -> list[SelfWrite]:
         runner = self.runner

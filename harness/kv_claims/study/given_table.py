@@ -5,7 +5,7 @@ The instrument's checks stand as not run, so no verdict here is *verified*, what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -110,8 +110,9 @@ class TableStudy(Study):
     def seen(self, plan: Plan, pairs: int) -> Seen:
         """The rows of the arms that are judged, on the first so many pairs of the table."""
         rows = self._first(plan.asked, pairs)
-        checks = self._checks(plan, rows)
-        tables = [Table(self._of_part(rows, part), checks) for part in plan.parts]
+        frames = [self._of_part(rows, part) for part in plan.parts]
+        checks = self._checks(plan, rows, frames)
+        tables = [Table(frame, checks) for frame in frames]
         arms = self._roles(plan.asked)
         return Seen(None, tables, arms, planned=len(rows), run=len(rows))
 
@@ -172,8 +173,10 @@ class TableStudy(Study):
             )
         return "; ".join(lacks)
 
-    def _checks(self, plan: Plan, rows: pd.DataFrame) -> list[Check]:
-        """What can be checked of a table; all else is listed as not run."""
+    def _checks(
+        self, plan: Plan, rows: pd.DataFrame, frames: Sequence[pd.DataFrame]
+    ) -> list[Check]:
+        """What can be checked of a table; all else is listed as not run. frames: of each part."""
         found = [*plan.notes]
         if plan.sides and self.tokens is None:
             why = f"not run: {self.where} does not give the tokens of the prompts"
@@ -182,8 +185,8 @@ class TableStudy(Study):
                 for outcome in plan.outcomes
                 if outcome.is_geometry
             ]
-        for part in plan.parts:
-            found += coincidences(self._of_part(rows, part))
+        for frame in frames:
+            found += coincidences(frame)
         if plan.sides and (lacks := self._without_control(rows)):
             found.append(Check(NO_CONTROL, None, lacks))
         about_text = any(outcome.name == "behavior" for outcome in plan.outcomes)

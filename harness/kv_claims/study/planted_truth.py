@@ -14,8 +14,10 @@ from kv_claims.claims.claim import Part
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, is_full_swap
 from kv_claims.judging.checks import DONOR, NO_SUCH_CELL
+from kv_claims.judging.controls import band_of
 from kv_claims.judging.estimand import NEGATIVE
 from kv_claims.judging.result import Word
+from kv_claims.judging.rule import Rule
 from kv_claims.planted.catalog import N_LAYERS, Planted
 from kv_claims.planted.degenerate import expected_degenerate_share
 from kv_claims.planted.truth import Donor, Means, UnknownTruth, expected_means
@@ -187,23 +189,14 @@ def _worded(value: float, part: Part, controls: dict[str, float], margin: float)
     if value not in part.region:
         return _Truth("refuted", f"{value:.4f} is outside {part.region}", value, controls)
     # A control also must not do what the patch does, however little that is.
-    off = [
-        name
-        for name, found in controls.items()
-        if _beyond(found, part, margin) or found >= value > 0
-    ]
+    band = band_of(Rule(part.region, part.estimand, margin=margin))
+    known = {name: found for name, found in controls.items() if not math.isnan(found)}
+    off = [name for name, found in known.items() if found not in band or found >= value > 0]
     if off and part.region.claims_effect:
         return _Truth("invalid", "not specific", value, controls)
-    unknown = part.region.claims_effect and any(map(math.isnan, controls.values()))
+    unknown = part.region.claims_effect and len(known) < len(controls)
     because = f"{value:.4f} is inside {part.region}"
     return _Truth("supported", because, value, controls, "not specific" if unknown else None)
-
-
-def _beyond(found: float, part: Part, margin: float) -> bool:
-    """Whether a control lies out of the margin; of what is carried on the region's side alone."""
-    if part.estimand == "carried":
-        return (found if part.region.low >= 0 else -found) > margin
-    return abs(found) > margin
 
 
 def _combined(plan: Plan, truths: Sequence[_Truth]) -> tuple[Word, str]:
