@@ -13,7 +13,8 @@ import torch
 
 from kv_claims import Region, judge
 from kv_claims.benching.reference import Reference
-from kv_claims.claims.patch import Patch, resolve_window
+from kv_claims.claims.patch import Patch
+from kv_claims.claims.positions import resolve_window
 from kv_claims.evidence.stored import load_run
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import rotation_of

@@ -6,16 +6,15 @@ import pytest
 
 from kv_claims.claims.patch import (
     Patch,
-    Window,
     as_patches,
     canonical,
     check_apart,
     is_full_swap,
     resolve_heads,
     resolve_layers,
-    resolve_window,
     shifted_layers,
 )
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import SITES, HeadCounts
 from kv_claims.errors import UsageError
 

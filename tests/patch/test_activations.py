@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import CACHE_SITES, SITES, Site
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import rotation_of

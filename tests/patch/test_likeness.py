@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.models.rotary import rotation_of
 from kv_claims.patch.bits import other_bits
 from kv_claims.patch.likeness import holds_other_token, is_known_equal, pastes_the_same

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import Active, Patch, resolve_window
+from kv_claims.claims.patch import Active, Patch
+from kv_claims.claims.positions import resolve_window
 from kv_claims.claims.sites import Site
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel

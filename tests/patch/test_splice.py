@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import Site
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of

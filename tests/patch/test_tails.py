@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import CACHE_SITES, SITES, Site
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of

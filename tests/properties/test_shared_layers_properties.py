@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import SITES, Site, heads_of
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of

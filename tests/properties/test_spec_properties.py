@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from kv_claims.claims.patch import (
     ACTIVE,
     Patch,
-    Window,
     canonical,
     heads_on,
     resolve_heads,
     resolve_layers,
-    resolve_window,
     shifted_layers,
 )
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import SITES, TENSORS, HeadCounts, heads_of
 from kv_claims.errors import UsageError
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kv_claims.claims.patch import Window, resolve_window
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import Site
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import Rotation, rotation_of

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import build
 from kv_claims.patch.memory import Memory

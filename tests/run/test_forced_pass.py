@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.models.architectures import TABLE
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built, build

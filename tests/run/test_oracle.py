@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import Active, Window
+from kv_claims.claims.patch import Active
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import CACHE_SITES, SITES, TENSORS, Site
 from kv_claims.errors import UsageError
 from kv_claims.models.forward import with_cache

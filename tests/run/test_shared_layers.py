@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import Site
 from kv_claims.models.architectures import TABLE, decoder_layers, output_of
 from kv_claims.models.load import LoadedModel

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from transformers import DynamicCache, MistralForCausalLM
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import Site
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel

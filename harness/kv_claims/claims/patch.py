@@ -20,9 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, floor
-from typing import Literal, NamedTuple, get_args
+from math import floor
+from typing import Literal, get_args
 
+from kv_claims.claims.positions import Positions, Span
 from kv_claims.claims.sites import (
     CACHE_SITES,
     IN_CACHE,
@@ -39,8 +40,6 @@ from kv_claims.plain import nearest
 
 Active = Literal["prompt", "every_step", "every_step(held)"]
 ACTIVE: tuple[Active, ...] = get_args(Active)
-Span = Literal["cache", "prompt"]
-"""What positions count: the T-1 cached tokens, or all T tokens of the prompt."""
 
 _HELP = {
     "layers": "expected a layer such as '9', a depth such as '18/32', several joined by '+', "
@@ -48,23 +47,10 @@ _HELP = {
     "heads": "expected a head such as '0', several joined by '+', a half-open range such as "
     "'0:4', or 'all'",
 }
-_POSITIONS_HELP = "expected 'last(W)', 'first(W)', 'first(P%)' or 'all'"
 
 
 _SIZES = range(1, 1025)
 """Layers, or heads, that some model may have."""
-
-
-class Window(NamedTuple):
-    """Which positions of the source go into which positions of the base, in order."""
-
-    source_slots: range
-    base_slots: range
-
-    @property
-    def shift(self) -> int:
-        """How far each key moves, in positions (base position - source position)."""
-        return self.base_slots.start - self.source_slots.start
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,8 @@ class Patch:
         behind it) | 'embed' (the embedding of the tokens).
     layers: '9' | '18/32' | 'a+b' | 'a:b' | 'all'; a depth d is layer floor(d * n_layers). Of
         'embed', which stands before all layers, '0'.
-    positions: 'last(W)' | 'first(W)' | 'first(P%)' | 'all'.
+    positions: 'last(W)' | 'first(W)' | 'first(P%)' | 'all' | 'at(I)' | 'at(A:B)' | 'all(NAME)' |
+        'last(NAME)' | 'first(NAME)'; see `claims.positions`.
     heads: '0' | 'a+b' | 'a:b' | 'all': KV heads of keys and values, query heads of 'q_proj' and
         'z'; other sites have none.
     mode: 'replace' | 'mix(alpha)' ((1 - alpha) base + alpha source; not of projected keys, which
@@ -106,7 +93,7 @@ class Patch:
         for field in ("layers", "positions", "heads", "mode"):
             object.__setattr__(self, field, _squeeze(getattr(self, field), field))
         _parse_spans(self.layers, "layers")
-        _parse_positions(self.positions)
+        Positions.parse(self.positions)
         _parse_spans(self.heads, "heads")
         if self.heads != "all" and heads_of(self.site) is None:
             have = ", ".join(site for site in SITES if heads_of(site) is not None)
@@ -290,43 +277,6 @@ def _indices(text: str, n: int, what: str, kind: str) -> tuple[int, ...]:
     return tuple(sorted(owner))
 
 
-def resolve_window(
-    text: str,
-    source_tokens: int,
-    base_tokens: int,
-    *,
-    span: Span = "cache",
-    where: str = "this pair",
-) -> Window:
-    """The positions that a text names for a source and a base of so many prompt tokens.
-
-    `last(W)` aligns the ends of both, `first(W)` their starts, `first(p%)` takes ceil(p% of the
-    shorter), `all` the whole of the shorter, aligned at the ends.
-    span: whether the T-1 cached tokens are meant or all T.
-    Raises UsageError when a window does not fit both.
-    """
-    kind, size = _parse_positions(_squeeze(text, "positions"))
-    left_out = 1 if span == "cache" else 0
-    of_source, of_base = source_tokens - left_out, base_tokens - left_out
-    shorter = min(of_source, of_base)
-    if kind == "all":
-        kind, width = "last", shorter
-    elif isinstance(size, Fraction):
-        width = ceil(size * shorter)
-    else:
-        width = size
-    if not 1 <= width <= shorter:
-        cached, caches = ("cached ", "caches") if span == "cache" else ("", "has")
-        raise UsageError(
-            f"positions {text!r} need {width} {cached}positions, but in {where} the source "
-            f"{caches} {of_source} (of {source_tokens} tokens) and the base {of_base} "
-            f"(of {base_tokens}); expected a window that fits both"
-        )
-    if kind == "first":
-        return Window(range(width), range(width))
-    return Window(range(of_source - width, of_source), range(of_base - width, of_base))
-
-
 def shifted_layers(text: str, n_layers: int) -> str | None:
     """The wrong-layer control: the same layers moved by half the depth, modulo the depth.
 
@@ -417,18 +367,3 @@ def _parse_point(point: str, text: str, what: str, *, is_range_end: bool) -> _Po
 
 def _layer_index(point: _Point, n_layers: int) -> int:
     return floor(point * n_layers) if isinstance(point, Fraction) else point
-
-
-def _parse_positions(text: str) -> tuple[Literal["last", "first", "all"], int | Fraction]:
-    if text == "all":
-        return "all", 0
-    match = re.fullmatch(r"(last|first)\((\d+)(%?)\)", text)
-    if match is None or (match[1] == "last" and match[3]):
-        raise UsageError(f"positions {text!r}: cannot be read; {_POSITIONS_HELP}")
-    kind: Literal["last", "first"] = "last" if match[1] == "last" else "first"
-    number = int(match[2])
-    if number < 1 or (match[3] and number > 100):
-        raise UsageError(
-            f"positions {text!r}: expected at least 1 position and at most 100%; {_POSITIONS_HELP}"
-        )
-    return kind, Fraction(number, 100) if match[3] else number

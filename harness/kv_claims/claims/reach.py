@@ -36,7 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kv_claims.claims.outcome import WINDOW, Outcome
-from kv_claims.claims.patch import Patch, as_patches, is_full_swap, resolve_layers, resolve_window
+from kv_claims.claims.patch import Patch, as_patches, is_full_swap, resolve_layers
+from kv_claims.claims.positions import resolve_window
 from kv_claims.claims.sites import Tensor
 from kv_claims.errors import UsageError
 

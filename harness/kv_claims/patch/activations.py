@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import IN_CACHE, Spot, Tensor, in_order
 from kv_claims.models.forward import with_cache
 from kv_claims.models.rotary import Rotation

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 
 Tokens = Sequence[int]
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import Tensor
 from kv_claims.models.rotary import Rotation
 from kv_claims.patch.bits import other_bits

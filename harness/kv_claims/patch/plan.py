@@ -9,7 +9,8 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from kv_claims.claims.patch import Active, Window
+from kv_claims.claims.patch import Active
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import CACHE_SITES, PARTS, TENSORS, Site, Spot, Tensor, in_order
 
 

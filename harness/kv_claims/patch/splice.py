@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.models.rotary import Rotation
 from kv_claims.patch.overwrite import ROUNDING, Group, group_writes
 from kv_claims.patch.plan import RowPlan

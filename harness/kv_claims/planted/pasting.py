@@ -14,13 +14,12 @@ import numpy as np
 
 from kv_claims.claims.patch import (
     Patch,
-    Window,
     check_apart,
     heads_on,
     is_full_swap,
     resolve_layers,
-    resolve_window,
 )
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
 from kv_claims.planted.catalog import N_HEADS, N_KV_HEADS, N_LAYERS, Planted

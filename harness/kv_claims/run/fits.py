@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.errors import UsageError
 from kv_claims.models.architectures import TABLE
 from kv_claims.models.cached import first_line

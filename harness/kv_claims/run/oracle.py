@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from kv_claims.claims.patch import Active, Window
+from kv_claims.claims.patch import Active
+from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Spot, Tensor, heads_of, in_order
 from kv_claims.models.architectures import Anatomy, anatomy_of, output_of, with_output
 from kv_claims.models.forward import with_cache

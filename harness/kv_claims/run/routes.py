@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from kv_claims.claims.patch import Window
+from kv_claims.claims.positions import Window
 from kv_claims.models.load import LoadedModel
 from kv_claims.models.window import attention_window
 from kv_claims.patch.build import build

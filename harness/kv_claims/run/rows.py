@@ -10,14 +10,8 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple
 
-from kv_claims.claims.patch import (
-    Patch,
-    Window,
-    check_apart,
-    heads_on,
-    resolve_layers,
-    resolve_window,
-)
+from kv_claims.claims.patch import Patch, check_apart, heads_on, resolve_layers
+from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import in_order
 from kv_claims.errors import UsageError
 from kv_claims.models.architectures import anatomy_of
