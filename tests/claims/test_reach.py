@@ -256,7 +256,7 @@ def experiment(
     patched, other = (
         lab(name).run(words(base, which), patches, donor, along) for which in (BASE, OTHER_BASE)
     )
-    flow = trace(patches, n_layers=N_LAYERS, source_tokens=source, base_tokens=base, forced=forced)
+    flow = trace(patches, n_layers=N_LAYERS, source=source, base=base, forced=forced)
     plain = unpatched(name, base, BASE, along)
     return Bench(patches, flow, donor, plain, patched, other)
 
@@ -474,9 +474,7 @@ def test_it_holds_for_any_arm(arm: tuple[tuple[Patch, ...], int, int]) -> None:
 
 
 def kind(patch: Patch, outcome: str, n_layers: int = 32, tokens: int = 48) -> str:
-    return classify(
-        patch, Outcome.parse(outcome), n_layers=n_layers, source_tokens=64, base_tokens=tokens
-    ).kind
+    return classify(patch, Outcome.parse(outcome), n_layers=n_layers, source=64, base=tokens).kind
 
 
 def test_measured_where_patched_of_the_seeds_own_table() -> None:
@@ -547,7 +545,7 @@ def test_the_full_swap_is_the_donor_in_every_outcome() -> None:
     swap = Patch("kv", layers="all", positions="all")
     for outcome in ("behavior", "loglik", "kl", "pr@5", "pr@5/generated", "rv"):
         assert kind(swap, outcome) == "tautological"
-    told = classify(swap, Outcome.parse("pr@5"), n_layers=32, source_tokens=64, base_tokens=48)
+    told = classify(swap, Outcome.parse("pr@5"), n_layers=32, source=64, base=48)
     assert "at positions 48..63; positions 48..62 pasted" in told.why
 
 
@@ -559,7 +557,7 @@ def test_what_is_appended_lies_in_the_window() -> None:
 
 def test_the_reason_names_layers_positions_and_patch() -> None:
     patch = Patch("kv", layers="13", positions="last(16)")
-    told = classify(patch, Outcome.parse("pr@13"), n_layers=16, source_tokens=50, base_tokens=40)
+    told = classify(patch, Outcome.parse("pr@13"), n_layers=16, source=50, base=40)
     assert told.why == (
         "reads v_proj of layer 13 at positions 24..39; positions 24..38 pasted by "
         "kv@13/last(16), position 39 out of its reach"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -207,8 +208,18 @@ def tiny(name: str, dtype: torch.dtype = torch.float64) -> LoadedModel:
 class NumberTokenizer:
     """Words are token numbers: `5 17 3` is [5, 17, 3]."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:  # noqa: ARG002
-        return {"input_ids": [int(word) % VOCAB for word in text.split()]}
+    def __call__(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = True,  # noqa: ARG002
+        return_offsets_mapping: bool = False,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        words = [*re.finditer(r"\S+", text)]
+        return {
+            "input_ids": [int(word[0]) % VOCAB for word in words],
+            "offset_mapping": [word.span() for word in words],
+        }
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:  # noqa: ARG002
         return " ".join(map(str, ids))

@@ -143,9 +143,12 @@ def patched_run(
         else:
             window = resolve_window(patch.positions, source_tokens, n_base, span=patch.span)
             taken, slots = window.source_slots, window.base_slots
-        if donor.tokens != source_tokens or patch.positions.startswith("last"):
+        if donor.tokens != source_tokens or not patch.positions.startswith("first"):
             end = donor.tokens - (1 if patch.is_splice else 0)
             start = 0 if patch.positions.startswith("first") else end - len(slots)
+            if patch.positions.startswith("at("):
+                first_of = int(patch.positions[3:-1].split(":")[0])
+                start = first_of if first_of >= 0 else donor.tokens + first_of
             taken = range(start, start + len(slots))
         if patch.is_splice:
             splices.append((patch, n_layers, list(taken), list(slots)))

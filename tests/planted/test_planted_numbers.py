@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from kv_claims.planted.circuit import circuit_of
 from kv_claims.planted.degenerate import expected_degenerate_share
 from kv_claims.planted.features import of_pairs
 from kv_claims.planted.geometry import outcomes
-from kv_claims.planted.pasting import row_of, tokens_needed
+from kv_claims.planted.pasting import may_stand_in, row_of
 from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import (
     DONORS,
@@ -68,7 +69,7 @@ def test_geometry_is_that_of_the_network(name: str) -> None:
                 circuit,
                 on.task,
                 1,
-                lambda n_source, n_base, patch=patch: tokens_needed([patch], n_source, n_base),
+                partial(may_stand_in, [patch]),
             )
             row = row_of(cases, [patch], donor)
             trace = row.run(circuit)

@@ -43,6 +43,9 @@ ARMS: list[tuple[Patch, ...]] = [
     (Patch("v", "all", "first(20)", mode="mix(0.5)"),),
     (Patch("kv", "all", "last(10)", mode="append"),),
     (Patch("kv", "all", "all"),),
+    (Patch("kv", "25/32", "at(-9:-2)"),),
+    (Patch("v", "all", "at(5:20)"),),
+    (Patch("residual", "12", "at(-1)"),),
     (
         Patch("kv", "18/32", "last(16)"),
         Patch("v_proj", "27/32", "last(16)"),

@@ -5,6 +5,7 @@ Many arms run together, as they do in a study; a failure names the arms that are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -66,12 +67,16 @@ ARMS: dict[str, list[tuple[Patch, ...]]] = {
         *(Patch(site, "2", "first(7)") for site in CACHE_SITES),
         *(Patch(site, "1+2", "last(5)", mode="mix(0.3)") for site in CACHE_SITES),
         *(Patch(site, "1+3", "last(5)", heads="1") for site in CACHE_SITES),
+        *(Patch("kv", "1+3", where) for where in ("at(-5:-2)", "at(6)", "all(part)")),
+        Patch("v", "2", "last(part)"),
         Patch("kv", "2", "all", heads="0", mode="mix(0.7)"),
         Patch("kv", "all", "last(4)", mode="append"),
     ),
     "in-prefill": alone(
         *(at(site, "1+3", "last(5)") for site in IN_PREFILL),
         *(at(site, "2", "first(7)") for site in ("kv_proj", "z", "resid_mid", "residual")),
+        *(Patch("residual", "1", where) for where in ("at(-1)", "at(2:4)", "last(2, part)")),
+        Patch("z", "2", "all(part)", heads="1"),
         *(at(site, "0+1", "all", heads="1") for site in IN_PREFILL if heads_of(site)),
         *(at(site, "1", "last(6)", mode="mix(0.3)") for site in IN_PREFILL if mixes(site)),
     ),
@@ -164,13 +169,15 @@ def can_stand(patch: Patch, name: str) -> bool:
     if patch.site not in sites_of(name):
         return False
     stays = patch.active != "every_step(held)" and patch.mode != "append"
+    stays = stays and "part" not in patch.positions
     return stays or name != "gpt2" or "k" not in patch.tensors
 
 
 def writes_while_generating(patch: Patch) -> int:
     """Tensors written in all steps of a trial that does not stop itself."""
     tensors = len(resolve_layers(patch.layers, N_LAYERS)) * len(patch.tensors)
-    last_token = not patch.is_splice and not patch.positions.startswith("first")
+    to_the_end = re.fullmatch(r"all|last\(\d+\)|at\(-1\)", patch.positions) is not None
+    last_token = not patch.is_splice and to_the_end
     return tensors * (last_token + (patch.active != "prompt") * (STEPS - 1))
 
 
@@ -447,4 +454,4 @@ def test_an_arm_is_its_donor_where_two_bases_leave_the_same_cache(arm: str) -> N
         for tensor in [*slab.keys, *slab.values]
     ]
     assert all(same) is whole
-    assert is_donor(one.patches, n_layers=4, source_tokens=11, base_tokens=11) is whole
+    assert is_donor(one.patches, n_layers=4, source=11, base=11) is whole

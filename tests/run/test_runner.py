@@ -48,11 +48,16 @@ RECOMPUTED: list[Arm] = [
 
 
 def number_task(lengths: Sequence[tuple[int, int]] = ((9, 14), (20, 8), (11, 11), (7, 25))) -> Task:
-    """Pairs of random token numbers with the given source and base lengths, three times over."""
+    """Pairs of random token numbers with the given source and base lengths, three times over.
+
+    Their span `part` is three tokens, in a source from the third on, in a base before its last two.
+    """
 
     def made(side: str, i: int, n: int) -> Prompt:
-        words = " ".join(map(str, prompt(n, seed=2 * i + (side == "s"))))
-        return Prompt(f"{side}{i}", f"{side}{i}", words)
+        words = [str(one) for one in prompt(n, seed=2 * i + (side == "s"))]
+        part = words[2:5] if side == "s" else words[-5:-2]
+        spans = (("part", " ".join(part)),)
+        return Prompt(f"{side}{i}", f"{side}{i}", " ".join(words), spans=spans)
 
     sizes = [*lengths] * 3
     return Task(

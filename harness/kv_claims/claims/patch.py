@@ -16,7 +16,7 @@ What the sites are is in `claims.sites`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -173,6 +173,11 @@ def canonical(patch: Patch, n_layers: int, heads: HeadCounts) -> Patch:
         heads="all" if picked is None else "+".join(map(str, picked)),
         mode="replace" if patch.mode.startswith("mix(") and patch.alpha == 1 else patch.mode,
     )
+
+
+def names_span(arms: Iterable[Sequence[Patch]]) -> bool:
+    """Whether some patch of some arms names a part of the prompt that a task marks."""
+    return any(Positions.parse(patch.positions).needs_spans for arm in arms for patch in arm)
 
 
 def some_model_has(find: Callable[[int], object]) -> bool:

@@ -91,6 +91,11 @@ class Positions:
         """Raises UsageError for a text that cannot be read."""
         return _parsed("".join(text.split()))
 
+    @property
+    def needs_spans(self) -> bool:
+        """Whether it cannot be resolved without knowing where a prompt's spans lie."""
+        return self.name is not None
+
     def width(self, source: Extent, base: Extent, span: Span, where: str) -> int:
         """How many positions are meant in a pair of prompts.
 

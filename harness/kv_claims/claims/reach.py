@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from kv_claims.claims.outcome import WINDOW, Outcome
 from kv_claims.claims.patch import Patch, as_patches, is_full_swap, resolve_layers
-from kv_claims.claims.positions import resolve_window
+from kv_claims.claims.positions import Prompted, n_tokens, resolve_window
 from kv_claims.claims.sites import Tensor
 from kv_claims.errors import UsageError
 
@@ -131,20 +131,20 @@ def classify(
     outcome: Outcome,
     *,
     n_layers: int,
-    source_tokens: int,
-    base_tokens: int,
+    source: Prompted,
+    base: Prompted,
 ) -> Reach:
     """What an outcome can say about the patches of one arm, for one pair; see the module's rule.
 
-    source_tokens, base_tokens: T of each prompt. Generations are taken to be longer than a window.
+    source, base: the prompts, or T of each. Generations are taken to be longer than a window.
     Raises UsageError for layers, positions and windows that do not fit.
     """
     patches = as_patches(patches)
     flow = trace(
         patches,
         n_layers=n_layers,
-        source_tokens=source_tokens,
-        base_tokens=base_tokens,
+        source=source,
+        base=base,
         forced=outcome.is_likelihood,
     )
     by = " & ".join(map(str, patches))
@@ -171,8 +171,8 @@ def seed_table(
                 patch,
                 outcome,
                 n_layers=n_layers,
-                source_tokens=source_tokens,
-                base_tokens=base_tokens,
+                source=source_tokens,
+                base=base_tokens,
             ),
         )
         for method, patch in seed_methods(n_layers)
@@ -182,7 +182,7 @@ def seed_table(
 
 @lru_cache(maxsize=4096)
 def is_donor(
-    patches: tuple[Patch, ...], *, n_layers: int, source_tokens: int, base_tokens: int
+    patches: tuple[Patch, ...], *, n_layers: int, source: Prompted, base: Prompted
 ) -> bool:
     """Whether an arm runs its donor under another name: nothing of the base is left in the cache.
 
@@ -192,11 +192,12 @@ def is_donor(
     """
     if is_full_swap(patches, n_layers):
         return True
+    base_tokens = n_tokens(base)
     written = _Written(n_layers, base_tokens)
     for patch in patches:
         if patch.mode == "append":
             return False
-        written.add(patch, source_tokens, base_tokens)
+        written.add(patch, source, base)
     untouched = Cells(*(np.zeros(written.shape[1], dtype=np.bool_) for _ in range(3)))
     flow = _through_the_layers(written, untouched, base_tokens)
     cached = slice(base_tokens - 1)
@@ -208,8 +209,8 @@ def trace(
     patches: tuple[Patch, ...],
     *,
     n_layers: int,
-    source_tokens: int,
-    base_tokens: int,
+    source: Prompted,
+    base: Prompted,
     forced: bool = False,
 ) -> Flow:
     """What the patches do to every value and to the logits of the base's run.
@@ -220,15 +221,15 @@ def trace(
     # A full swap takes the source's length and its last token: it is the donor's run.
     full_swap = is_full_swap(patches, n_layers)
     if full_swap:
-        base_tokens = source_tokens
-    tokens = base_tokens + sum(
-        len(resolve_window(patch.positions, source_tokens, source_tokens).source_slots)
+        base = source
+    tokens = n_tokens(base) + sum(
+        len(resolve_window(patch.positions, source, source).source_slots)
         for patch in patches
         if patch.mode == "append"
     )
     written = _Written(n_layers, tokens)
     for patch in patches:
-        written.add(patch, source_tokens, base_tokens)
+        written.add(patch, source, base)
     fed = Cells(*(np.zeros(written.shape[1], dtype=np.bool_) for _ in range(3)))
     fed.changed[tokens - 1] = fed.given[tokens - 1] = full_swap
     fed.given[tokens:] = forced
@@ -257,12 +258,12 @@ class _Written:
         self._some: dict[tuple[Tensor, bool], Flags] = {}
         self._whole: dict[tuple[Tensor, bool], Flags] = {}
 
-    def add(self, patch: Patch, source_tokens: int, base_tokens: int) -> None:
+    def add(self, patch: Patch, source: Prompted, base: Prompted) -> None:
         """Mark the cells of one patch."""
         if patch.mode == "append":
-            positions = np.arange(base_tokens - 1, self._tokens - 1)
+            positions = np.arange(n_tokens(base) - 1, self._tokens - 1)
         else:
-            window = resolve_window(patch.positions, source_tokens, base_tokens, span=patch.span)
+            window = resolve_window(patch.positions, source, base, span=patch.span)
             positions = np.asarray(window.base_slots)
         if patch.active != "prompt":
             positions = np.append(positions, np.arange(self._tokens, self.shape[1]))

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from kv_claims.claims.positions import Extent
 from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
 from kv_claims.models.budget import no_larger_than
@@ -30,6 +31,7 @@ from kv_claims.models.hub import snapshot
 from kv_claims.models.loading import Loading, loading_of
 from kv_claims.models.quiet import quiet
 from kv_claims.models.request import Request, check_request
+from kv_claims.models.spans import located
 from kv_claims.models.tokens import Tokenization, load_tokenizer
 from kv_claims.planted.build import build_planted
 from kv_claims.planted.known import PlantedModel
@@ -135,6 +137,10 @@ class LoadedModel:
     def tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt as it is fed; errors as of `Tokenization.rendered` and `encode`."""
         return self.encode(self.tokenization.rendered(prompt))
+
+    def extent(self, prompt: Prompt) -> Extent:
+        """A prompt as positions see it; errors as of `tokens` and `spans.located`."""
+        return Extent(len(self.tokens(prompt)), located(self.tokenization, prompt))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as it is fed: see `kv_claims.models.tokens`.

@@ -159,6 +159,25 @@ class Tokenization:
             own = own[len(before) :]
         return [*before, *own]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Characters of a text that each fed token stands for, as (first, behind the last).
+
+        Of what is put before a text (0, 0). Raises UsageError for a tokenizer that does not say.
+        """
+        try:
+            found = self.tokenizer(text, return_offsets_mapping=True)
+            ids, places = list(found["input_ids"]), list(found["offset_mapping"])
+        except (NotImplementedError, KeyError):
+            raise UsageError(
+                f"model {self.name!r}: its tokenizer ({type(self.tokenizer).__name__}) does not "
+                "say which characters a token stands for; expected positions without a span"
+            ) from None
+        fed = self.encode(text)
+        own = fed[len(self.around.before) :]
+        end = len(ids) - len(self.around.behind)
+        kept = places[end - len(own) : end]
+        return [(0, 0)] * len(self.around.before) + [(int(a), int(b)) for a, b in kept]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -9,13 +9,14 @@ Does not: know patches beyond the room that they need.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from kv_claims.claims.positions import Extent
 from kv_claims.errors import UsageError
 from kv_claims.planted.catalog import (
     LONGEST_PROMPT,
@@ -30,16 +31,27 @@ from kv_claims.planted.words import STYLED, TRIGGERS
 from kv_claims.tasks.task import Prompt, Task
 
 Ints = npt.NDArray[np.int64]
+Spans = tuple[tuple[str, range], ...]
+Needed = Callable[[Extent, Extent, Extent], bool]
+"""Of a source, a base and another prompt."""
 
 
 class Prompts(NamedTuple):
     """Prompts in one block, each from position 0 on, with room behind.
 
-    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`, 0 behind the prompt.
+    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`, 0 behind the prompt. spans: those
+        of each row, `[row]`; none where no row has any.
     """
 
     tokens: Ints
     features: Floats
+    spans: tuple[Spans, ...] = ()
+
+    @property
+    def extents(self) -> list[Extent]:
+        """Each prompt as positions see it."""
+        spans = self.spans or ((),) * len(self.tokens)
+        return [Extent(n, some) for n, some in zip(self.tokens.tolist(), spans, strict=True)]
 
     @property
     def positions(self) -> Ints:
@@ -48,7 +60,9 @@ class Prompts(NamedTuple):
 
     def repeated(self, times: int) -> Prompts:
         """Every prompt so many times, one beside the other."""
-        return Prompts(np.repeat(self.tokens, times), np.repeat(self.features, times, axis=1))
+        spans = tuple(some for some in self.spans for _ in range(times))
+        features = np.repeat(self.features, times, axis=1)
+        return Prompts(np.repeat(self.tokens, times), features, spans)
 
     def going_on(self, dim: int, value: float) -> Prompts:
         """With a value in one dimension at every position behind the prompt."""
@@ -56,7 +70,7 @@ class Prompts(NamedTuple):
             return self
         features = self.features.copy()
         features[dim] += value * (self.positions >= self.tokens[:, None])
-        return Prompts(self.tokens, features)
+        return self._replace(features=features)
 
     def parted(self, width: int) -> Prompts:
         """With `width` empty positions before the last token of each prompt."""
@@ -111,23 +125,19 @@ def of_pairs(
     circuit: Circuit,
     task: Task,
     room: int,
-    needed: Callable[[int, int], int] | None = None,
+    needed: Needed | None = None,
 ) -> Cases:
     """The task's own pairs, word by word.
 
-    needed: tokens that an unrelated base must have, given those of source and base; None where
-        no unrelated base is asked for (the source's prompt then stands in its place).
-    Raises UsageError where no other base is long enough.
+    needed: whether a prompt may be the unrelated base of a source and a base; None where none is
+        asked for (the source's prompt then stands in its place).
+    Raises UsageError where no other base may.
     """
     sources, bases = _sides(planted, circuit, task, room)
     if needed is None:
         return Cases(sources, bases, sources)
-    lengths = zip(sources.tokens.tolist(), bases.tokens.tolist(), strict=True)
-    asked = [needed(*both) for both in lengths]
-    others = [
-        _first_of(candidates, tokens, task)
-        for candidates, tokens in zip(_candidates(task), asked, strict=True)
-    ]
+    pairs = zip(_candidates(task), sources.extents, bases.extents, strict=True)
+    others = [_first_of(some, partial(needed, *both), task) for some, *both in pairs]
     return Cases(sources, bases, _read(planted, circuit, task, room, others))
 
 
@@ -147,14 +157,27 @@ def _candidates(task: Task) -> list[list[Prompt]]:
     return [list(task.unrelated(pair)) for pair in task.pairs]
 
 
-def _first_of(candidates: Sequence[Prompt], needed: int, task: Task) -> Prompt:
+def _first_of(candidates: Sequence[Prompt], may_be: Callable[[Extent], bool], task: Task) -> Prompt:
     for prompt in candidates:
-        if len(prompt.text.split()) >= needed:
+        if may_be(_extent(prompt)):
             return prompt
     raise UsageError(
-        f"task {task.name!r}: no other base has {needed} tokens, which the control "
-        "'unrelated-base' needs"
+        f"task {task.name!r}: no other base has the positions that the control 'unrelated-base' "
+        "needs"
     )
+
+
+def _extent(prompt: Prompt) -> Extent:
+    """A prompt as positions see it: a token a word."""
+    words = prompt.text.split()
+    spans = ((name, part.split()) for name, part in prompt.spans)
+    return Extent(len(words), tuple((name, _place(words, part)) for name, part in spans))
+
+
+def _place(words: Sequence[str], part: Sequence[str]) -> range:
+    starts = range(len(words) - len(part) + 1)
+    start = next(k for k in starts if list(words[k : k + len(part)]) == list(part))
+    return range(start, start + len(part))
 
 
 def _read(
@@ -165,7 +188,8 @@ def _read(
     table = _table(planted, circuit)
     unknown = table[UNKNOWN]
     rows = [[table.get(word, unknown) for word in prompt.text.split()] for prompt in prompts]
-    return _block(circuit, rows, width)
+    spans = tuple(_extent(prompt).spans for prompt in prompts)
+    return _block(circuit, rows, width)._replace(spans=spans)
 
 
 @lru_cache(maxsize=32)

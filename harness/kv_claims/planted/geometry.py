@@ -10,6 +10,7 @@ Does not: know the layout that appending makes, nor windows of generated tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from kv_claims.claims.patch import Patch
 from kv_claims.planted.catalog import N_LAYERS, Planted
 from kv_claims.planted.circuit import Circuit, Floats, circuit_of
 from kv_claims.planted.features import Cases, Prompts, of_pairs
-from kv_claims.planted.pasting import Donor, check_noise, row_of, tokens_needed
+from kv_claims.planted.pasting import Donor, check_noise, may_stand_in, row_of
 from kv_claims.planted.simulate import Noise, Trace, run
 from kv_claims.planted.unknown import UnknownTruth
 from kv_claims.tasks.task import Task
@@ -85,10 +86,5 @@ def _cases(
     planted: Planted, patches: Sequence[Patch], task: Task, donor: Donor
 ) -> tuple[Circuit, Cases]:
     circuit = circuit_of(planted, with_content=True)
-    needed = None
-    if donor == "unrelated-base":
-
-        def needed(n_source: int, n_base: int) -> int:
-            return tokens_needed(patches, n_source, n_base)
-
+    needed = partial(may_stand_in, patches) if donor == "unrelated-base" else None
     return circuit, of_pairs(planted, circuit, task, 1, needed)

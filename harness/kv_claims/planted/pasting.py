@@ -19,7 +19,7 @@ from kv_claims.claims.patch import (
     is_full_swap,
     resolve_layers,
 )
-from kv_claims.claims.positions import Window, resolve_window
+from kv_claims.claims.positions import Extent, Positions, Window, resolve_window
 from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
 from kv_claims.planted.catalog import N_HEADS, N_KV_HEADS, N_LAYERS, Planted
@@ -97,23 +97,21 @@ def extra_positions(patches: Sequence[Patch], longest: int) -> int:
     return longest if any(patch.mode == "append" for patch in patches) else 0
 
 
-def tokens_needed(patches: Sequence[Patch], n_source: int, n_base: int) -> int:
-    """Tokens that an unrelated base must have to hold every window."""
-    return max(
-        2,
-        *(
-            len(window_of(patch, n_source, n_base).base_slots) + patch.is_splice
-            for patch in patches
-        ),
-    )
+def may_stand_in(patches: Sequence[Patch], source: Extent, base: Extent, other: Extent) -> bool:
+    """Whether a prompt has the positions of every window, as the control's donor must."""
+    windows = [(patch, window_of(patch, source, base)) for patch in patches]
+    try:
+        return other.tokens >= 2 and all(_aligned(*of, other) for of in windows)
+    except UsageError:
+        return False
 
 
-def window_of(patch: Patch, n_source: int, n_base: int) -> Window:
+def window_of(patch: Patch, source: Extent, base: Extent) -> Window:
     """The source's positions and those of the row that they are written to."""
     if patch.mode == "append":
-        taken = resolve_window(patch.positions, n_source, n_source).source_slots
-        return Window(taken, range(n_base - 1, n_base - 1 + len(taken)))
-    return resolve_window(patch.positions, n_source, n_base, span=patch.span)
+        taken = resolve_window(patch.positions, source, source).source_slots
+        return Window(taken, range(base.tokens - 1, base.tokens - 1 + len(taken)))
+    return resolve_window(patch.positions, source, base, span=patch.span)
 
 
 def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
@@ -123,27 +121,26 @@ def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
         # Whatever is written stands there already.
         return Row(row, row, ())
     prompts = {"base": cases.base, "unrelated-base": cases.unrelated}.get(donor, cases.source)
-    lengths = list(zip(cases.source.tokens.tolist(), row.tokens.tolist(), strict=True))
-    windows = [[window_of(patch, *both) for both in lengths] for patch in patches]
+    both = list(zip(cases.source.extents, row.extents, strict=True))
+    windows = [[window_of(patch, *pair) for pair in both] for patch in patches]
     if patches[0].mode == "append":
         row = row.parted(len(windows[0][0].base_slots))
     pastes: list[Paste] = []
     for patch, found in zip(patches, windows, strict=True):
         if donor in ("base", "unrelated-base"):
             found = [
-                _aligned(patch, tokens, window)
-                for tokens, window in zip(prompts.tokens.tolist(), found, strict=True)
+                _aligned(patch, window, there)
+                for there, window in zip(prompts.extents, found, strict=True)
             ]
         pastes += _pastes(patch, found, row, prompts)
     return Row(row, prompts, tuple(pastes))
 
 
-def _aligned(patch: Patch, donor_tokens: int, window: Window) -> Window:
-    """A donor's own window: at its start for `first`, at its end else."""
+def _aligned(patch: Patch, window: Window, donor: Extent) -> Window:
+    """The donor's own window for the base's. Raises UsageError where it has not so many there."""
     width = len(window.base_slots)
-    end = donor_tokens - patch.is_splice
-    start = 0 if patch.positions.startswith("first") else end - width
-    return Window(range(start, start + width), window.base_slots)
+    slots = Positions.parse(patch.positions).slots(donor, patch.span, width, "donor", "this pair")
+    return Window(slots, window.base_slots)
 
 
 def _pastes(patch: Patch, windows: list[Window], row: Prompts, donor: Prompts) -> list[Paste]:

@@ -19,14 +19,14 @@ Geometry (`pr@LAYER`, `rv`) follows from the tokens and the patch; see `geometry
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import ceil
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, as_patches
+from kv_claims.claims.patch import Patch, as_patches, names_span
 from kv_claims.errors import UsageError
 from kv_claims.planted import geometry
 from kv_claims.planted.catalog import D_HEAD, LONGEST_PROMPT, Planted
@@ -40,8 +40,8 @@ from kv_claims.planted.pasting import (
     check,
     check_noise,
     extra_positions,
+    may_stand_in,
     row_of,
-    tokens_needed,
 )
 from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.simulate import Noise, no_vectors, run, squared_length
@@ -208,15 +208,12 @@ def _cases(
     over: Over,
 ) -> Cases:
     if over == "population":
+        if names_span([patches]):
+            raise UnknownTruth("where a span lies is up to the task, and not to the population")
         room = steps + extra_positions(patches, LONGEST_PROMPT)
         return population(planted, circuit, room)
     longest = max(len(prompt.text.split()) for prompt in (*task.sources, *task.bases))
-    needed = None
-    if donor == "unrelated-base":
-
-        def needed(n_source: int, n_base: int) -> int:
-            return tokens_needed(patches, n_source, n_base)
-
+    needed = partial(may_stand_in, patches) if donor == "unrelated-base" else None
     return of_pairs(planted, circuit, task, steps + extra_positions(patches, longest), needed)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kv_claims.claims.patch import names_span
 from kv_claims.errors import UsageError
 from kv_claims.evidence.hashes import WHOLE, Integrity
 from kv_claims.evidence.schema import EvidenceSaid
@@ -165,7 +166,9 @@ class StoredStudy(Study):
         if same and any(check.name == DONOR for check in then):
             return replace(plan, untestable=tuple(then))
         at = At(one["study"], one["pairs"], one["seeds"])
-        if lengths := self.trials.lengths(self.task, at):
+        lengths = self.trials.lengths(self.task, at)
+        # Where spans lie is known to a tokenizer, and not to trials.
+        if lengths and not names_span(plan.sides):
             return plan.reaching(lengths)
         return replace(plan, untestable=tuple(then) if same and plan.sides else ())
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from kv_claims.claims.positions import Prompted
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.scores import Likelihoods
 from kv_claims.run.trial import Trial
@@ -58,7 +59,7 @@ class StoredTrials:
         }
         return [known[found[index]] for index in sorted(found)]
 
-    def lengths(self, task: Task, at: At) -> list[tuple[int, int]]:
+    def lengths(self, task: Task, at: At) -> list[tuple[Prompted, Prompted]]:
         """Tokens of (source, base) of every pair whose prompts were run; none where none was."""
         known = self._prompt_tokens
         return [

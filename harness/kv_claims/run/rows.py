@@ -10,8 +10,8 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import NamedTuple
 
-from kv_claims.claims.patch import Patch, check_apart, heads_on, resolve_layers
-from kv_claims.claims.positions import Window, resolve_window
+from kv_claims.claims.patch import Patch, check_apart, heads_on, names_span, resolve_layers
+from kv_claims.claims.positions import Extent, Positions, Window, resolve_window
 from kv_claims.claims.sites import in_order
 from kv_claims.errors import UsageError
 from kv_claims.models.architectures import anatomy_of
@@ -49,7 +49,8 @@ class Rows:
         self._max_new_tokens = max_new_tokens
         self._tokens: dict[str, Tokens] = {}
         self._shas: dict[str, str] = {}
-        self._donors: dict[tuple[str, int], Tokens] = {}
+        self._extents: dict[str, Extent] = {}
+        self._donors: dict[tuple[object, ...], Prompt] = {}
         self._others: dict[str, list[Prompt]] = {}
         self._checked: set[tuple[Arm, str]] = set()
         self.rotation: Rotation | None = None
@@ -66,6 +67,14 @@ class Rows:
             self._shas[prompt.sha] = sha256(" ".join(map(str, self.tokens(prompt))))
         return self._shas[prompt.sha]
 
+    def extent(self, prompt: Prompt, patches: Sequence[Patch]) -> Extent:
+        """A prompt as the positions of some patches see it: its spans only where one is named."""
+        if not names_span([patches]):
+            return Extent(len(self.tokens(prompt)))
+        if prompt.sha not in self._extents:
+            self._extents[prompt.sha] = self._model.extent(prompt)
+        return self._extents[prompt.sha]
+
     def check_differ(self, pairs: Sequence[Pair]) -> None:
         """Raise UsageError for pairs whose source and base are the same tokens on this model."""
         same = [pair for pair in pairs if self.tokens(pair.source) == self.tokens(pair.base)]
@@ -78,7 +87,7 @@ class Rows:
 
     def start(self, arm: Arm, pair: Pair) -> Tokens:
         """The prompt whose cache the row starts from."""
-        return self.tokens(pair.source if arm.prompt == "source" else pair.base)
+        return self.tokens(_start(arm, pair))
 
     def last_token(self, arm: Arm, pair: Pair) -> int:
         """The prompt token that is still to be fed: the source's in a full swap."""
@@ -88,7 +97,7 @@ class Rows:
         """The prompts that must be in the store for this row."""
         found = [self.tokens(pair.source), self.tokens(pair.base)]
         if arm.donor == "unrelated-base":
-            found.append(self._unrelated(arm, pair))
+            found.append(self.tokens(self._unrelated(arm, pair)))
         return found
 
     def plan(self, arm: Arm, pair: Pair, seed: int, store: PromptStore) -> RowPlan:
@@ -147,8 +156,7 @@ class Rows:
     def named_donor(self, arm: Arm, pair: Pair) -> Tokens:
         """The prompt that an arm names as its donor, which is told apart from what is pasted."""
         named = {"source": pair.source, "noise": pair.source, "base": pair.base}
-        prompt = named.get(arm.donor or "")
-        return self.tokens(prompt) if prompt else self._unrelated(arm, pair)
+        return self.tokens(named.get(arm.donor or "") or self._unrelated(arm, pair))
 
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
@@ -187,7 +195,7 @@ class Rows:
                 "active 'every_step(held)' puts the key of one position at all later ones",
                 "active 'prompt' or 'every_step'",
             )
-        donor, row = len(self._donor_tokens(arm, pair)), len(self.start(arm, pair))
+        donor, row = len(self.tokens(self._donor(arm, pair))), len(self.start(arm, pair))
         if write.window.shift or (write.active == "every_step" and donor != row):
             return _Moved(
                 f"keys of a prompt of {donor} tokens move to other positions in one of {row}",
@@ -279,10 +287,11 @@ class Rows:
         index: Callable[[Sequence[int]], int],
     ) -> Write:
         row, source = self.start(arm, pair), self.tokens(pair.source)
-        window = self._window(patch, pair, len(source if arm == FULL_SWAP else row))
-        donor, pasted = self._donor_tokens(arm, pair), window
+        window = self._window(patch, pair, pair.source if arm == FULL_SWAP else _start(arm, pair))
+        prompt, pasted = self._donor(arm, pair), window
         if arm.donor in ("base", "unrelated-base"):
-            pasted = self._aligned(patch, len(donor), window.base_slots)
+            pasted = self._aligned(patch, prompt, window.base_slots, pair)
+        donor = self.tokens(prompt)
         is_noise, is_control = arm.donor == "noise", arm.donor in ("unrelated-base", "noise")
         return Write(
             donor=index(donor),
@@ -300,66 +309,84 @@ class Rows:
             vacuous=is_control and not is_noise and pastes_the_same(donor, pasted, source, window),
         )
 
-    def _donor_tokens(self, arm: Arm, pair: Pair) -> Tokens:
+    def _donor(self, arm: Arm, pair: Pair) -> Prompt:
         """The prompt whose activations are pasted (noise takes the norms of the source's)."""
         if arm.donor == "base":
-            return self.tokens(pair.base)
-        return (
-            self._unrelated(arm, pair)
-            if arm.donor == "unrelated-base"
-            else self.tokens(pair.source)
-        )
+            return pair.base
+        return self._unrelated(arm, pair) if arm.donor == "unrelated-base" else pair.source
 
-    def _window(self, patch: Patch, pair: Pair, n_base: int) -> Window:
+    def _window(self, patch: Patch, pair: Pair, row: Prompt) -> Window:
         """The window of the patched arm: what its controls write to as well.
 
-        n_base: tokens of the row. The source's, where that is patched or its whole cache swapped.
+        row: the source, where that is patched or its whole cache swapped; else the base.
         """
-        n_source = len(self.tokens(pair.source))
+        source, base = (self.extent(one, [patch]) for one in (pair.source, row))
         if patch.mode == "append":
             # It need not fit the base: it goes behind it.
-            taken = resolve_window(patch.positions, n_source, n_source, where=_where(pair))
+            taken = resolve_window(patch.positions, source, source, where=_where(pair))
             width = len(taken.source_slots)
-            return Window(taken.source_slots, range(n_base - 1, n_base - 1 + width))
-        return resolve_window(
-            patch.positions, n_source, n_base, span=patch.span, where=_where(pair)
-        )
+            return Window(taken.source_slots, range(base.tokens - 1, base.tokens - 1 + width))
+        return resolve_window(patch.positions, source, base, span=patch.span, where=_where(pair))
 
-    def _aligned(self, patch: Patch, donor_tokens: int, base_slots: range) -> Window:
-        """A donor's window for given base slots: at its start for `first`, at its end else."""
-        width = len(base_slots)
-        there = donor_tokens - (1 if patch.is_splice else 0)
-        start = 0 if patch.positions.startswith("first") else there - width
-        return Window(range(start, start + width), base_slots)
+    def _aligned(self, patch: Patch, donor: Prompt, base_slots: range, pair: Pair) -> Window:
+        """A donor's window for given base slots: the positions that the patch names in the donor.
 
-    def _unrelated(self, arm: Arm, pair: Pair) -> Tokens:
-        """Tokens of the first unrelated base that is long enough for every window of the arm.
-
-        Where keys cannot move, of the first that is as long as the base, if one is.
+        Raises UsageError where it has not so many there.
         """
-        needed = max(
-            len(self._window(patch, pair, len(self.start(arm, pair))).base_slots)
-            + (1 if patch.is_splice else 0)
-            for patch in arm.patches
-        )
-        if (pair.id, needed) in self._donors:
-            return self._donors[pair.id, needed]
+        where = f"the donor {donor.id!r} of {_where(pair)}"
+        there = self.extent(donor, [patch])
+        width = len(base_slots)
+        slots = Positions.parse(patch.positions).slots(there, patch.span, width, "donor", where)
+        return Window(slots, base_slots)
+
+    def _unrelated(self, arm: Arm, pair: Pair) -> Prompt:
+        """The first unrelated base that has the positions of every window of the arm.
+
+        Where keys cannot move, the first that is as long as the base, if one is.
+        """
+        windows = [self._window(patch, pair, _start(arm, pair)) for patch in arm.patches]
+        asked = [
+            (patch.positions, patch.span, len(window.base_slots))
+            for patch, window in zip(arm.patches, windows, strict=True)
+        ]
+        if (known := self._donors.get((pair.id, *asked))) is not None:
+            return known
         own = (self.tokens(pair.source), self.tokens(pair.base))
         if pair.id not in self._others:
             self._others[pair.id] = [*islice(self._task.unrelated(pair), _FIRST_DONORS)]
-        others = map(self.tokens, chain(self._others[pair.id], self._task.unrelated(pair)))
-        found = (t for t in others if len(t) >= max(needed, 2) and t not in own)
+        found = (
+            other
+            for other in chain(self._others[pair.id], self._task.unrelated(pair))
+            if self.tokens(other) not in own and self._has_room(other, arm, windows, pair)
+        )
         first = next(found, None)
         if first is not None:
             if not self._keys_can_move:
                 # One of the base's length, whose keys need not move, if there is one.
-                length = len(own[1])
-                first = next((t for t in chain([first], found) if len(t) == length), first)
-            return self._donors.setdefault((pair.id, needed), first)
+                alike = (t for t in chain([first], found) if len(self.tokens(t)) == len(own[1]))
+                first = next(alike, first)
+            return self._donors.setdefault((pair.id, *asked), first)
+        needed = " and ".join(f"{width} tokens at {positions}" for positions, _, width in asked)
         raise UsageError(
-            f"task {self._task.name!r}: no other base has {needed} tokens, which the control "
+            f"task {self._task.name!r}: no other base has {needed}, which the control "
             f"'unrelated-base' needs for base {pair.base.id!r}"
         )
+
+    def _has_room(self, donor: Prompt, arm: Arm, windows: Sequence[Window], pair: Pair) -> bool:
+        """Whether a prompt has the positions that an arm's patches name, so many of each."""
+        if len(self.tokens(donor)) < 2:
+            return False
+        try:
+            for patch, window in zip(arm.patches, windows, strict=True):
+                self._aligned(patch, donor, window.base_slots, pair)
+        except UsageError:
+            return False
+        return True
+
+
+def _start(arm: Arm, pair: Pair) -> Prompt:
+    """The prompt that an arm's row starts from."""
+    return pair.source if arm.prompt == "source" else pair.base
 
 
 def _where(pair: Pair) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from kv_claims.claims.claim import Claim, Part
 from kv_claims.claims.outcome import LATE, Outcome
 from kv_claims.claims.patch import Patch, canonical, check_apart, some_model_has
+from kv_claims.claims.positions import Prompted, n_tokens
 from kv_claims.claims.reach import Reach, classify
 from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import NoSuchCellError, UsageError
@@ -171,13 +172,13 @@ class Plan:
         """Raise UsageError where an outcome's window does not fit (*short-window*)."""
         for outcome in self.outcomes:
             if outcome.is_geometry:
-                for tokens in dict.fromkeys(tokens for pair in lengths for tokens in pair):
+                for tokens in dict.fromkeys(n_tokens(one) for pair in lengths for one in pair):
                     outcome.rows(tokens, max_new_tokens)
 
     def reaching(self, lengths: Lengths) -> Plan:
         """With what can be read of its arms: no arm is left where nothing could be learnt.
 
-        lengths: tokens of (source, base) of every pair; empty where they are not known: then what
+        lengths: the prompts (source, base) of every pair; empty where they are not known: then what
         the patches name must do.
         """
         size = self.model.n_layers
@@ -201,19 +202,19 @@ class Plan:
         ]
         return unreached(asked, self.model.n_layers, lengths)
 
-    def _readings(self, source_tokens: int, base_tokens: int) -> Iterator[Reading]:
-        """What the shown geometry can say of a pair of so many tokens."""
+    def _readings(self, source: Prompted, base: Prompted) -> Iterator[Reading]:
+        """What the shown geometry can say of a pair of prompts."""
         n_layers, patches = self.model.n_layers, self.asked.patches
         for outcome in SHOWN_GEOMETRY:
             if n_layers < 2 and outcome.name == "rv":
                 yield Reading(outcome, why="one layer only")
-            elif patches and min(source_tokens, base_tokens) >= 16:
+            elif patches and min(n_tokens(source), n_tokens(base)) >= 16:
                 reach = classify(
                     patches,
                     outcome,
                     n_layers=n_layers,
-                    source_tokens=source_tokens,
-                    base_tokens=base_tokens,
+                    source=source,
+                    base=base,
                 )
                 yield Reading(outcome, reach, reach.why)
             else:

@@ -36,6 +36,7 @@ from kv_claims.study.planted_truth import expectation
 from kv_claims.study.record import Seen, Setting, seen_of
 from kv_claims.study.shown import scorer_on_ends
 from kv_claims.study.tables import Tables, Trials
+from kv_claims.study.testable import Lengths
 from kv_claims.study.unrun import too_few
 from kv_claims.study.verdicts import Judged
 from kv_claims.study.walk import Study
@@ -92,7 +93,7 @@ class ModelStudy(Study):
                     f"claim {plan.claim.id!r}: the geometry of values cannot be read on "
                     f"{self.model.name}, whose cache keeps a latent in their place"
                 )
-            plan = plan.reaching(self._lengths)
+            plan = plan.reaching(self._extents(plan))
             self.runner.check(plan.own_arms.values(), self.pairs)
         if self.model.planted is None:
             return plan
@@ -176,6 +177,11 @@ class ModelStudy(Study):
         """Tokens of (source, base) of every pair."""
         tokens = self.runner.rows.tokens
         return [(len(tokens(pair.source)), len(tokens(pair.base))) for pair in self.pairs]
+
+    def _extents(self, plan: Plan) -> Lengths:
+        """The prompts of every pair as the positions of a plan's patches see them."""
+        extent, patches = self.runner.rows.extent, [patch for side in plan.sides for patch in side]
+        return [(extent(pair.source, patches), extent(pair.base, patches)) for pair in self.pairs]
 
     @cached_property
     def _shared(self) -> Trials:

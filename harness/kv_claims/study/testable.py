@@ -11,12 +11,13 @@ from itertools import product
 
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, is_full_swap, resolve_layers
+from kv_claims.claims.positions import Prompted
 from kv_claims.claims.reach import classify, is_donor
 from kv_claims.claims.sites import Spot, given_by
 from kv_claims.judging.checks import DONOR, Check
 
-Lengths = Sequence[tuple[int, int]]
-"""Tokens of (source, base), of every pair; empty where they are not known."""
+Lengths = Sequence[tuple[Prompted, Prompted]]
+"""The prompts (source, base) of every pair as positions see them; empty where not known."""
 
 REACH_CHECKS = {"tautological": "measured-where-patched", "null": "null-by-construction"}
 """What an outcome that is not informative fails."""
@@ -29,7 +30,7 @@ def runs_donor(arms: Iterable[tuple[Patch, ...]], n_layers: int, lengths: Length
     """
     for patches in arms:
         whole = [
-            is_donor(patches, n_layers=n_layers, source_tokens=n_source, base_tokens=n_base)
+            is_donor(patches, n_layers=n_layers, source=n_source, base=n_base)
             for n_source, n_base in lengths
         ]
         if any(whole) or is_full_swap(patches, n_layers):
@@ -57,8 +58,8 @@ def unreached(
                 patches,
                 outcome,
                 n_layers=n_layers,
-                source_tokens=n_source,
-                base_tokens=n_base,
+                source=n_source,
+                base=n_base,
             )
             if reach.kind != "informative":
                 name = REACH_CHECKS[reach.kind]

@@ -32,7 +32,7 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
 }
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
 _NAMED = ("id", "family")
-_PROMPT_KEYS = (*_NAMED, "text", "messages")
+_PROMPT_KEYS = (*_NAMED, "text", "messages", "spans")
 _MESSAGE_KEYS = ("role", "content")
 
 
@@ -125,12 +125,24 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
         for key in (*_NAMED, "text"):
             if key in entry:
                 _check_text(entry, key, here)
+        named, spans = (entry["id"], entry["family"]), _spans_of(entry.get("spans", {}), here)
         if "text" in entry:
-            prompts.append(Prompt(**entry))
+            prompts.append(Prompt(*named, entry["text"], spans=spans))
         else:
-            messages = _messages_of(entry["messages"], here)
-            prompts.append(Prompt.of(entry["id"], entry["family"], messages))
+            prompts.append(Prompt.of(*named, _messages_of(entry["messages"], here), spans))
     return tuple(prompts)
+
+
+def _spans_of(entries: Any, where: str) -> tuple[tuple[str, str], ...]:
+    """The spans of a prompt; `check_spans` looks for them in its text."""
+    if not isinstance(entries, dict):
+        raise UsageError(f"{where}: `spans` is {entries!r:.60}, expected names and their texts")
+    for name, text in entries.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UsageError(
+                f"{where}: span {name!r:.60}: {text!r:.60}, expected a name and a text"
+            )
+    return tuple(entries.items())
 
 
 def _messages_of(entries: Any, where: str) -> tuple[Message, ...]:

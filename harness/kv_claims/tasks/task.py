@@ -23,6 +23,7 @@ from kv_claims.errors import UsageError
 from kv_claims.tasks import words
 from kv_claims.tasks.messages import Message, check_messages, identity_of, plain_form
 from kv_claims.tasks.scorers import Lexicon, Scorer
+from kv_claims.tasks.spans import check_spans
 
 Pairing = Literal["one-to-one", "crossed"]
 DONORS_AT_ONCE = 512
@@ -37,17 +38,25 @@ class Prompt:
 
     messages: where the prompt is a chat, which a model's own template makes a text of; `text` is
         then their plain form, for a reader. See `Prompt.of`.
+    spans: parts of the text by name, each standing in it once; a patch may name them.
     """
 
     id: str
     family: str
     text: str
     messages: tuple[Message, ...] | None = None
+    spans: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def of(cls, id: str, family: str, messages: Sequence[Message]) -> Prompt:
+    def of(
+        cls,
+        id: str,
+        family: str,
+        messages: Sequence[Message],
+        spans: tuple[tuple[str, str], ...] = (),
+    ) -> Prompt:
         """A prompt of chat messages."""
-        return cls(id, family, plain_form(messages), tuple(messages))
+        return cls(id, family, plain_form(messages), tuple(messages), spans)
 
     @cached_property
     def sha(self) -> str:
@@ -191,9 +200,11 @@ class Task:
 
 def _told(prompt: Prompt) -> list[Any]:
     """All of a prompt as plain JSON."""
-    if prompt.messages is None:
-        return [prompt.id, prompt.family, prompt.text]
-    return [prompt.id, prompt.family, [[one.role, one.content] for one in prompt.messages]]
+    said: Any = prompt.text
+    if prompt.messages is not None:
+        said = [[one.role, one.content] for one in prompt.messages]
+    marked = [[list(span) for span in prompt.spans]] if prompt.spans else []
+    return [prompt.id, prompt.family, said, *marked]
 
 
 def _by_luck(bases: Iterable[Prompt], pair: Pair) -> Iterator[Prompt]:
@@ -268,6 +279,8 @@ def check_prompts(
 
 def _check_content(prompt: Prompt, where: str) -> None:
     """Raise UsageError for a prompt of which a reader sees nothing, or that is no chat."""
+    said = [prompt.text] if prompt.messages is None else [one.content for one in prompt.messages]
+    check_spans(prompt.spans, said, where)
     if prompt.messages is None:
         if not prompt.looks:
             raise UsageError(f"{where}: the text is empty")
