@@ -14,6 +14,10 @@ from kv_claims.benching.limit import Machine, limit_of
 from kv_claims.benching.reference import Reference
 from kv_claims.benching.timing import Timed, in_turn
 from kv_claims.claims.sites import Site
+from kv_claims.errors import UsageError
+from kv_claims.models.load import load_model
+from kv_claims.planted.catalog import CATALOG
+from kv_claims.planted.prompts import planted_task
 
 GROWN = Grown(pairs=1, arms=8, trials=8, seconds=2.0, start=100.0, peak=300.0)
 
@@ -43,6 +47,17 @@ def test_the_bare_loop_is_the_unpatched_arm(small: Reference) -> None:
     bare = small.bare_loop()
     assert bare[:8] == [bare[0]] * 8
     assert bare != small.engine()
+
+
+def test_on_another_model_prompts_are_its_texts_and_arms_the_seeds_cells() -> None:
+    model = load_model("planted:relay")
+    texts = [base.text for base in planted_task(CATALOG["relay"]).bases[:6]]
+    work = Reference(40, pairs=1, new_tokens=3, model=model, texts=texts)
+    assert [len(one) for one in (*work.bases, *work.sources)] == [40, 40]
+    assert [(arm.layers, arm.width) for arm in work.arms][:2] == [((9,), 16), ((9,), 32)]
+    assert work.engine() == work.engine("plain") != work.bare_loop()
+    with pytest.raises(UsageError, match=r"make \d prompts of 40 tokens on .*; expected 20"):
+        Reference(40, pairs=10, model=model, texts=texts)
 
 
 def test_one_at_a_time_is_other_work_of_the_same_size(small: Reference) -> None:
@@ -96,7 +111,7 @@ def test_a_ratio_is_held_against_a_stored_one(
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--reference", "--model", "x"], ["--model", "planted:relay", "--pairs", "0"]],
+    [[], ["--gpu", "--model", "x"], ["--model", "planted:relay", "--pairs", "0"]],
     ids=["nothing", "both", "no-pairs"],
 )
 def test_bad_usage_is_said_in_a_line(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from kv_claims.benching.reference import ARMS, WIDTH, Reference
+from kv_claims.benching.reference import Reference
 from kv_claims.patch.store import bytes_a_position
 
 
@@ -36,31 +36,33 @@ class Limit(NamedTuple):
         return self.prefill + max(self.decode_macs, self.decode_bytes)
 
 
-def measure_machine() -> Machine:
-    """The rate of a projection of 256 rows of width 256 to 512, and of a copy of 64 MiB."""
-    rows, weight = torch.randn(256, 256), torch.randn(512, 256)
+def measure_machine(wide: int = 256, wider: int = 512) -> Machine:
+    """The rate of a projection of 256 rows from one width to another, and of a copy of 64 MiB."""
+    rows, weight = torch.randn(256, wide), torch.randn(wider, wide)
     product = _best(lambda: torch.nn.functional.linear(rows, weight), 200)
     taken, given = torch.empty(1 << 24), torch.ones(1 << 24)
     copy = _best(lambda: taken.copy_(given), 10)
-    return Machine(256 * 256 * 512 / product, 2 * taken.nbytes / copy)
+    return Machine(256 * wide * wider / product, 2 * taken.nbytes / copy)
 
 
 def limit_of(work: Reference, machine: Machine) -> Limit:
     """Multiply-adds and bytes of the work, prompts prefilled and read once a base."""
     config, pairs = work.model.config, len(work.bases)
     weights = sum(
-        p.numel() for name, p in work.model.network.named_parameters() if "layers" in name
+        p.numel() for name, p in work.model.network.named_parameters() if ".layers." in name
     )
     head = config.vocab_size * config.hidden_size
     # Scores and sums over a position: queries' heads, both as wide as a head.
-    position = 2 * config.num_attention_heads * config.head_dim * config.num_hidden_layers
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    position = 2 * config.num_attention_heads * width * config.num_hidden_layers
     kept = bytes_a_position(work.model)
     n, steps = work.tokens - 1, work.new_tokens
     prefill = 2 * pairs * (n * weights + n * (n + 1) / 2 * position)
     read = sum(work.tokens + step for step in range(steps))
     decode = work.trials * (steps * (weights + head) + read * position)
     # A step reads the weights, each base's prompt, the patched slots, and what rows generated.
-    prompts = pairs * (n + ARMS * WIDTH / config.num_hidden_layers) * kept
+    patched = sum(len(arm.layers) * arm.width for arm in work.arms) / config.num_hidden_layers
+    prompts = pairs * (n + patched) * kept
     generated = work.trials * kept * steps * (steps + 1) / 2
     moved = steps * (4 * (weights + head) + prompts) + generated
     # A copy moves each byte twice.

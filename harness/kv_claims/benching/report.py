@@ -14,20 +14,32 @@ from kv_claims.benching.growth import growth
 from kv_claims.benching.limit import limit_of, measure_machine
 from kv_claims.benching.reference import Reference
 from kv_claims.benching.timing import in_turn
+from kv_claims.models.load import load_model
+from kv_claims.tasks.task import Task
 
 
-def reference(tokens: int, rounds: int, *, with_growth: bool = False) -> dict[str, Any]:
-    """Time the ways to do the reference work in turn, on one thread."""
+def reference(
+    tokens: int, rounds: int, *, with_growth: bool = False, on: tuple[str, Task] | None = None
+) -> dict[str, Any]:
+    """Time the ways to do the reference work in turn, on one thread.
+
+    on: the name of a model, and the task of which its prompts are made; None for the reference's.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _reference(tokens, rounds, with_growth)
+        if on is None:
+            return _reference(Reference(tokens), rounds, with_growth)
+        name, task = on
+        texts = [prompt.text for prompt in (*task.bases, *task.sources)]
+        work = Reference(tokens, model=load_model(name), texts=texts)
+        return _reference(work, rounds, with_growth)
     finally:
         torch.set_num_threads(threads)
 
 
-def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
-    work = Reference(tokens)
+def _reference(work: Reference, rounds: int, with_growth: bool) -> dict[str, Any]:
+    tokens = work.tokens
     same = work.engine() == work.engine("plain")
     few = 4
     timed = in_turn(
@@ -39,15 +51,17 @@ def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
         },
         rounds,
     )
-    machine = measure_machine()
+    config = work.model.config
+    machine = measure_machine(config.hidden_size, config.intermediate_size)
     limit = limit_of(work, machine)
     ratio = timed.ratio("bare", "engine")
     best = {name: min(seconds) for name, seconds in timed.seconds.items()}
     by_one = timed.ratio("one", "engine")._asdict()
     by_one = {name: value * work.trials / few for name, value in by_one.items()}
     lines = [
-        f"reference work: {work.trials} trials, {tokens}-token prompts, {work.new_tokens} tokens, "
-        f"one thread, CPU seconds, best of {rounds}, medians of ratios within a round",
+        f"reference work on {work.model.name}: {work.trials} trials, {tokens}-token prompts, "
+        f"{work.new_tokens} tokens, one thread, CPU seconds, "
+        f"best of {rounds}, medians of ratios within a round",
         f"engine, shared prompts       {best['engine']:7.2f} s  {work.trials / best['engine']:6.1f}"
         f" trials/s  {ratio.median:.2f} x the bare loop ({ratio.least:.2f} to {ratio.most:.2f})",
         f"engine, plain route           {best['plain']:7.2f} s  {work.trials / best['plain']:6.1f}"
@@ -63,6 +77,7 @@ def _reference(tokens: int, rounds: int, with_growth: bool) -> dict[str, Any]:
         f"tokens of both routes are {'the same' if same else 'NOT the same'}",
     ]
     result: dict[str, Any] = {
+        "model": work.model.name,
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "torch": torch.__version__,

@@ -15,7 +15,7 @@ class Pyvene:
     def __init__(self, work: Reference) -> None:
         self._work = work
         network = copy.deepcopy(work.model.network)
-        slots = work.window.base_slots
+        slots = work.window().base_slots
         self._models = [
             IntervenableModel(
                 IntervenableConfig(
@@ -39,7 +39,7 @@ class Pyvene:
     def generate(self, rows: Rows) -> torch.Tensor:
         """Rows of one layer: it patches a batch in one place."""
         ((layer, places, donor),) = rows.by_layer()
-        slots = list(self._work.window.base_slots)
+        slots = list(self._work.window().base_slots)
         where = [[slots] * len(places)] * 2
         _, found = self._models[layer].generate(
             {"input_ids": rows.bases},

@@ -143,7 +143,7 @@ def spliced_by_hand(lens: Lens) -> Found:
             model.cfg, model.cfg.device, len(prompts)
         )
         _step_on(model, caches[name])(prompts[:, :-1])
-    window = slice(work.window.base_slots.start, work.window.base_slots.stop)
+    window = slice(work.window().base_slots.start, work.window().base_slots.stop)
     cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, work.trials)
     for layer, entry in enumerate(cache.entries):
         for part in ("past_keys", "past_values"):

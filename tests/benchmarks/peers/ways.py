@@ -53,7 +53,7 @@ def rows_of(work: Reference, trials: Sequence[int]) -> Rows:
     """These trials of the work as one batch."""
     pairs = [trial // ARMS for trial in trials]
     unique = sorted(set(pairs))
-    window = work.window.base_slots
+    window = work.window().base_slots
     return Rows(
         trials,
         work.ids([work.bases[pair] for pair in pairs]),
