@@ -172,12 +172,15 @@ class ClaimsRun:
             self._check_collected(claims)
             self._begin()
 
-    def pytest_report_collectionfinish(self, items: list[pytest.Item]) -> str | None:
+    def pytest_report_collectionfinish(self, items: list[pytest.Item]) -> str | list[str] | None:
         cells = [item for item in items if claim_in(item)]
         if not cells:
             return None
         if self.state.replayed is not None:
-            return line_of(terminal.replay_lines(self.state, len(cells))[0])
+            lines = terminal.replay_lines(self.state, len(cells))
+            if not self.config.option.claims_dry_run:
+                return line_of(lines[0])
+            return [line_of(line) for line in (*lines, *self.state.replayed.dry_run())]
         claims = {claim.id for item in cells if (claim := claim_in(item))}
         return line_of(terminal.describe(self.state.settings, len(cells), sorted(claims)))
 

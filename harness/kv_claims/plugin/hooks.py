@@ -57,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     with usage_errors():
         merge_forms(config.option)
+        if config.option.claims_dry_run:
+            config.option.collectonly = True
         if is_any_given(config.option):
             of_claims(config).check_options()
 

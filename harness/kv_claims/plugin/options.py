@@ -101,6 +101,14 @@ OPTIONS = (
         short=False,
     ),
     Option(
+        "dry-run",
+        {
+            "action": "store_true",
+            "help": "collect the cells, and say what would be run, or what a table is read as",
+        },
+        short=False,
+    ),
+    Option(
         "strict",
         {"action": "store_true", "help": "inconclusive and invalid verdicts fail"},
         short=False,

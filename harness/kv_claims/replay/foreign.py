@@ -17,6 +17,7 @@ from kv_claims.judging.checks import Check
 from kv_claims.judging.estimand import stands_in_table
 from kv_claims.plain import nearest
 from kv_claims.replay.described import FIXED, Described, read_description
+from kv_claims.replay.dry_run import told_of
 from kv_claims.replay.edits import SCORER_CHANGED
 from kv_claims.replay.published import read_table
 from kv_claims.replay.source import chosen, sha_of
@@ -174,6 +175,9 @@ class ForeignTable:
             geometry="{}",
             **{n: float("nan") for n in TEXT_NAMES if n != "behavior" and n not in rows.columns},
         )
+
+    def dry_run(self) -> list[str]:
+        return told_of(self.told, self.frame, len(self._tried))
 
     def facts(self) -> dict[str, Any]:
         told = self.told

@@ -13,7 +13,14 @@ from kv_claims.replay.source import FOREIGN_FILE, Source, kind_of
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.task import Task
 
-_GOES = {"claims_replay", "claims_model", "claims_task", "claims_out", "claims_strict"}
+_GOES = {
+    "claims_replay",
+    "claims_model",
+    "claims_task",
+    "claims_out",
+    "claims_strict",
+    "claims_dry_run",
+}
 
 
 def check_options(given: Mapping[str, Any]) -> None:

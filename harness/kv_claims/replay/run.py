@@ -129,6 +129,14 @@ class ReplayedRun:
                 frames.append(trials_frame(used, self.tasks[model]).assign(model=model))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
+    def dry_run(self) -> list[str]:
+        """The stored cells of each model, and what was found of them then."""
+        return [
+            f"  {key.model} {key.claim} {key.cell}: {one['pairs']} pairs, {one['verdict']} then"
+            for key, one in self.stored.evidence.items()
+            if key.model in self.models
+        ]
+
     def facts(self) -> dict[str, Any]:
         run, task = self.stored.run, next(iter(self.tasks.values()))
         own = ("profile", "pairs_asked", "seeds", "max_new_tokens", "temperature", "task_file")

@@ -44,6 +44,9 @@ class Source(Protocol):
     def trials(self, evidence: Sequence[dict[str, Any]]) -> pd.DataFrame:
         """The trials that some evidence of it rests on, one row each."""
 
+    def dry_run(self) -> list[str]:
+        """What it is read as and what would be judged, in lines."""
+
     def facts(self) -> dict[str, Any]:
         """What holds for the run as a whole: `replay`, and settings of the stored run."""
 

@@ -18,6 +18,7 @@ from kv_claims.judging.checks import CONTROLS, NO_CONTROL, Check, with_all_named
 from kv_claims.judging.coincidence import coincidences
 from kv_claims.judging.frame import ARMS
 from kv_claims.judging.multiplicity import Share
+from kv_claims.judging.openings import prompts_in_texts
 from kv_claims.judging.texts import degenerate_texts, parts_of_words
 from kv_claims.study.cell import Cell
 from kv_claims.study.plan import Plan, PlannedPart, parts_of, plan_as_asked, roles_in_tables
@@ -197,6 +198,8 @@ class TableStudy(Study):
                 degenerate_texts(texts, self.task),
                 parts_of_words(texts, [self.task.scorer]),
             ]
+            if (holds := prompts_in_texts(rows)) is not None:
+                found.append(holds)
         return found
 
 
