@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.plugin.project import INERT, ROOT, STORED, Run, everything_in, run_py
 
 TABLE = ROOT / "docs/examples/seed-table"
 SAME = ("verdict", "reason", "expected", "estimate", "interval", "interval_other", "p_supported")
+
+
+ARMS = {"none": 0, "swap": 9, "kv": 8, "less": 2, "weak": 0, "weaker": 0, "elsewhere": 3}
 
 
 def cells(run: Run) -> dict[tuple[str, str, str], dict[str, object]]:
@@ -141,6 +145,55 @@ def test_a_published_table_is_judged_and_fails_as_invalid(project: pytest.Pytest
     assert "(unverified)" in (run.out / "report.md").read_text(encoding="utf-8")
     page = (run.out / "report.html").read_text(encoding="utf-8")
     assert "16 verdicts are unverified" in page
+
+
+def test_claims_of_a_tables_own_need_no_test_file(tmp_path: Path) -> None:
+    """In a folder without a test, in one process and in two; a cell a parameter."""
+    (tmp_path / "project").mkdir()
+    table = tmp_path / "table"
+    table.mkdir()
+    rows = [
+        f"p{n},{arm},{score + (n * 37 + place * 11) % 17 / 10}"
+        for n in range(24)
+        for place, (arm, score) in enumerate(ARMS.items())
+    ]
+    (table / "rows.csv").write_text("\n".join(["pair,arm,score", *rows]))
+    ends = {"base": "none", "source": "swap"}
+    described = {
+        "schema": 1,
+        "table": "rows.csv",
+        "model": "their/model",
+        "n_layers": 32,
+        "columns": {"pair": "pair", "arm": "arm", "score": "score"},
+        "others": {"elsewhere": "another layer"},
+        "own": {
+            "it-moves": {
+                "says": "It moves.",
+                "cites": "nobody",
+                "transfer": {"low": 0.5},
+                "patch": {"site": "kv", "layers": "all", "positions": "last(1)"},
+            }
+        },
+        "claims": {
+            "it-moves": {
+                cell: {**ends, "patched": arm, "unrelated-base": other}
+                for cell, arm, other in (("much", "kv", "weak"), ("little", "less", "weaker"))
+            }
+        },
+    }
+    (table / "replay.yaml").write_text(json.dumps(described))
+    said = []
+    for workers in ([], ["-n", "2"]):
+        run = run_pytest(
+            *(tmp_path / "project", ".", "--claims-replay", str(table), *workers),
+            out=tmp_path / f"out{len(workers)}",
+        )
+        found = run.content["evidence"]
+        said.append({one["cell"]: (one["verdict"], one["reason"]) for one in found})
+        assert {one["claim"] for one in found} == {"it-moves"}
+    assert said[0] == said[1]
+    words = {cell: word for cell, (word, _) in said[0].items()}
+    assert words == {"much": "supported", "little": "refuted"}
 
 
 def test_names_of_a_table_steer_no_terminal(project: pytest.Pytester) -> None:

@@ -31,7 +31,7 @@ from kv_claims.plugin.claim_test import ClaimTest
 from kv_claims.plugin.collected import check_collected, check_each_once
 from kv_claims.plugin.ending import PIN, REFUSED, TABLE, Ending, Refusals
 from kv_claims.plugin.errors import usage_errors
-from kv_claims.plugin.replaying import Replayable, start_replay
+from kv_claims.plugin.replaying import Replayable, own_claims_of, start_replay
 from kv_claims.plugin.session import NEEDS_MODEL, ClaimsSession
 from kv_claims.plugin.settings import EMBEDDED
 from kv_claims.process.interrupts import sigterm_as_ctrl_c
@@ -83,6 +83,11 @@ class ClaimsRun:
             add(Refusals(), "kv-claims-refusals")
         if replayed is not None:
             add(Replayable(run), "kv-claims-replayable")
+            if (own := own_claims_of(replayed)) is not None:
+                add(own, "kv-claims-own-claims")
+                # Workers get the controller's arguments.
+                if str(own.path) not in config.args:
+                    config.args.append(str(own.path))
         return run
 
     @property

@@ -11,6 +11,7 @@ import pytest
 
 from kv_claims.claims.claim import Claim, claim_in
 from kv_claims.plugin.found import cell_of, is_claim, known_tests, model_of
+from kv_claims.plugin.own_claims import OwnClaims
 from kv_claims.plugin.settings import Settings
 from kv_claims.replay.source import Source
 from kv_claims.tasks.task import Task
@@ -50,6 +51,12 @@ class Replayable:
         if left:
             config.hook.pytest_deselected(items=left)
             items[:] = [item for item in items if item not in left]
+
+
+def own_claims_of(source: Source) -> OwnClaims | None:
+    """The tests of claims that the description of a table brings along; None where it has none."""
+    own = source.own_tests()
+    return OwnClaims(source.inputs[0], own) if own else None
 
 
 def start_replay(

@@ -7,7 +7,7 @@ keys. Nothing in it says how a claim is judged: that stands in the claim.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kv_claims.files.reading import check_file, inside, shown, unquoted
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS
 from kv_claims.plain import nearest
+from kv_claims.replay.own_claims import OwnClaim, read_own
 
 SCHEMA = 1
 MOST_BYTES = 2**20
@@ -30,7 +31,7 @@ FIXED = ("base", "source", *CONTROLS)
 _NEEDED = ("schema", "table", "model", "n_layers", "columns", "claims")
 _KNOWN = (
     *(*_NEEDED, "about", "task", "scores", "shared", "others", "seeds"),
-    *("n_kv_heads", "n_query_heads", "tokens"),
+    *("n_kv_heads", "n_query_heads", "tokens", "own"),
 )
 _KEYS = ("pair", "seed", "score", "text", "cluster", "source", "base")
 _COLUMNS = ("pair", "arm", "arms", *_KEYS[1:])
@@ -49,7 +50,7 @@ class Described:
     hold its score. averaged: whether a pair's seeds count as their mean. scores: its columns of
     other outcomes, by the outcome's name. claims: by claim and cell, the arms. tokens: of the
     source's and the base's prompt, None where they are not given. others: arms in no role, and what
-    they are.
+    they are. own: claims that stand here and in no test file, by id.
     """
 
     where: Path
@@ -68,6 +69,7 @@ class Described:
     tokens: tuple[int, int] | None
     others: Mapping[str, str]
     task: Path | None
+    own: Mapping[str, OwnClaim] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:
@@ -134,7 +136,19 @@ def read_description(path: Path) -> Described:
         task=None
         if task is None
         else inside(path.parent, _name(task, f"{where}: task"), f"{where}: task"),
+        own=_own(content, where),
     )
+
+
+def _own(content: Mapping[Any, Any], where: str) -> dict[str, OwnClaim]:
+    """The claims of the table's own. One that no cell is named of would never be judged."""
+    if "own" not in content:
+        return {}
+    found = read_own(content["own"], f"{where}: own")
+    for id in found:
+        if id not in content["claims"]:
+            raise UsageError(f"{where}: own: {unquoted(id)}: no cell of it under `claims`")
+    return found
 
 
 def _heads(content: Mapping[Any, Any], key: str, where: str) -> int:

@@ -19,6 +19,7 @@ from kv_claims.plain import nearest
 from kv_claims.replay.described import FIXED, Described, read_description
 from kv_claims.replay.dry_run import told_of
 from kv_claims.replay.edits import SCORER_CHANGED
+from kv_claims.replay.own_claims import OwnClaim
 from kv_claims.replay.published import read_table
 from kv_claims.replay.source import chosen, sha_of
 from kv_claims.study.given_table import GivenScorer, GivenTask, TableStudy
@@ -71,6 +72,9 @@ class ForeignTable:
     def study_id(self) -> str:
         """Stands for the trials, as the hash of a run does."""
         return f"published-{sha_of(self.told.table)[:32]}"
+
+    def own_tests(self) -> Mapping[str, tuple[OwnClaim, Sequence[str]]]:
+        return {id: (own, list(self.told.claims[id])) for id, own in self.told.own.items()}
 
     def check_tests(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> None:
         where = f"{self.told.where}: claims"

@@ -21,6 +21,7 @@ from kv_claims.evidence.schema import EvidenceSaid, is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, load_run, trials_of
 from kv_claims.files.reading import check_file, shown
 from kv_claims.planted.catalog import CATALOG, N_HEADS, N_KV_HEADS, PLANTED_PREFIX
+from kv_claims.replay.own_claims import OwnClaim
 from kv_claims.replay.source import chosen, sha_of
 from kv_claims.replay.study import StoredStudy
 from kv_claims.replay.trials import StoredTrials
@@ -86,6 +87,10 @@ class ReplayedRun:
     @property
     def inputs(self) -> tuple[Path, ...]:
         return (self.stored.folder / EVIDENCE_FILE, self.stored.folder / TRIALS_FILE)
+
+    def own_tests(self) -> Mapping[str, tuple[OwnClaim, Sequence[str]]]:
+        """None: a run's claims are those of its tests."""
+        return {}
 
     def check_tests(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> None:
         """Nothing: a stored cell whose test is gone is no error."""

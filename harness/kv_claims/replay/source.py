@@ -12,6 +12,7 @@ import pandas as pd
 from kv_claims.claims.claim import Claim
 from kv_claims.errors import UsageError
 from kv_claims.evidence.folder import EVIDENCE_FILE, locate
+from kv_claims.replay.own_claims import OwnClaim
 from kv_claims.study.walk import Study
 
 FOREIGN_FILE = "replay.yaml"
@@ -28,6 +29,9 @@ class Source(Protocol):
     def models(self) -> tuple[str, ...]: ...
     @property
     def inputs(self) -> tuple[Path, ...]: ...
+
+    def own_tests(self) -> Mapping[str, tuple[OwnClaim, Sequence[str]]]:
+        """Claims that it brings along itself, each with its cells, by id."""
 
     def check_tests(self, cells: Mapping[str, tuple[Claim, set[str]]]) -> None:
         """Raise UsageError where it names claims or cells that no test has.
