@@ -11,24 +11,14 @@ import pytest
 from scipy import stats
 
 from kv_claims.judging import fieller as module
-from kv_claims.judging.estimand import Contrast
-from kv_claims.judging.fieller import Floats, Interval, ends
-from tests.judging.frames import Study, t_quantile, wave
+from kv_claims.judging.fieller import Floats, Interval
+from tests.judging.frames import Study, contrast_of, fieller, t_quantile, wave
 
 LEVELS = (0.90, 0.95)
 
 
-def of(effect: Floats, gap: Floats) -> Contrast:
-    return Contrast(effect, gap, np.abs(effect) + np.abs(gap))
-
-
-def fieller(effect: Floats, gap: Floats, level: float) -> Interval | None:
-    low, high = ends(of(effect, gap).moments, level)
-    return None if np.isnan(low) else Interval(float(low), float(high))
-
-
 def weakness(gap: Floats, level: float) -> float:
-    return float(module.weakness(of(gap, gap).moments, level))
+    return float(module.weakness(contrast_of(gap, gap).moments, level))
 
 
 def gap_with(t: float, n: int = 20) -> Floats:

@@ -11,11 +11,9 @@ from kv_claims.judging.estimand import Contrast
 from kv_claims.judging.fieller import Floats, Interval, ends, weakness
 from kv_claims.judging.paired import (
     SHOWN_LEVEL,
-    Difference,
     Found,
     difference,
     difference_ends,
-    less_sure,
 )
 from tests.judging.frames import wave
 
@@ -81,7 +79,7 @@ def test_its_error_is_that_of_a_cluster_bootstrap() -> None:
 def test_pairing_counts() -> None:
     first, second = two_runs(60)
     low, high = difference_ends(first, second, SHOWN_LEVEL)
-    torn = second._replace(effect=second.effect[::-1], unit=second.unit[::-1])
+    torn = contrast(second.effect[::-1], second.unit[::-1])
     assert np.subtract(*difference_ends(first, torn, SHOWN_LEVEL)) != pytest.approx(low - high)
 
 
@@ -140,7 +138,7 @@ def test_a_word_is_wrong_as_often_as_it_says(truth: float, wrong: Found, rate: f
 
 
 def each(many: Contrast) -> list[Contrast]:
-    return [Contrast(*one) for one in zip(*many[:3], strict=True)]
+    return [Contrast(*one) for one in zip(many.effect, many.unit, many.size, strict=True)]
 
 
 def test_a_law_of_the_simulation_has_its_transfer() -> None:
@@ -242,24 +240,3 @@ def test_a_gap_is_measured_in_shares_of_the_first(sign: int, by: float, word: st
     assert found.found == word
     assert found.value == pytest.approx(sign * 80 * (by - 1))
     assert found.margin == pytest.approx(4.0)
-
-
-# --- crossed pairs --------------------------------------------------------------------------
-
-
-def one(found: Found, low: float, high: float) -> Difference:
-    return Difference(found, found, value=(low + high) / 2, interval=Interval(low, high))
-
-
-def test_crossed_pairs_take_the_less_decisive_word_and_the_wider_interval() -> None:
-    same, moved = one("same", -0.01, 0.02), one("moved", 0.1, 0.3)
-    undecided, lower = one("undecided", -0.02, 0.2), one("moved", -0.3, -0.1)
-    assert less_sure([moved]) == moved
-    assert less_sure([moved, moved]).found == "moved"
-    for pair in ([same, undecided], [undecided, moved], [same, moved], [moved, lower]):
-        found = less_sure(pair)
-        assert found.found == "undecided"
-        assert found.interval is not None
-        for part in pair:
-            assert part.interval is not None
-            assert part.interval.within(*found.interval)
