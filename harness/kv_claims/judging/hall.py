@@ -24,10 +24,12 @@ from kv_claims.judging.arrays import Bools, Floats
 
 MOST_SKEWED = 0.4
 """A skewness of the mean: that of about six numbers in many which differ from all others."""
+_LARGEST = 1e50
 
 
 def transformed(t: Floats, skewness: Floats) -> Floats:
     """T of a t statistic, to be read in Student's law."""
+    t = np.clip(t, -_LARGEST, _LARGEST)  # infinite where nothing varies
     found: Floats = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
     return found
 

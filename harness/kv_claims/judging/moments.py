@@ -74,7 +74,7 @@ def moments(effect: Floats, unit: Floats, size: Floats, sharing: Sharing | None 
     if sharing is None:
         plain = sums(off, apart)
         scaled, clusters = plain, n
-        weight = 1 / (n * (n - 1))
+        weight = 1 / (n * (n - 1)) if n > 1 else np.nan
         turned: Bools = np.zeros(off.shape[:-1], np.bool_)
     else:
         scaled, plain, turned = two_way(off, apart, sharing)

@@ -64,16 +64,18 @@ def few_unlike(
     # NaN are last in order, so that the middle of what is known is found without warnings.
     order = np.sort(ratio, -1)
     middle = np.maximum(np.sum(~np.isnan(ratio), -1) - 1, 0) // 2
-    usual = np.take_along_axis(order, middle[:, None], -1)[:, 0]
+    usual = np.nan_to_num(np.take_along_axis(order, middle[:, None], -1)[:, 0], posinf=0.0)
     off = np.abs(effect - usual[:, None] * unit)
     unlike = off > NO_SPREAD * np.max(size + np.abs(usual[:, None] * unit), -1, keepdims=True)
     number = unlike.sum(-1)
-    assumed = np.sum(off * unlike, -1) <= most * np.abs(np.mean(unit, -1)) * number
+    # Where nothing bounds it, nothing is assumed.
+    limit = np.where(np.isfinite(most), most, 0.0) * np.abs(np.mean(unit, -1)) * number
+    assumed = np.sum(off * unlike, -1) <= limit * (1 + NO_SPREAD)
     counts = [(number, unlike.shape[-1])]
     if sharing is not None:
         counts = [(_clusters_with(unlike, side), int(side.max()) + 1) for side in sharing]
     few = np.all([2 * k < n for k, n in counts], 0)
-    known: Bools = few & assumed & np.isfinite(usual) & np.isfinite(most)
+    known: Bools = few & assumed & np.isfinite(most)
     return Few(known, usual, tuple(counts))
 
 
