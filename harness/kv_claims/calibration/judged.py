@@ -20,6 +20,7 @@ from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.decide import Decision, decide
 from kv_claims.judging.estimand import contrast, orientation
 from kv_claims.judging.fieller import Bools, Floats
+from kv_claims.judging.hall import MOST_SKEWED
 from kv_claims.judging.result import WORDS
 from kv_claims.judging.rule import ALPHA, Rule
 
@@ -33,6 +34,7 @@ FEW_ERRORS = (
     Wanted("refuted inside", "at most", 0.01),
 )
 """What is wanted of the regions of `placed`."""
+_SELDOM = 0.01
 Scores = Mapping[str, Floats]
 """Mean score by arm, `[study, cluster]`."""
 
@@ -97,7 +99,7 @@ def errors_row(
     """Coverage, width and error rates of one cell, with all that is wanted of them.
 
     conservative: that intervals may cover too often, as where pairs are given and luck alone is
-        fresh.
+        fresh. They may as well where the sample is too skewed for a test in over 1% of studies.
     """
     scores, truth = means(law, rng, size), true_value(law.truth, estimand)
     in_own_unit = estimand in ("shift", "gap")
@@ -128,6 +130,11 @@ def errors_row(
         },
         "invalid": int(judged["inside"].has_word("invalid").sum()),
     }
+    # No interval, or one by a count of few, holds the truth more often than it says.
+    withheld = np.abs(found.moments.skewness) > MOST_SKEWED
+    if found.of == "means":
+        counts["too skewed for a test"] = int(withheld.sum())
+        conservative |= bool(withheld.mean() > _SELDOM)
     wanted = (
         Wanted("covered", "at least", 0.94) if conservative else Wanted("covered", "within"),
         *FEW_ERRORS,
