@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kv_claims.errors import UsageError
+from kv_claims.judging.arrays import Ints
 from kv_claims.judging.checks import Check
 from kv_claims.judging.crossed import Sharing, covariance_of_means
 from kv_claims.judging.fieller import Floats
@@ -34,13 +35,14 @@ class Grouping(NamedTuple):
     """Mean score by cluster of each arm, `[cluster]`; `by` says what a cluster is.
 
     sharing: where pairs share sources and bases both; scores are then those of pairs, `[pair]`, and
-        `clusters` counts what there is fewer of.
+        `clusters` counts what there is fewer of. sizes: pairs of each cluster.
     """
 
     by: str
     clusters: int
     scores: dict[str, Floats]
     sharing: Sharing | None = None
+    sizes: Ints | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,6 +50,23 @@ class Grouping(NamedTuple):
         if self.sharing is None:
             return {self.by: self.clusters}
         return dict(zip(("source", "base"), self.sharing.clusters, strict=True))
+
+    @property
+    def weighed(self) -> dict[str, dict[str, Floats]]:
+        """Scores whose plain mean lets each pair, or each cluster, weigh the same, by which.
+
+        What is judged comes first; no more where clusters are all of one size.
+        """
+        found = {"pairs" if self.sharing else _clusters_by(self.by): self.scores}
+        if self.sizes is not None and np.ptp(self.sizes):
+            share = self.sizes / self.sizes.mean()
+            found["pairs"] = {arm: share * values for arm, values in self.scores.items()}
+        for by, side in self.sharing._asdict().items() if self.sharing else ():
+            sizes = np.bincount(side)
+            if np.ptp(sizes):
+                share = sizes.mean() / sizes[side]
+                found[_clusters_by(by)] = {arm: share * v for arm, v in self.scores.items()}
+        return found
 
     @property
     def fewest(self) -> str:
@@ -232,7 +251,14 @@ def _group(frame: pd.DataFrame, by: str) -> Grouping:
     pairs = frame.assign(score=frame["score"].astype(float)).groupby(keys)["score"].mean()
     table = pairs.groupby(level=["arm", by]).mean().unstack("arm").sort_index()
     scores = {str(arm): table[arm].to_numpy(dtype=np.float64) for arm in table.columns}
-    return Grouping(by=by, clusters=len(table), scores=scores)
+    if by == "pair":
+        return Grouping(by, len(table), scores)
+    sizes: Ints = frame.groupby(by)["pair"].nunique().sort_index().to_numpy().astype(np.int64)
+    return Grouping(by, len(table), scores, sizes=sizes)
+
+
+def _clusters_by(by: str) -> str:
+    return {"pair": "pairs", "cluster": "clusters"}.get(by, f"clusters by {by}")
 
 
 def _cells(frame: pd.DataFrame, arm: str) -> list[tuple[object, object]]:

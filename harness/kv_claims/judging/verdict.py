@@ -44,6 +44,7 @@ from kv_claims.judging.estimand import (
     Direction,
     difference_text,
     formula,
+    orientation,
     unit_text,
 )
 from kv_claims.judging.fieller import Floats, Interval
@@ -61,6 +62,8 @@ from kv_claims.judging.hall import MOST_SKEWED
 from kv_claims.judging.proportions import are_binary
 from kv_claims.judging.result import Verdict, Word
 from kv_claims.judging.rule import ALPHA, Rule
+from kv_claims.judging.weighing import objection as objection_of
+from kv_claims.judging.weighing import weighings
 
 __all__ = ["ALPHA", "CEILING_ALPHA", "FEWEST_CLUSTERS", "WEAK_RATIO", "Verdict", "Word", "judge"]
 
@@ -192,10 +195,11 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         p_refuted=float(decision.tests.p_refuted),
         pairs_needed=case.pairs_of(clusters) if why.word == "inconclusive" else None,
         controls=described(decision.controls, scores),
+        weighings=weighings(grouping, rule, orientation(scores, rule.direction)),
         region=rule.region,
         estimand=rule.estimand,
     )
-    return _if_it_shows(verdict, rule.region)
+    return _if_all_agree(_if_it_shows(verdict, rule.region), rule)
 
 
 def _not_binary(grouping: Grouping) -> Check | None:
@@ -351,6 +355,25 @@ def _if_it_shows(verdict: Verdict, region: Region) -> Verdict:
         return replace(verdict, checks=checks)
     reason = f"same-is-not-p>0.05: {detail}"
     return replace(verdict, word="invalid", reason=reason, checks=checks)
+
+
+def _if_all_agree(verdict: Verdict, rule: Rule) -> Verdict:
+    """The verdict, if every weighing has its answer; else *inconclusive*, at the wider level."""
+    at_refuted = verdict.level == rule.refuted_level
+    wide, narrow = verdict.interval, verdict.interval_other
+    if not at_refuted:
+        wide, narrow = narrow, wide
+    reason = objection_of(verdict.weighings, verdict.word, wide, rule.region)
+    if not reason:
+        return verdict
+    return replace(
+        verdict,
+        word="inconclusive",
+        reason=reason,
+        level=rule.refuted_level,
+        interval=wide,
+        interval_other=narrow,
+    )
 
 
 def _invalid(
