@@ -12,7 +12,7 @@ from kv_claims.calibration.judged import (
     by_cluster,
     covers,
     errors_row,
-    judge_both,
+    judge_crossed,
     means,
     placed,
     rule_for,
@@ -22,6 +22,7 @@ from kv_claims.calibration.judged import (
 )
 from kv_claims.calibration.scores import Crossing, ScoreStudies, arms
 from kv_claims.claims.claim import Estimand, Region
+from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.decide import decide
 from kv_claims.judging.verdict import judge
 from tests.judging.frames import wave
@@ -82,10 +83,10 @@ def test_crossed_studies_get_the_words_and_intervals_of_judge(name: str) -> None
     region = REGIONS[name]
     scores = means(CROSSED, np.random.default_rng([3, len(name)]), Size(60, PAIRS))
     of = CROSSED.prompts(PAIRS)
-    words, low, high = judge_both(scores, (of.source, of.base), rule_for(region))
+    judged, low, high = judge_crossed(scores, Sharing(*of), rule_for(region))
     for number in range(60):
         verdict = judge(frame_of(scores, number), region)
-        assert verdict.word == words[number]
+        assert judged.has_word(verdict.word)[number]
         if verdict.word == "invalid":
             continue
         at_95 = verdict.interval if verdict.level == 0.95 else verdict.interval_other
@@ -100,8 +101,8 @@ def test_the_crossed_regions_reach_every_word() -> None:
     of, seen = CROSSED.prompts(PAIRS), set()
     for name, region in REGIONS.items():
         scores = means(CROSSED, np.random.default_rng([3, len(name)]), Size(60, PAIRS))
-        words, _, _ = judge_both(scores, (of.source, of.base), rule_for(region))
-        seen |= set(words.tolist())
+        judged, _, _ = judge_crossed(scores, Sharing(*of), rule_for(region))
+        seen |= {word for word in WORDS if judged.has_word(word).any()}
     assert {"supported", "refuted", "inconclusive"} <= seen
 
 
@@ -113,23 +114,25 @@ def test_the_crossed_regions_reach_every_word() -> None:
         pytest.param(Region(0.4, 0.5), id="refuted-on-either-side"),
     ],
 )
-def test_groupings_that_contradict_each_other_decide_nothing(region: Region) -> None:
+def test_prompts_that_contradict_each_other_decide_nothing(region: Region) -> None:
     """One source with 20 bases transfers little; one base with 20 sources transfers much."""
     n = 40
     few, others = np.arange(n) < 20, np.arange(20) + 1
-    sides = (
+    sides = Sharing(
         np.concatenate([np.zeros(20, int), others]),
         np.concatenate([others, np.zeros(20, int)]),
     )
     gap = 6 + 0.05 * wave(1, n)
     patched = (np.where(few, 0.1, 0.8) + np.where(few, 0.1, 0.01) * wave(3, n)) * gap
     scores = {"base": np.zeros((1, n)), "source": gap[None], "patched": patched[None]}
-    words, low, high = judge_both(scores, sides, rule_for(region))
-    assert words.tolist() == ["inconclusive"]
+    judged, low, high = judge_crossed(scores, sides, rule_for(region))
+    assert judged.has_word("inconclusive").tolist() == [True]
     assert low[0] < 0.2
     assert high[0] > 0.7
-    alone = [decide(by_cluster(scores, side), rule_for(region)) for side in sides]
-    assert any(one.has_word("refuted")[0] for one in alone), "or nothing is torn"
+    # By source alone most of the sources transfer much, by base alone most of the bases little.
+    alone = [float(by_cluster(scores, side)["patched"].mean() / gap.mean()) for side in sides]
+    assert alone[0] > 0.7
+    assert alone[1] < 0.2
 
 
 # --- regions and coverage ------------------------------------------------------------------

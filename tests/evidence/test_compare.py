@@ -345,12 +345,12 @@ def test_pairs_that_share_a_prompt_are_one_cluster() -> None:
     assert width(shared.interval) > 1.5 * width(alone.interval)
 
 
-def test_crossed_pairs_have_the_wider_interval_of_both_groupings() -> None:
+def test_crossed_pairs_count_as_both_sources_and_bases() -> None:
     by = {"source": [i // 10 for i in range(120)], "base": [i % 12 for i in range(120)]}
-    each = [paired_difference(*frames(**{name: by[name]}), TRANSFER) for name in by]
-    both = paired_difference(*frames(**by), TRANSFER)
-    assert width(both.interval) >= max(width(one.interval) for one in each)
-    assert both.by == "source"
+    alone, both = paired_difference(*frames(), TRANSFER), paired_difference(*frames(**by), TRANSFER)
+    assert both.value == pytest.approx(alone.value)
+    assert width(both.interval) > 1.5 * width(alone.interval)
+    assert (both.by, both.clusters) == ("source and base", 12)
 
 
 def width(interval: Interval | None) -> float:

@@ -15,9 +15,21 @@ import pandas as pd
 from scipy import stats
 
 from kv_claims.judging.checks import INSTRUMENT_CHECKS, Check
-from kv_claims.judging.fieller import Floats
+from kv_claims.judging.estimand import Contrast
+from kv_claims.judging.fieller import Floats, Interval, ends
 
 PASSED = tuple(Check(name, True, "as it should be") for name in INSTRUMENT_CHECKS)
+
+
+def contrast_of(effect: Floats, unit: Floats) -> Contrast:
+    """A contrast of scores that are as large as both."""
+    return Contrast(effect, unit, np.abs(effect) + np.abs(unit))
+
+
+def fieller(effect: Floats, gap: Floats, level: float) -> Interval | None:
+    """The interval of one study without a count of what was not seen; None where unbounded."""
+    low, high = ends(contrast_of(effect, gap).moments, level)
+    return None if np.isnan(low) else Interval(float(low), float(high))
 
 
 def wave(k: int, n: int) -> Floats:

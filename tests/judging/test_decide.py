@@ -1,7 +1,9 @@
 """The rule on many studies at once: what `judge` says of each, and what an oracle says of both.
 
 The oracle is written here from scipy's Student intervals of contrasts, one study at a time and in
-the order of the design; it shares no code with the rule.
+the order of the design; it shares no code with the rule. Studies are turned about their means and
+joined with themselves, so that nothing is skewed; what skewness does is in `test_unseen` and in the
+properties of Fieller's interval.
 """
 
 from __future__ import annotations
@@ -140,9 +142,14 @@ def studies(name: str) -> dict[str, Floats]:
     """Scores of all studies of a kind, `[study, cluster]`."""
     number = NAMES.index(name)
     rng = np.random.default_rng([2026, number])
-    kind, n = KINDS[number], (10, 17, 40)[number % 3]
+    kind, n = KINDS[number], (5, 9, 20)[number % 3]
     each = [_random(kind, rng, n) for _ in range(kind.studies)]
-    return {arm: np.array([one[arm] for one in each]) for arm in kind.arms}
+    return {arm: np.array([_with_turned(one[arm]) for one in each]) for arm in kind.arms}
+
+
+def _with_turned(values: Floats) -> Floats:
+    """Every number, and as far on the other side of the mean."""
+    return np.append(values, 2 * values.mean() - values)
 
 
 def kind_of(name: str) -> Kind:
@@ -410,10 +417,11 @@ def test_every_reason_is_reached_and_has_its_word() -> None:
             words.setdefault(Why(int(code)), set()).add(verdict.word)
     for why, (study, rule) in SPECIAL.items():
         words.setdefault(why, set()).add(judge(frame_of(study.arms), rule.region).word)
-    assert set(words) == set(Why)
-    assert words == {why: {why.word} for why in Why}
+    reached = [why for why in Why if why != Why.FEW_CARRY]  # of no study here: none is skewed
+    assert set(words) == set(reached)
+    assert words == {why: {why.word} for why in reached}
     assert sum(seen.values()) == sum(kind.studies for kind in KINDS) >= 300
-    assert min(seen[why] for why in Why if why not in SPECIAL) >= 3
+    assert min(seen[why] for why in reached if why not in SPECIAL) >= 3
 
 
 @pytest.mark.parametrize(
@@ -421,6 +429,7 @@ def test_every_reason_is_reached_and_has_its_word() -> None:
     [
         (Why.NO_CEILING, "invalid"),
         (Why.DEGENERATE, "invalid"),
+        (Why.FEW_CARRY, "inconclusive"),
         (Why.OUTSIDE, "refuted"),
         (Why.BETWEEN, "inconclusive"),
         (Why.WEAK_RATIO, "inconclusive"),

@@ -142,7 +142,10 @@ def test_ten_pairs_are_the_fewest_that_are_planned() -> None:
     found = pairs_for([stated(0.8, 0.01, 0.0)], Rule(EIGHTY), "supported")
     assert found is not None
     assert found.pairs == 10
-    assert found.rates["supported"] == 1.0
+    # One in twenty samples of ten normal numbers looks too skewed to be tested.
+    drawn = np.random.default_rng(0).normal(size=(20_000, 10))
+    skewed = np.mean(np.abs(stats.skew(drawn, axis=-1)) / 10**0.5 > 0.4)
+    assert deviations(found.rates["supported"], 1 - skewed) < 4
 
 
 def test_sizes_share_their_luck() -> None:
@@ -151,7 +154,7 @@ def test_sizes_share_their_luck() -> None:
     rates = [outlook(spread, rule, n).rates["supported"] for n in range(60, 100)]
     steps = np.diff(rates)
     # Of independent luck a step would have a standard deviation of 0.03.
-    assert steps.std() < 0.01
+    assert steps.std() < 0.015
     assert steps.min() > -0.03
     assert outlook(spread, rule, 77) == outlook(spread, rule, 77)
 

@@ -13,8 +13,8 @@ BASE = 1 + 0.0 * wave(1, N)
 ARMS = {
     "base": BASE,
     "source": BASE + 2 + 0.1 * wave(1, N),
-    "patched": BASE + 1.6 + 0.1 * wave(2, N),
-    "noise": BASE + 0.01 * wave(3, N),
+    "patched": BASE + 1.6 + 0.1 * wave(3, N),
+    "noise": BASE + 0.01 * wave(5, N),
 }
 
 

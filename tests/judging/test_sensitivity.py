@@ -12,10 +12,9 @@ import pytest
 
 from kv_claims.claims.claim import Part, Region
 from kv_claims.errors import UsageError
-from kv_claims.judging.fieller import fieller
 from kv_claims.judging.resampling import BOOTSTRAP_RESAMPLES, SIGN_FLIPS
 from kv_claims.judging.sensitivity import Lines, Range, Sensitivity, sensitivity
-from tests.judging.frames import Study, table
+from tests.judging.frames import Study, fieller, table
 
 pytestmark = pytest.mark.filterwarnings("error")
 

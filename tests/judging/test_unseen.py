@@ -1,21 +1,29 @@
-"""What a count of zero leaves open: the exact bound, its inverse, and verdicts that rest on it."""
+"""What a count of few leaves open: the exact bound, its inverse, and verdicts that rest on it."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from kv_claims.claims.claim import Region
-from kv_claims.judging.contrast import alike, edge_tests, interval, pairs_to_decide
+from kv_claims.judging.contrast import (
+    alike,
+    edge_tests,
+    interval,
+    pairs_to_decide,
+    too_few_carry,
+)
 from kv_claims.judging.decide import decide
 from kv_claims.judging.estimand import Contrast
-from kv_claims.judging.fieller import Floats
+from kv_claims.judging.fieller import Floats, ends
 from kv_claims.judging.result import Word
 from kv_claims.judging.rule import Rule
-from kv_claims.judging.unseen import chance_of_none, clusters_for, largest_share
+from kv_claims.judging.unseen import chance_of_few, clusters_for, largest_share
 from kv_claims.judging.verdict import judge
-from tests.judging.frames import table, wave
+from tests.judging.frames import contrast_of, table, wave
 
 # scipy warns of precision loss where values do not vary: such values must not reach it.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -25,17 +33,13 @@ def unit_of(n: int) -> Floats:
     return 6.0 + wave(1, n)
 
 
-def contrast_of(effect: Floats, unit: Floats) -> Contrast:
-    return Contrast(effect, unit, np.abs(effect) + np.abs(unit))
-
-
 @pytest.mark.parametrize("n", [10, 12, 60, 200])
 @pytest.mark.parametrize("alpha", [0.05, 0.025, 0.05 / 16])
-def test_the_bound_is_that_of_an_exact_binomial_interval(n: int, alpha: float) -> None:
-    exact = stats.binomtest(0, n).proportion_ci(1 - 2 * alpha, "exact").high
-    assert largest_share(n, alpha) == pytest.approx(exact, rel=1e-12)
-    assert chance_of_none(np.array(exact), n) == pytest.approx(alpha)
-    assert stats.binom.pmf(0, n, exact) == pytest.approx(alpha)
+@pytest.mark.parametrize("seen", [0, 1, 4])
+def test_the_bound_is_that_of_an_exact_binomial_interval(n: int, alpha: float, seen: int) -> None:
+    exact = stats.binomtest(seen, n).proportion_ci(1 - 2 * alpha, "exact").high
+    assert largest_share(n, alpha, seen) == pytest.approx(exact, rel=1e-9)
+    assert chance_of_few(np.array(exact), n, seen) == pytest.approx(alpha)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.12, 0.7])
@@ -49,7 +53,7 @@ def test_the_fewest_clusters_that_exclude_a_share(share: float) -> None:
 def test_no_number_excludes_a_share_of_none_and_any_a_share_of_all() -> None:
     assert clusters_for(0.0, 0.05) is None
     assert clusters_for(1.0, 0.05) == clusters_for(1.7, 0.05) == 1
-    assert chance_of_none(np.array([0.0, 1.0, 1.7, np.inf]), 12).tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert chance_of_few(np.array([0.0, 1.0, 1.7, np.inf]), 12).tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("ratio", "n"), [(0.0, 12), (1.0, 40), (0.3, 12)])
@@ -61,13 +65,54 @@ def test_a_ratio_that_all_have_stands_for_it_and_what_was_not_seen(ratio: float,
 
 
 @pytest.mark.parametrize("n", [12, 60])
-def test_one_that_differs_leaves_the_interval_to_students_t(n: int) -> None:
+@pytest.mark.parametrize("seen", [1, 2])
+@pytest.mark.parametrize("turned", [False, True])
+def test_few_that_differ_are_counted_on_their_own_side(n: int, seen: int, turned: bool) -> None:
+    """They lie above 0, or below 1: there the tail is long, and as many are counted."""
     effect = np.zeros(n)
-    effect[3] = 6.0
-    assert not alike(contrast_of(effect, unit_of(n)))
-    shown = interval(contrast_of(effect, np.full(n, 6.0)), 0.95)
-    half = stats.t.ppf(0.975, n - 1)
-    assert shown == pytest.approx(((1 - half) / n, (1 + half) / n))
+    effect[:seen] = 6.0
+    usual, side = (1.0, -1) if turned else (0.0, 1)
+    found = contrast_of(6.0 - effect if turned else effect, np.full(n, 6.0))
+    for level in (0.95, 0.90):
+        alpha = (1 - level) / 2
+        exact = stats.binomtest(seen, n).proportion_ci(1 - 2 * alpha, "exact").high
+        shown = interval(found, level)
+        assert shown is not None
+        assert shown[1 - turned] == pytest.approx(usual + side * exact, rel=1e-9)
+        # On the other side Hall's T has the end.
+        assert shown[turned] == pytest.approx(ends(found.moments, level)[int(turned)])
+    edge = usual + side * 0.3
+    tests = edge_tests(found, Region(low=edge) if turned else Region(high=edge))
+    assert tests.p_supported == pytest.approx(stats.binom.cdf(seen, n, 0.3))
+
+
+@pytest.mark.parametrize("size", [1.0, 1.01])
+def test_what_was_seen_to_lie_off_by_more_than_a_unit_bounds_nothing(size: float) -> None:
+    effect = np.zeros(20)
+    effect[:2] = size * 6.0
+    found = contrast_of(effect, np.full(20, 6.0))
+    assert (interval(found, 0.95) is None) is (size > 1)
+    assert bool(too_few_carry(found)) is (size > 1)
+
+
+def test_where_nothing_is_counted_too_few_carry_the_effect() -> None:
+    """All pairs differ, and one by far more than the others: no test, and the pairs it takes."""
+    unit = np.full(20, 6.0)
+    effect = 0.1 * wave(1, 20)
+    effect[3] = 5.0
+    found = contrast_of(effect, unit)
+    skewness = abs(stats.skew(effect)) / 20**0.5
+    assert skewness > 0.4
+    base = np.full(20, 2.0) + wave(5, 20)
+    arms = {"base": base, "source": base + unit, "patched": base + effect}
+    for region in (Region(-0.5, 0.5), Region(0.7, 0.9), Region(high=0.5)):
+        tests = edge_tests(found, region)
+        assert (tests.p_supported, tests.p_refuted) == (1.0, 1.0)
+        verdict = judge(table(arms), region)
+        assert verdict.word == "inconclusive"
+        assert verdict.reason.startswith("too few pairs carry the effect: skewness of the mean")
+        assert verdict.interval is verdict.interval_other is None
+        assert verdict.pairs_needed == math.ceil(20 * (skewness / 0.4) ** 2)
 
 
 def test_rounding_does_not_make_clusters_differ() -> None:

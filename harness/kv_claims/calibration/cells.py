@@ -27,7 +27,7 @@ from kv_claims.calibration.judged import (
     by_cluster,
     covers,
     errors_row,
-    judge_both,
+    judge_crossed,
     means,
     placed,
     rule_for,
@@ -44,6 +44,7 @@ from kv_claims.calibration.scores import Counts, Crossing, ScoreStudies
 from kv_claims.claims.claim import Estimand, Family, Region
 from kv_claims.claims.patch import Patch
 from kv_claims.judging.contrast import interval_ends
+from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.decide import decide
 from kv_claims.judging.estimand import contrast, orientation
 from kv_claims.judging.fieller import Bools, Floats
@@ -55,6 +56,7 @@ from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import UnknownTruth
 from kv_claims.run.arms import patched
 
+_ERRORS: tuple[Word, ...] = ("supported", "refuted")
 PARTS = 8
 """Into which the network's studies are cut, so that several processes can share them."""
 Run = Callable[[np.random.Generator, int], list[Row]]
@@ -203,31 +205,28 @@ _CROSSINGS: Mapping[str, tuple[Crossing, int]] = {
 
 
 def _crossed(name: str, rng: np.random.Generator, studies: int) -> list[Row]:
-    """By the rule of two groupings; beside it, by one, and as if pairs were independent."""
+    """By the rule; beside it, by one side alone, and as if pairs were independent."""
     crossing, pairs = _CROSSINGS[name]
     law = ScoreStudies(laws.arms(0.8), pair_share=0.3, crossing=crossing)
     prompts, truth = law.prompts(pairs), true_value(law.truth, "transfer")
-    sides = (prompts.source, prompts.base)
+    sharing = Sharing(*prompts)
     scores = means(law, rng, Size(studies, pairs))
     facts: dict[str, str | int | float] = {"pairs": pairs, "truth": truth}
     counts: dict[str, int] = {}
     for place, region in placed(truth, WIDTH).items():
-        words, low, high = judge_both(scores, sides, rule_for(region))
+        judged, low, high = judge_crossed(scores, sharing, rule_for(region))
         counts["covered"] = int(covers(low, high, truth).sum())
+        counts["variance turned"] = int(judged.found.moments.turned.sum())
         facts["median width"] = float(np.nanmedian(high - low))
-        for word in ("supported", "refuted"):
-            counts[f"{word} {place}"] = int((words == word).sum())
+        for word in _ERRORS:
+            counts[f"{word} {place}"] = int(judged.has_word(word).sum())
     for how, some in {
-        "by source": by_cluster(scores, sides[0]),
-        "by base": by_cluster(scores, sides[1]),
+        "by source": by_cluster(scores, sharing.source),
+        "by base": by_cluster(scores, sharing.base),
         "as if independent": scores,
     }.items():
         counts[f"covered {how}"] = int(_covered(some, truth).sum())
-    wanted = (
-        # Two groupings, each of which must agree: covering more than 95% is allowed for.
-        Wanted("covered", "at least", 0.94),
-        *FEW_ERRORS,
-    )
+    wanted = (Wanted("covered", "within"), *FEW_ERRORS)
     return [Row("crossed", name, studies, facts, counts, wanted)]
 
 

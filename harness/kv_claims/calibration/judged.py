@@ -16,10 +16,11 @@ from scipy import stats
 from kv_claims.calibration.rows import Row, Wanted
 from kv_claims.claims.claim import MARGIN, Estimand, Region
 from kv_claims.judging.contrast import interval_ends
-from kv_claims.judging.crossed import word_of_both
+from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.decide import Decision, decide
 from kv_claims.judging.estimand import contrast, orientation
 from kv_claims.judging.fieller import Bools, Floats
+from kv_claims.judging.hall import MOST_SKEWED
 from kv_claims.judging.result import WORDS
 from kv_claims.judging.rule import ALPHA, Rule
 
@@ -33,6 +34,7 @@ FEW_ERRORS = (
     Wanted("refuted inside", "at most", 0.01),
 )
 """What is wanted of the regions of `placed`."""
+_SELDOM = 0.01
 Scores = Mapping[str, Floats]
 """Mean score by arm, `[study, cluster]`."""
 
@@ -97,7 +99,7 @@ def errors_row(
     """Coverage, width and error rates of one cell, with all that is wanted of them.
 
     conservative: that intervals may cover too often, as where pairs are given and luck alone is
-        fresh.
+        fresh. They may as well where the sample is too skewed for a test in over 1% of studies.
     """
     scores, truth = means(law, rng, size), true_value(law.truth, estimand)
     in_own_unit = estimand in ("shift", "gap")
@@ -128,6 +130,11 @@ def errors_row(
         },
         "invalid": int(judged["inside"].has_word("invalid").sum()),
     }
+    # No interval, or one by a count of few, holds the truth more often than it says.
+    withheld = np.abs(found.moments.skewness) > MOST_SKEWED
+    if found.of == "means":
+        counts["too skewed for a test"] = int(withheld.sum())
+        conservative |= bool(withheld.mean() > _SELDOM)
     wanted = (
         Wanted("covered", "at least", 0.94) if conservative else Wanted("covered", "within"),
         *FEW_ERRORS,
@@ -179,16 +186,10 @@ def by_cluster(scores: Scores, cluster: np.ndarray) -> dict[str, Floats]:
     return {arm: values @ share for arm, values in scores.items()}
 
 
-def judge_both(
-    scores: Scores, clusters: tuple[np.ndarray, np.ndarray], rule: Rule
-) -> tuple[np.ndarray, Floats, Floats]:
-    """Words, and the ends of the interval that holds both at 95%, of crossed pairs; `[study]`."""
-    sides = [by_cluster(scores, cluster) for cluster in clusters]
-    sign = orientation(sides[0], rule.direction)
-    judged = [decide(side, rule, sign) for side in sides]
-    limits = [interval_ends(one.found, rule.refuted_level) for one in judged]
-    low = np.min([ends_[0] for ends_ in limits], 0)
-    high = np.max([ends_[1] for ends_ in limits], 0)
-    around = ~((high < rule.region.low) | (low > rule.region.high))
-    words = [np.select([one.has_word(word) for word in WORDS], WORDS, "") for one in judged]
-    return word_of_both(words, around), low, high
+def judge_crossed(scores: Scores, sharing: Sharing, rule: Rule) -> tuple[Decision, Floats, Floats]:
+    """What the rule finds of crossed pairs, and the ends of the interval at its level; `[study]`.
+
+    scores: by pair, `[study, pair]`.
+    """
+    judged = decide(scores, rule, sharing=sharing)
+    return judged, *interval_ends(judged.found, rule.refuted_level)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kv_claims.calibration.judged import EDGES, Scores, covers, judge_both, placed, rule_for
+from kv_claims.calibration.judged import EDGES, Scores, covers, judge_crossed, placed, rule_for
 from kv_claims.calibration.rows import Row, Wanted
 from kv_claims.judging.contrast import alike, interval_ends
+from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.decide import decide
 from kv_claims.judging.estimand import contrast
 from kv_claims.judging.fieller import Bools, Floats
@@ -57,7 +58,7 @@ def rare_rows(rng: np.random.Generator, studies: int) -> list[Row]:
 
 def rare_crossed_rows(rng: np.random.Generator, studies: int) -> list[Row]:
     """Crossed pairs, 12 sources x 20 bases: what makes a pair unlike is its source, or its base."""
-    sides = (np.arange(60) % 12, np.arange(60) % 20)
+    sides = Sharing(np.arange(60) % 12, np.arange(60) % 20)
     rows = []
     for what, shares in (("source", (0.1, 0.0)), ("base", (0.0, 0.1)), ("both", (0.06, 0.06))):
         by_source, by_base = (
@@ -71,8 +72,8 @@ def rare_crossed_rows(rng: np.random.Generator, studies: int) -> list[Row]:
         counts: dict[str, int] = {}
         for place in EDGES:
             rule = rule_for(placed(truth, _WIDTH)[place])
-            words, low, high = judge_both(scores, sides, rule)
-            counts |= _counted(place, {word: words == word for word in _ERRORS}, none)
+            judged, low, high = judge_crossed(scores, sides, rule)
+            counts |= _counted(place, {word: judged.has_word(word) for word in _ERRORS}, none)
         seen = _Seen(none, low, high)
         rows.append(_as_row(f"crossed, 12 x 20, by {what}", 60, truth, seen, counts))
     return rows

@@ -22,8 +22,8 @@ from kv_claims.evidence.schema import is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, part_of
 from kv_claims.judging.checks import instrument_failures
 from kv_claims.judging.estimand import NEEDED, Contrast, contrast, direction_of, orientation
-from kv_claims.judging.frame import TOKENS, Grouping, by_tokens, groupings
-from kv_claims.judging.paired import Difference, difference, less_sure
+from kv_claims.judging.frame import TOKENS, Grouping, by_tokens, clustering
+from kv_claims.judging.paired import Difference, difference
 
 RUN_FACTS = ("kv_claims", "profile", "pairs_asked", "seeds", "task_file", "chat")
 """Facts on a run as a whole that are compared; models, sampling and versions stand by model."""
@@ -151,20 +151,16 @@ def paired_difference(
     """The difference of a part's estimate between two tables of the same pairs and seeds, B - A.
 
     first, second: the part's arms, as `judge` takes them, with the same (pair, arm, seed)s. Pairs
-    that share a source or a base are clustered; where they share both, the less decisive answer
-    stands, with an interval that holds both.
+    that share a source or a base are clustered; where they share both, both count.
     """
-    found = []
-    for a, b in zip(groupings(first), groupings(second), strict=True):
-        contrasts = [_contrast(one, part) for one in (a, b)]
-        is_ratio = part.estimand in SHARES
-        found.append(difference(*contrasts, is_ratio=is_ratio, margin=margin, by=a.by))
-    return less_sure(found)
+    a, b = clustering(first), clustering(second)
+    contrasts = [_contrast(one, part) for one in (a, b)]
+    return difference(*contrasts, is_ratio=part.estimand in SHARES, margin=margin, by=a.by)
 
 
 def _contrast(grouping: Grouping, part: Part) -> Contrast:
     sign = orientation(grouping.scores, direction_of(part))
-    return contrast(grouping.scores, part.estimand, sign)
+    return contrast(grouping.scores, part.estimand, sign, grouping.sharing)
 
 
 def _cell(first: StoredRun, second: StoredRun, key: Key, margin: float) -> ComparedCell:

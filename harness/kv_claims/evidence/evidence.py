@@ -23,9 +23,10 @@ class Evidence:
     on this model (of several, the first; all of them in `all`); None for a claim about source and
     base alone. versus: the second patch of a claim that compares two. outcome: what was measured,
     with its unit and formula. parts: everything that was judged, what is given last; the first
-    stands at the top level too. Beside each stand `spreads` (means and covariance of its arms over
-    clusters, for planning), `sensitivity` lines and the verdict under the other scorer, none of
-    which decides anything. expected: the word that follows from a planted model's truth, or None;
+    stands at the top level too. Beside each stand `weighings` (the estimate by what weighs the
+    same, pairs or clusters; that which was judged first) and, deciding nothing, `spreads` (means
+    and covariance of its arms over clusters, for planning), `sensitivity` lines and the verdict
+    under the other scorer. expected: the word that follows from a planted model's truth, or None;
     `truth` says from what. pinned: how the cell stands to its pin (`kv_claims.pins.check.Pinned`):
     `word`, the `verdict` and `estimate` of the pin, `changes` and `notes`; None where there is no
     pin. interval: [low, high] at `level`; interval_other at the other of the two levels.

@@ -138,6 +138,7 @@ class PartSaid(TypedDict):
     level: Number
     means: dict[str, Number | None]
     controls: dict[str, ControlSaid]
+    weighings: NotRequired[dict[str, Number | None]]
     spreads: NotRequired[list[SpreadSaid]]
     truth: NotRequired[PartTruth | None]
     sensitivity: NotRequired[SensitivitySaid | None]

@@ -2,28 +2,40 @@
 
 A and D are the numerator and denominator of an estimand (`kv_claims.judging.estimand`), a number a
 cluster, such as A = patched - base and D = source - base. A contrast needs no ratio of noisy
-numbers: where D is positive on average, A/D is above e exactly when A - e D is positive. scipy
-does the tests.
+numbers: where D is positive on average, A/D is above e exactly when A - e D is positive.
 
-Where A is the same multiple of D in every cluster, what was not seen is bounded by its count as
-well (`kv_claims.judging.unseen`): a test's p is then no smaller, and an interval no narrower, than
-the count allows. Tests and intervals use the one bound, so that they cannot disagree.
+Three rules, each of which gives test and interval at once, so that they cannot disagree:
+- Hall's T of the t statistic in Student's law (`judging.hall`, `judging.fieller`).
+- Where all clusters but a few have one ratio, what was not seen is bounded by its count
+  (`judging.unseen`): all of it where none is unlike, and on the side of the longer tail where the
+  mean is too skewed for T.
+- Where it is too skewed and nothing can be counted, too few clusters carry the effect: there is
+  neither a test nor an interval.
+Proportions are tested by themselves (`judging.proportions`).
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from kv_claims.claims.claim import Region
 from kv_claims.judging import proportions
+from kv_claims.judging.arrays import Bools, Floats
 from kv_claims.judging.estimand import Contrast
-from kv_claims.judging.fieller import Bools, Floats, Interval, ends
-from kv_claims.judging.unseen import chance_of_none, clusters_for, largest_share
+from kv_claims.judging.fieller import Interval, ends
+from kv_claims.judging.hall import (
+    MOST_SKEWED,
+    transformed,
+    unsafe_above,
+    unsafe_below,
+    untransformed,
+)
+from kv_claims.judging.moments import varies
+from kv_claims.judging.unseen import Few, clusters_for, few_unlike
 
-_NO_SPREAD = 1e-12
 _MOST_PAIRS = 10_000_000
 
 
@@ -35,7 +47,8 @@ class EdgeTests(NamedTuple):
     """The tests at a region's edges, of one study (0-d) or of many, `[...]`.
 
     p_supported: the larger of the one-sided p that the truth is inside each edge.
-    p_refuted: twice the smaller of the reverse ones. Both NaN where an edge is flat.
+    p_refuted: twice the smaller of the reverse ones. Both NaN where an edge is flat, and 1 where
+        too few clusters carry the effect.
     flat: at which edges L does not vary, so that no test exists, `[edge, ...]`.
     """
 
@@ -48,24 +61,21 @@ def edge_tests(found: Contrast, region: Region) -> EdgeTests:
     """Test every finite edge of a region."""
     if found.of == "proportions":
         return _of_proportions(found, region)
-    effect, gap, size, most = found.effect, found.unit, found.size, found.most
     edges = np.array([edge for edge, _ in region.edges])
-    edge = edges.reshape(-1, *[1] * effect.ndim)
-    contrasts = effect - edge * gap
-    flat = ~varies(contrasts, size + np.abs(edge * gap))
-    tested = np.broadcast_to(~flat.any(0), flat.shape)
-    inward = (found.estimate - edge[..., 0]) / most
-    unseen = (
-        np.where(alike(found), chance_of_none(off, effect.shape[-1]), 0.0)
-        for off in (inward, -inward)
-    )
-    above, below = (
-        np.maximum(one_sided(contrasts, side, tested), least)
-        for side, least in zip(get_args(Side), unseen, strict=True)
-    )
+    edge = edges.reshape(-1, *[1] * found.effect.ndim)
+    flat = ~varies(found.effect - edge * found.unit, found.size + np.abs(edge * found.unit))
+    edge = edge[..., 0]
+    t = transformed(found.moments.t(edge), found.moments.skewness)
+    above, below = (np.array(tail(t, found.moments.freedom)) for tail in (stats.t.sf, stats.t.cdf))
+    count = _count(found)
+    for number, at in enumerate(edge.ravel()):
+        count.bound(above[number, ...], below[number, ...], float(at))
     inner = np.array([side == "greater" for _, side in region.edges])
-    inner = inner.reshape(-1, *[1] * (effect.ndim - 1))
-    inside, outside = np.where(inner, above, below), np.where(inner, below, above)
+    inner = inner.reshape(edge.shape)
+    inside, outside = (
+        np.where(flat.any(0), np.nan, some)
+        for some in (np.where(inner, above, below), np.where(inner, below, above))
+    )
     return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(outside, 0)), flat)
 
 
@@ -79,94 +89,153 @@ def _of_proportions(found: Contrast, region: Region) -> EdgeTests:
 
 
 def interval_ends(found: Contrast, level: float) -> tuple[Floats, Floats]:
-    """Low and high end of the interval at a level, `[...]` each; NaN where it is unbounded.
-
-    Of proportions Tango's. Of means Fieller's, and where clusters are all alike no narrower than
-    what was not seen allows.
-    """
+    """Low and high end of the interval at a level, `[...]` each; NaN where there is none."""
     if found.of == "proportions":
         return proportions.ends(found.effect, level)
-    low, high = ends(found.effect, found.unit, level)
-    unseen = largest_share(found.effect.shape[-1], (1 - level) / 2)
-    reach = np.where(alike(found), found.most * unseen, 0.0)
-    reach = np.where(np.isfinite(reach), reach, np.nan)
-    return low - reach, high + reach
+    low, high = (np.array(end) for end in ends(found.moments, level))
+    _count(found).widen(low, high, (1 - level) / 2)
+    return low[()], high[()]
 
 
 def interval(found: Contrast, level: float) -> Interval | None:
-    """The interval of one study, as `interval_ends`; None where it is unbounded."""
+    """The interval of one study, as `interval_ends`; None where there is none."""
     low, high = interval_ends(found, level)
     return None if np.isnan(low) else Interval(float(low), float(high))
 
 
 def alike(found: Contrast) -> Bools:
     """Whether every cluster has the same ratio, but for rounding; `[...]`."""
-    estimate = np.asarray(found.estimate)[..., None]
-    off = found.effect - estimate * found.unit
-    same: Bools = ~varies(off, found.size + np.abs(estimate * found.unit))
-    return same & np.isfinite(found.estimate)
+    return found.moments.alike
 
 
-def one_sided(values: Floats, side: Side, where: Bools | np.bool_ = np.True_) -> Floats:
-    """Student's p that the mean of `values`, `[..., cluster]`, lies on a side of 0; `[...]`.
+def too_few_carry(found: Contrast) -> Bools:
+    """Whether the mean is too skewed to be tested, and no count can stand in for that; `[...]`."""
+    if found.of == "proportions":
+        return np.zeros(found.effect.shape[:-1], np.bool_)
+    skewed: Bools = np.array(np.abs(found.moments.skewness) > MOST_SKEWED)
+    count = _count(found)
+    skewed[count.where] &= ~count.few.known
+    return skewed
 
-    where: what may be tested, `[...]`; NaN elsewhere, as scipy must not see what does not vary.
+
+def few_of(found: Contrast) -> Few | None:
+    """What is counted of one study whose word rests on a count; None where it does not."""
+    count = None if found.of == "proportions" else _count(found)
+    if count is None or not count.where or not (count.alike[0] or count.few.known[0]):
+        return None
+    (usual,) = count.usual
+    return Few(count.few.known[0], usual, tuple((k[0], n) for k, n in count.few.counts))
+
+
+class _Count(NamedTuple):
+    """The studies in which a count has a say, `[...]`; of them, `[study]`, all that follows.
+
+    few: what is counted. usual: the ratio of the others. most: as of the contrast. alike: all have
+    one ratio. above, below: whether the mean is too skewed to be shown above, or below.
     """
-    found = np.full(values.shape[:-1], np.nan)
-    if np.any(where):
-        found[where] = stats.ttest_1samp(values[where], 0.0, axis=-1, alternative=side).pvalue
-    return found[()]
+
+    where: Bools
+    few: Few
+    usual: Floats
+    most: Floats
+    alike: Bools
+    above: Bools
+    below: Bools
+
+    def bound(self, above: Floats, below: Floats, edge: float) -> None:
+        """Put what the count allows into p-values that the mean is above, and below, an edge."""
+        for p, inward, unsafe in (
+            (above, self.usual - edge, self.above),
+            (below, edge - self.usual, self.below),
+        ):
+            by_count = self.few.chance(inward / self.most)
+            bounded = np.where(unsafe, by_count, p[self.where])
+            bounded = np.where(self.alike, np.maximum(p[self.where], by_count), bounded)
+            p[self.where] = np.where(self.alike | self.few.known, bounded, 1.0)
+
+    def widen(self, low: Floats, high: Floats, alpha: float) -> None:
+        """The same of both ends of an interval, of which each is at one-sided alpha."""
+        reach = self.most * self.few.share(alpha)
+        for end, sign, unsafe in ((low, -1, self.above), (high, 1, self.below)):
+            bounded = np.where(unsafe, self.usual + sign * reach, end[self.where])
+            bounded = np.where(self.alike, end[self.where] + sign * reach, bounded)
+            bounded = np.where(np.isfinite(bounded), bounded, np.nan)
+            end[self.where] = np.where(self.alike | self.few.known, bounded, np.nan)
+        known = np.isfinite(low) & np.isfinite(high)
+        low[~known], high[~known] = np.nan, np.nan
 
 
-def varies(values: Floats, parts: Floats) -> Bools:
-    """Whether values differ by more than the rounding of the numbers they were made of; `[...]`."""
-    found: Bools = np.ptp(values, axis=-1) > _NO_SPREAD * np.max(parts, axis=-1)
-    return found
+def _count(found: Contrast) -> _Count:
+    of = found.moments
+    above, below = unsafe_above(of.skewness), unsafe_below(of.skewness)
+    where: Bools = np.asarray(of.alike | above | below)
+    effect, unit, size = np.broadcast_arrays(found.effect, found.unit, found.size)
+    most = np.broadcast_to(found.most, where.shape)[where]
+    few = few_unlike(effect[where], unit[where], size[where], most, found.sharing)
+    same = np.asarray(of.alike)[where]
+    usual = np.where(same, np.asarray(of.estimate)[where], few.usual)
+    each = (np.asarray(some)[where] for some in (above, below))
+    return _Count(where, few, usual, most, same, *each)
+
+
+def one_sided(found: Contrast, side: Side) -> Floats:
+    """p that the mean of the effect lies on a side of 0, `[...]`; NaN where it does not vary."""
+    alone = Contrast(found.effect, np.ones(found.effect.shape), found.size, sharing=found.sharing)
+    t = transformed(alone.moments.t(0.0), alone.moments.skewness)
+    tail = stats.t.sf if side == "greater" else stats.t.cdf
+    return np.where(alone.moments.alike, np.nan, tail(t, alone.moments.freedom))[()]
 
 
 def pairs_to_decide(
     found: Contrast, region: Region, alpha: float, alpha_refuted: float | None = None
 ) -> int | None:
-    """Clusters at which the same means and spreads would give a verdict; None if never.
+    """Clusters at which the same means, spreads and skewness would give a verdict; None if never.
 
     Inside the region every edge must pass its one-sided test at alpha; outside, one edge must
     pass the reverse test at alpha_refuted / 2 (left out: alpha / 2). It is the number for the
     observed means, no power is added. Where clusters are all alike, so many must be.
     """
     reverse = (alpha if alpha_refuted is None else alpha_refuted) / 2
-    estimate = float(found.estimate)
+    of, estimate = found.moments, float(found.estimate)
     inside, same = estimate in region, bool(alike(found))
     level = alpha if inside else reverse
     needs = []
     for edge, side in region.edges:
-        contrast = found.effect - edge * found.unit
-        mean = float(np.mean(contrast)) * (1 if side == "greater" else -1)
-        if inside or mean < 0:
-            need = _smallest_n(abs(mean), float(np.std(contrast, ddof=1)), 1 - level)
-            if same and need is not None:
-                unseen = clusters_for(abs(estimate - edge) / float(found.most), level)
-                need = None if unseen is None else max(need, unseen)
-            needs.append(need)
+        sign = 1.0 if side == "greater" else -1.0
+        if not (inside or sign * (estimate - edge) < 0):
+            continue
+        shown = sign if inside else -sign
+        need = _smallest_n(
+            float(shown * of.t(edge)), float(shown * of.skewness), of.clusters, 1 - level
+        )
+        if same and need is not None:
+            unseen = clusters_for(abs(estimate - edge) / float(found.most), level)
+            need = None if unseen is None else max(need, unseen)
+        needs.append(need)
     if not needs or None in needs:
         return None
     known = [n for n in needs if n is not None]
     return max(known) if inside else min(known)
 
 
-def _smallest_n(distance: float, spread: float, level: float) -> int | None:
-    """The smallest n with distance * sqrt(n) / spread > t(level, n - 1)."""
-    if distance <= 0:
+def _smallest_n(t: float, skewness: float, clusters: int, level: float) -> int | None:
+    """The smallest n at which a mean with this t and skewness in so many clusters is above 0."""
+
+    def passes(n: int) -> bool:
+        more = (n / clusters) ** 0.5
+        if abs(skewness) / more > MOST_SKEWED:
+            return False
+        least = untransformed(stats.t.ppf(level, n - 1), np.array(skewness / more))
+        return bool(t * more > least)
+
+    if not t > 0:
         return None
     low, high = 1, 2
-    while not _passes(high, distance, spread, level):
+    while not passes(high):
         low, high = high, 2 * high
         if high > _MOST_PAIRS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _passes(middle, distance, spread, level) else (middle, high)
+        low, high = (low, middle) if passes(middle) else (middle, high)
     return high
-
-
-def _passes(n: int, distance: float, spread: float, level: float) -> bool:
-    return bool(distance * n**0.5 > stats.t.ppf(level, n - 1) * spread)

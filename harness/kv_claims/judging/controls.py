@@ -9,6 +9,7 @@ it is one of many.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from kv_claims.claims.claim import Region
 from kv_claims.judging.checks import Check, control_check
 from kv_claims.judging.contrast import edge_tests, interval_ends, pairs_to_decide
+from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.estimand import Contrast, between, zero
 from kv_claims.judging.fieller import Bools, Floats, Interval
 from kv_claims.judging.rule import ALPHA, Rule
@@ -60,23 +62,28 @@ class Controls(NamedTuple):
 
 
 def compare(
-    scores: Mapping[str, Floats], arms: Sequence[str], sign: Floats, rule: Rule
+    scores: Mapping[str, Floats],
+    arms: Sequence[str],
+    sign: Floats,
+    rule: Rule,
+    sharing: Sharing | None = None,
 ) -> dict[str, Controls]:
     """What each control does, beside where the estimand is 0 and beside the patched arm.
 
-    scores: mean score by cluster of each arm, `[..., cluster]`; sign: as `orientation`.
+    scores: mean score by cluster of each arm, `[..., cluster]`; sign: as `orientation`. sharing:
+        of crossed pairs.
     """
     if not arms:
         return {}
     # All controls at once, `[control, ..., cluster]`: a test costs as much for one as for many.
     every = {**scores, "control": np.stack([scores[arm] for arm in arms])}
     band = band_of(rule)
-    moved = between(every, "control", zero(rule.estimand), sign, rule.estimand)
+    moved = between(every, "control", zero(rule.estimand), sign, rule.estimand, sharing)
     if rule.estimand == "shift":
         # What no cluster showed is taken to lie no further off than the patch moves the others.
         patch = between(every, "patched", "base", sign, rule.estimand)
         most = np.abs(np.mean(patch.effect, -1))
-        moved = moved._replace(most=np.where(most > 0, most, np.inf))
+        moved = replace(moved, most=np.where(most > 0, most, np.inf))
     low, high = interval_ends(moved, 1 - ALPHA)
     tests = edge_tests(moved, band)
     # Where a test has no spread, the interval decides, which then is as wide as its count allows.
@@ -84,16 +91,16 @@ def compare(
     within = (inner_low >= band.low) & (inner_high <= band.high)
     inside = np.where(flat, within, tests.p_supported <= ALPHA)
     outside = (high < band.low) | (low > band.high)
-    apart = between(every, "patched", "control", sign, rule.estimand)
-    apart = apart._replace(effect=_side(rule) * apart.effect + 0.0)
+    apart = between(every, "patched", "control", sign, rule.estimand, sharing)
+    apart = replace(apart, effect=_side(rule) * apart.effect + 0.0)
     tests = edge_tests(apart, _AHEAD)
     flat, ahead = tests.flat.any(0), np.mean(apart.effect, -1) > 0
     beyond = np.where(flat, interval_ends(apart, 1 - 2 * ALPHA)[0] > 0, tests.p_supported <= ALPHA)
     behind = np.where(flat, ~ahead, tests.p_refuted <= ALPHA) & ~beyond
     return {
         arm: Controls(
-            moved._replace(effect=moved.effect[i], size=moved.size[i]),
-            apart._replace(effect=apart.effect[i], size=apart.size[i]),
+            replace(moved, effect=moved.effect[i], size=moved.size[i]),
+            replace(apart, effect=apart.effect[i], size=apart.size[i]),
             *(found[i] for found in (low, high, inside, outside, beyond, behind)),
         )
         for i, arm in enumerate(arms)

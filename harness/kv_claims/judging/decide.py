@@ -5,7 +5,8 @@ what it found into sentences; `kv_claims.calibration` calls it for many studies 
 counts how often it errs. Scores are `[..., cluster]`; everything found is `[...]`.
 
 The order is fixed: a gap between source and base (where the estimand is a share of it), contrasts
-that vary, the tests at the region's edges, a ratio that is identified, and the negative controls.
+that vary, clusters enough that carry them, the tests at the region's edges, a ratio that is
+identified, and the negative controls.
 Checks of the instrument, and whether there are clusters enough, come before.
 """
 
@@ -19,8 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from kv_claims.claims.claim import FEWEST_PAIRS
-from kv_claims.judging.contrast import EdgeTests, edge_tests, one_sided, varies
+from kv_claims.judging.contrast import (
+    EdgeTests,
+    edge_tests,
+    interval_ends,
+    one_sided,
+    too_few_carry,
+)
 from kv_claims.judging.controls import Controls, Standing, compare, gate
+from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.estimand import (
     NEGATIVE,
     Arms,
@@ -46,14 +54,15 @@ class Why(IntEnum):
 
     NO_CEILING = 0
     DEGENERATE = 1
-    OUTSIDE = 2
-    BETWEEN = 3
-    WEAK_RATIO = 4
-    CONTROL_MOVES = 5
-    CONTROL_UNDECIDED = 6
-    CONTROL_AS_FAR = 7
-    CONTROL_MAYBE_AS_FAR = 8
-    INSIDE = 9
+    FEW_CARRY = 2
+    OUTSIDE = 3
+    BETWEEN = 4
+    WEAK_RATIO = 5
+    CONTROL_MOVES = 6
+    CONTROL_UNDECIDED = 7
+    CONTROL_AS_FAR = 8
+    CONTROL_MAYBE_AS_FAR = 9
+    INSIDE = 10
 
     @property
     def word(self) -> Word:
@@ -63,6 +72,7 @@ class Why(IntEnum):
 _WORDS: dict[Why, Word] = {
     Why.NO_CEILING: "invalid",
     Why.DEGENERATE: "invalid",
+    Why.FEW_CARRY: "inconclusive",
     Why.OUTSIDE: "refuted",
     Why.BETWEEN: "inconclusive",
     Why.WEAK_RATIO: "inconclusive",
@@ -110,34 +120,39 @@ class Decision(NamedTuple):
         return np.isin(self.why, [why for why in Why if why.word == word])
 
 
-def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None) -> Decision:
+def decide(
+    scores: Mapping[str, Floats],
+    rule: Rule,
+    sign: Floats | None = None,
+    sharing: Sharing | None = None,
+) -> Decision:
     """Judge mean scores by cluster of each arm, `[..., cluster]`, by a rule.
 
     scores: the arms of the estimand, and any negative controls beside them.
-    sign: which way they are read, as `orientation`, where another grouping of the same pairs has
-        settled it; None: as these lie.
+    sign: which way they are read, as `orientation`; None: as these lie.
+    sharing: of pairs that share sources and bases both, whose scores stand for the clusters'.
     Raises ValueError for fewer clusters than can be judged.
     """
     sign = orientation(scores, rule.direction) if sign is None else sign
-    found = contrast(scores, rule.estimand, sign)
-    if (n := found.effect.shape[-1]) < FEWEST_CLUSTERS:
+    found = contrast(scores, rule.estimand, sign, sharing)
+    if (n := found.moments.clusters) < FEWEST_CLUSTERS:
         raise ValueError(f"{n} clusters, expected at least {FEWEST_CLUSTERS}")
-    ceilings = tuple(_ceiling(scores, sign, arms) for arms in spans(rule.estimand))
+    ceilings = tuple(_ceiling(scores, sign, arms, sharing) for arms in spans(rule.estimand))
     tests = edge_tests(found, rule.region)
-    weak = weakness(found.unit, 1 - ALPHA)
+    few = too_few_carry(found)
+    weak = weakness(found.moments, 1 - ALPHA)
     negative = [arm for arm in NEGATIVE[rule.estimand] if arm in scores]
-    controls = compare(scores, negative, sign, rule)
+    controls = compare(scores, negative, sign, rule, sharing)
     inside = tests.p_supported <= rule.alpha
-    outside = (tests.p_refuted <= rule.alpha_refuted) & (
-        weakness(found.unit, rule.refuted_level) < 1
-    )
-    too_weak = (weak >= WEAK_RATIO) | (weakness(found.unit, rule.supported_level) >= 1)
+    outside = (tests.p_refuted <= rule.alpha_refuted) & _bounded(found, rule.refuted_level)
+    too_weak = (weak >= WEAK_RATIO) | ~_bounded(found, rule.supported_level)
     shape = found.effect.shape[:-1]
     never: Bools = np.zeros(shape, np.bool_)
     standing = gate(controls, rule, shape)
     conditions: list[tuple[Why, Bools | np.bool_]] = [
         (Why.NO_CEILING, ~np.all([one.passed for one in ceilings], 0) if ceilings else never),
         (Why.DEGENERATE, tests.flat.any(0)),
+        (Why.FEW_CARRY, few),
         (Why.OUTSIDE, outside & ~inside),
         (Why.BETWEEN, ~inside),
         (Why.WEAK_RATIO, too_weak if rule.is_ratio else never),
@@ -151,16 +166,23 @@ def decide(scores: Mapping[str, Floats], rule: Rule, sign: Floats | None = None)
     return Decision(why, found, ceilings, tests, weak, controls)
 
 
-def _ceiling(scores: Mapping[str, Floats], sign: Floats, arms: Arms) -> Ceiling:
+def _bounded(found: Contrast, level: float) -> Bools:
+    """Where there is an interval."""
+    bounded: Bools = np.isfinite(interval_ends(found, level)[0])
+    return bounded
+
+
+def _ceiling(
+    scores: Mapping[str, Floats], sign: Floats, arms: Arms, sharing: Sharing | None
+) -> Ceiling:
     """Whether one arm lies off another, at 0.005 a side; without spread, by sign alone.
 
     Above it where the direction is 'up'. Read the way the scores lie where it is 'either', which
     is a two-sided test at twice that.
     """
-    gap = between(scores, *arms, sign)
-    spread = varies(gap.effect, gap.size)
-    p = one_sided(gap.effect, "greater", spread)
+    gap = between(scores, *arms, sign, sharing=sharing)
+    p = one_sided(gap, "greater")
     mean = np.mean(gap.effect, -1)
     with np.errstate(invalid="ignore"):
-        passed = np.where(spread, p < CEILING_ALPHA, mean > 0)
+        passed = np.where(np.isnan(p), mean > 0, p < CEILING_ALPHA)
     return Ceiling(arms, sign * mean, p, passed)

@@ -24,14 +24,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from kv_claims.claims.claim import Estimand, Part
 from kv_claims.claims.outcome import Outcome
+from kv_claims.judging.arrays import Floats
 from kv_claims.judging.checks import CONTROLS
-from kv_claims.judging.fieller import Floats
+from kv_claims.judging.crossed import Sharing
+from kv_claims.judging.moments import Moments, moments
 
 Direction = Literal["up", "either"]
 """Where the source must lie: above the base, or clearly on one side of it, whichever."""
@@ -87,7 +91,8 @@ def direction_of(part: Part) -> Direction:
     return "either" if Outcome.parse(part.outcome).is_geometry else "up"
 
 
-class Contrast(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Contrast:
     """Numerator and denominator of an estimand, `[..., cluster]` each.
 
     unit: source - base, or what else the estimand is a share of; 1 where it is in the outcome's own
@@ -96,6 +101,8 @@ class Contrast(NamedTuple):
     most: how many units clusters of a kind that was not seen are taken to lie off, on average
         (`kv_claims.judging.unseen`); infinite where a unit of 1 bounds nothing.
     of: whether effects are means like any other, or items that are right in one arm alone.
+    sharing: of pairs that are crossed, whose numbers then are those of pairs: which source and
+        base each has.
     """
 
     effect: Floats
@@ -103,6 +110,12 @@ class Contrast(NamedTuple):
     size: Floats
     most: float | Floats = 1.0
     of: Literal["means", "proportions"] = "means"
+    sharing: Sharing | None = None
+
+    @cached_property
+    def moments(self) -> Moments:
+        """What tests and intervals are made of."""
+        return moments(self.effect, self.unit, self.size, self.sharing)
 
     @property
     def estimate(self) -> Floats:
@@ -125,9 +138,14 @@ def orientation(scores: Mapping[str, Floats], direction: Direction) -> Floats:
     return found
 
 
-def contrast(scores: Mapping[str, Floats], estimand: Estimand, sign: Floats) -> Contrast:
+def contrast(
+    scores: Mapping[str, Floats],
+    estimand: Estimand,
+    sign: Floats,
+    sharing: Sharing | None = None,
+) -> Contrast:
     """The contrast of an estimand. sign: as `orientation`; what is no share is so in either."""
-    return between(scores, *_EFFECT[estimand], sign, estimand)
+    return between(scores, *_EFFECT[estimand], sign, estimand, sharing)
 
 
 def between(
@@ -136,6 +154,7 @@ def between(
     against: str,
     sign: Floats,
     estimand: Estimand = "transfer",
+    sharing: Sharing | None = None,
 ) -> Contrast:
     """How far one arm lies from another, in the unit of an estimand."""
     apart = scores[of] - scores[against]
@@ -144,9 +163,10 @@ def between(
         effect, unit = apart + 0.0, np.ones(scores["base"].shape)
         if estimand == "rate":
             return Contrast(effect, unit, size, of="proportions")
-        return Contrast(effect, unit, size, most=math.inf)
+        return Contrast(effect, unit, size, most=math.inf, sharing=sharing)
     top, bottom = of_what
-    return Contrast(_oriented(apart, sign), _oriented(scores[top] - scores[bottom], sign), size)
+    of_what_apart = _oriented(scores[top] - scores[bottom], sign)
+    return Contrast(_oriented(apart, sign), of_what_apart, size, sharing=sharing)
 
 
 def whole(estimand: Estimand) -> Arms | None:

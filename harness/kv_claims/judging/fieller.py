@@ -1,13 +1,15 @@
-"""Fieller's interval for a ratio of means, from paired data.
+"""Fieller's interval for a ratio of means, from paired data, with its skewness taken out.
 
 Source of the formula: E. C. Fieller, Some problems in interval estimation, JRSS B 16 (1954) 175.
-With n clusters, mean A and D, variances of the means v, and t = the two-sided Student quantile
-with n-1 degrees of freedom, the interval is every T with (A - T D)^2 <= t^2 var(A - T D):
+With t(e) the mean of effect - e * unit over its standard error, Fieller's interval is every e with
+|t(e)| at most Student's quantile. Here the statistic is Hall's T of t(e) (`judging.hall`), and as T
+grows with t each end is where t(e) is a number of its own, c:
 
-    (D^2 - t^2 v_DD) T^2 - 2 (A D - t^2 v_AD) T + (A^2 - t^2 v_AA) <= 0
+    ((T - e) u)^2 = c^2 (v_oo + 2 (T - e) v_ou + (T - e)^2 v_uu)
 
-so its ends are exactly the T where a t test of A - T D has p = 1 - level. Where D is 1 in every
-cluster it is Student's interval of the mean of A.
+in the terms of `kv_claims.judging.moments`. So its ends are exactly the e at which the test of the
+contrast has p = 1 - level, and without skewness they are Fieller's own. Where the unit is 1 in
+every cluster and nothing is skewed it is Student's interval of the mean of the effect.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from kv_claims.judging.arrays import Bools, Floats
+from kv_claims.judging.hall import untransformed
+from kv_claims.judging.moments import Moments
+
+__all__ = ["Bools", "Floats", "Interval", "ends", "weakness"]
 
 
 class Interval(NamedTuple):
@@ -37,41 +41,31 @@ class Interval(NamedTuple):
         return low <= self.low and self.high <= high
 
 
-def weakness(gap: Floats, level: float) -> Floats:
-    """Fieller's g = (t * se(D) / mean(D))^2; at 1 and above the ratio has no bounded interval.
+def weakness(found: Moments, level: float) -> Floats:
+    """Fieller's g = (t * standard error / mean)^2 of the unit; infinite where the mean is 0.
 
-    gap: D, shape `[..., cluster]`; g is `[...]`, infinite where the mean is 0.
+    At 1 and above a ratio has no bounded interval (but for skewness).
     """
-    n = gap.shape[-1]
-    t = stats.t.ppf((1 + level) / 2, n - 1)
-    mean, error = np.mean(gap, -1), np.std(gap, -1, ddof=1) / np.sqrt(n)
-    is_zero = mean == 0
-    found = np.where(is_zero, np.inf, (t * error / np.where(is_zero, 1.0, mean)) ** 2)
-    return found[()]
+    t2 = stats.t.ppf((1 + level) / 2, found.freedom) ** 2
+    is_zero = found.unit == 0
+    mean = np.where(is_zero, np.nan, found.unit)
+    g: Floats = np.nan_to_num(t2 * found.v_uu / mean**2, nan=np.inf)
+    return g
 
 
-def ends(effect: Floats, gap: Floats, level: float) -> tuple[Floats, Floats]:
-    """Low and high end of the interval for mean(effect) / mean(gap), `[...]` each.
-
-    effect, gap: A and D of the same clusters, shape `[..., cluster]`.
-    NaN where it is unbounded (g >= 1): the data do not identify the ratio.
-    """
-    n = gap.shape[-1]
-    t2 = stats.t.ppf((1 + level) / 2, n - 1) ** 2
-    a, d = np.mean(effect, -1), np.mean(gap, -1)
-    off_a, off_d = effect - a[..., None], gap - d[..., None]
-    freedom = n * (n - 1)
-    v_aa, v_ad, v_dd = (
-        np.sum(one * other, -1) / freedom
-        for one, other in ((off_a, off_a), (off_a, off_d), (off_d, off_d))
-    )
-    square, cross, rest = d * d - t2 * v_dd, a * d - t2 * v_ad, a * a - t2 * v_aa
-    root = np.sqrt(np.maximum(cross * cross - square * rest, 0.0))
-    square = np.where(square > 0, square, np.nan)
-    return (cross - root) / square, (cross + root) / square
+def ends(found: Moments, level: float) -> tuple[Floats, Floats]:
+    """Low and high end of the interval, `[...]` each; NaN where the data do not identify it."""
+    t = stats.t.ppf((1 + level) / 2, found.freedom)
+    low, high = (_where(found, untransformed(sign * t, found.skewness)) for sign in (1.0, -1.0))
+    known = np.isfinite(low) & np.isfinite(high)
+    return np.where(known, low, np.nan)[()], np.where(known, high, np.nan)[()]
 
 
-def fieller(effect: Floats, gap: Floats, level: float) -> Interval | None:
-    """The interval of one study, `[cluster]`, as `ends`; None where it is unbounded."""
-    low, high = ends(effect, gap, level)
-    return None if np.isnan(low) else Interval(float(low), float(high))
+def _where(found: Moments, c: Floats) -> Floats:
+    """The e at which t(e) is c: below the estimate where c is positive."""
+    square = found.unit**2 - c**2 * found.v_uu
+    half = c**2 * found.v_ou
+    # (T - e)^2 square - 2 (T - e) half - c^2 v_oo = 0; square is positive where there is an end.
+    root = np.sqrt(np.maximum(half**2 + square * c**2 * found.v_oo, 0.0))
+    end: Floats = found.estimate - (half + np.sign(c) * root) / np.where(square > 0, square, np.nan)
+    return end

@@ -14,7 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from kv_claims.errors import UsageError
+from kv_claims.judging.arrays import Ints
 from kv_claims.judging.checks import Check
+from kv_claims.judging.crossed import Sharing, covariance_of_means
 from kv_claims.judging.fieller import Floats
 
 COLUMNS = ("pair", "arm", "seed", "score")
@@ -30,17 +32,53 @@ LARGEST = 1e50
 
 
 class Grouping(NamedTuple):
-    """Mean score by cluster of each arm, `[cluster]`; `by` says what a cluster is."""
+    """Mean score by cluster of each arm, `[cluster]`; `by` says what a cluster is.
+
+    sharing: where pairs share sources and bases both; scores are then those of pairs, `[pair]`, and
+        `clusters` counts what there is fewer of. sizes: pairs of each cluster.
+    """
 
     by: str
     clusters: int
     scores: dict[str, Floats]
+    sharing: Sharing | None = None
+    sizes: Ints | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Clusters by what they are."""
+        if self.sharing is None:
+            return {self.by: self.clusters}
+        return dict(zip(("source", "base"), self.sharing.clusters, strict=True))
+
+    @property
+    def weighed(self) -> dict[str, dict[str, Floats]]:
+        """Scores whose plain mean lets each pair, or each cluster, weigh the same, by which.
+
+        What is judged comes first; no more where clusters are all of one size.
+        """
+        found = {"pairs" if self.sharing else _clusters_by(self.by): self.scores}
+        if self.sizes is not None and np.ptp(self.sizes):
+            share = self.sizes / self.sizes.mean()
+            found["pairs"] = {arm: share * values for arm, values in self.scores.items()}
+        for by, side in self.sharing._asdict().items() if self.sharing else ():
+            sizes = np.bincount(side)
+            if np.ptp(sizes):
+                share = sizes.mean() / sizes[side]
+                found[_clusters_by(by)] = {arm: share * v for arm, v in self.scores.items()}
+        return found
+
+    @property
+    def fewest(self) -> str:
+        """What there are fewest clusters by."""
+        return min(self.counts, key=lambda by: self.counts[by])
 
 
 class Spread(NamedTuple):
     """How the mean scores of arms vary and vary together over clusters; what planning needs.
 
-    means: `[arm]`. covariance: `[arm, arm]`, n - 1 in the divisor.
+    means: `[arm]`. covariance: `[arm, arm]`, n - 1 in the divisor; of crossed pairs that of so many
+    clusters whose means would vary as those of the pairs do.
     """
 
     by: str
@@ -56,13 +94,17 @@ def spread_of(grouping: Grouping, pairs: int) -> Spread | None:
     if grouping.clusters < 2:
         return None
     scores = np.array(list(grouping.scores.values()))
+    if grouping.sharing is None:
+        covariance = np.atleast_2d(np.cov(scores))
+    else:
+        covariance = grouping.clusters * covariance_of_means(scores, grouping.sharing)
     return Spread(
         grouping.by,
         grouping.clusters,
         pairs,
         tuple(grouping.scores),
         scores.mean(1).tolist(),
-        np.atleast_2d(np.cov(scores)).tolist(),
+        covariance.tolist(),
     )
 
 
@@ -191,12 +233,32 @@ def groupings(frame: pd.DataFrame) -> list[Grouping]:
     return [_group(frame, column) for column in shared or ["pair"]]
 
 
+def clustering(frame: pd.DataFrame) -> Grouping:
+    """The pairs as they are judged: clustered as in `groupings`, or crossed where there are two."""
+    found = groupings(frame)
+    if len(found) == 1:
+        return found[0]
+    frame = by_tokens(frame)
+    by_pair = _group(frame, "pair")
+    first = frame.groupby("pair")[["source", "base"]].first().sort_index()
+    sides = (np.unique(first[side], return_inverse=True)[1] for side in ("source", "base"))
+    sharing = Sharing(*(side.astype(np.int64) for side in sides))
+    return Grouping("source and base", sharing.fewest, by_pair.scores, sharing)
+
+
 def _group(frame: pd.DataFrame, by: str) -> Grouping:
     keys = ["arm", "pair"] if by == "pair" else ["arm", by, "pair"]
     pairs = frame.assign(score=frame["score"].astype(float)).groupby(keys)["score"].mean()
     table = pairs.groupby(level=["arm", by]).mean().unstack("arm").sort_index()
     scores = {str(arm): table[arm].to_numpy(dtype=np.float64) for arm in table.columns}
-    return Grouping(by=by, clusters=len(table), scores=scores)
+    if by == "pair":
+        return Grouping(by, len(table), scores)
+    sizes: Ints = frame.groupby(by)["pair"].nunique().sort_index().to_numpy().astype(np.int64)
+    return Grouping(by, len(table), scores, sizes=sizes)
+
+
+def _clusters_by(by: str) -> str:
+    return {"pair": "pairs", "cluster": "clusters"}.get(by, f"clusters by {by}")
 
 
 def _cells(frame: pd.DataFrame, arm: str) -> list[tuple[object, object]]:

@@ -7,9 +7,10 @@ its first-order influence:
     phi_i = (E_Bi - T_B U_Bi) / mean(U_B) - (E_Ai - T_A U_Ai) / mean(U_A)
     T_B - T_A  +-  t(n-1) * sd(phi) / sqrt(n)
 
-This is the delta method (linearization) of a ratio of means: W. G. Cochran, Sampling techniques,
-3rd ed. (1977), section 6.3, and for functions of several means A. C. Davison and D. V. Hinkley,
-Bootstrap methods and their application (1997), section 2.7.2; t for z as few clusters need it.
+with the skewness of phi taken out (`judging.hall`). This is the delta method (linearization) of a
+ratio of means: W. G. Cochran, Sampling techniques, 3rd ed. (1977), section 6.3, and for functions
+of several means A. C. Davison and D. V. Hinkley, Bootstrap methods and their application (1997),
+section 2.7.2; t for z as few clusters need it.
 No quadratic such as Fieller's has it as its solution, as two denominators are estimated; so it is
 read only where each run's own ratio is identified (Fieller's g below 0.1). Where U is 1 in every
 cluster it is Student's paired interval.
@@ -20,13 +21,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from kv_claims.claims.claim import Region
-from kv_claims.judging.contrast import edge_tests, varies
+from kv_claims.judging.contrast import edge_tests, interval_ends
 from kv_claims.judging.decide import FEWEST_CLUSTERS, WEAK_RATIO
 from kv_claims.judging.estimand import Contrast
 from kv_claims.judging.fieller import Bools, Floats, Interval, weakness
+from kv_claims.judging.moments import varies
 from kv_claims.judging.rule import ALPHA
 
 Found = Literal["same", "moved", "undecided"]
@@ -61,14 +62,16 @@ def difference_ends(first: Contrast, second: Contrast, level: float) -> tuple[Fl
     """Low and high end of the interval for T_second - T_first, `[...]` each.
 
     first, second: of the same clusters in the same order, `[..., cluster]`. NaN where a run has
-    no unit to count in. Where influences vary by rounding only, both ends are the difference.
+    no unit to count in, or too few clusters carry the difference. Where influences vary by rounding
+    only, both ends are the difference.
     """
-    phi = _influence(second) - _influence(first)
-    n = phi.shape[-1]
     value = second.estimate - first.estimate
-    error = np.std(phi, -1, ddof=1) / np.sqrt(n)
-    reach = stats.t.ppf((1 + level) / 2, n - 1) * np.where(_spread(first, second), error, 0.0)
-    return value - reach, value + reach
+    phi = _influence(second) - _influence(first) + value[..., None]
+    whole = Contrast(phi, np.ones(phi.shape), _parts(first, second), np.inf, sharing=first.sharing)
+    low, high = (
+        np.where(whole.moments.alike, value, end)[()] for end in interval_ends(whole, level)
+    )
+    return low, high
 
 
 def difference(
@@ -80,9 +83,9 @@ def difference(
         and the margin a share of the first run's, whose error the tests allow for.
     by: what a cluster is.
     """
-    n = first.effect.shape[-1]
-    if n == 0:
+    if first.effect.shape[-1] == 0:
         return Difference("undecided", "no test: no pair in both")
+    n = first.moments.clusters
     a, b = float(first.estimate), float(second.estimate)
     scaled = margin if is_ratio else margin * abs(a)
     found = Difference("undecided", "", _number(a), _number(b), _number(b - a), None, scaled, by, n)
@@ -102,29 +105,9 @@ def difference(
     return found._replace(found=word, reason=reason)
 
 
-def less_sure(found: list[Difference]) -> Difference:
-    """One answer from the groupings of crossed pairs: the less decisive word, the wider interval.
-
-    'same' and 'moved' need every grouping to say so, and 'moved' on one side.
-    """
-    intervals = [one.interval for one in found if one.interval is not None]
-    widest = max(found, key=lambda one: _width(one.interval))
-    hull = None
-    if len(intervals) == len(found):
-        hull = Interval(min(one.low for one in intervals), max(one.high for one in intervals))
-    undecided = [one for one in found if one.found == "undecided"]
-    if undecided:
-        return undecided[0]._replace(interval=hull)
-    sides = {(one.found, (one.value or 0.0) > 0) for one in found if one.found == "moved"}
-    if len({one.found for one in found}) > 1 or len(sides) > 1:
-        told = "clusters by source and by base disagree"
-        return widest._replace(found="undecided", reason=told, interval=hull)
-    return widest._replace(interval=hull)
-
-
 def _of_ratios(first: Contrast, second: Contrast, margin: float) -> tuple[Found, str]:
     for run, one in (("A", first), ("B", second)):
-        if (weak := float(weakness(one.unit, SHOWN_LEVEL))) >= WEAK_RATIO:
+        if (weak := float(weakness(one.moments, SHOWN_LEVEL))) >= WEAK_RATIO:
             return "undecided", f"weak ratio in {run}: Fieller's g {weak:.3g}, below 0.1 wanted"
     inner, outer = (
         Interval(*map(float, difference_ends(first, second, level)))
@@ -146,7 +129,7 @@ def _of_gaps(first: Contrast, second: Contrast, margin: float) -> tuple[Found, s
     """
     sign = -1.0 if first.estimate < 0 else 1.0
     effect, unit = sign * (second.effect - first.effect), sign * first.effect
-    moved = Contrast(effect, unit, first.size + second.size)
+    moved = Contrast(effect, unit, first.size + second.size, sharing=first.sharing)
     tests = edge_tests(moved, Region(-margin, margin))
     if tests.flat.any():
         return "undecided", "no spread: every cluster differs by the same, so there is no test"
@@ -165,11 +148,19 @@ def _influence(found: Contrast) -> Floats:
 
 def _spread(first: Contrast, second: Contrast) -> Bools:
     """Whether influences differ by more than the rounding of what they were made of."""
-    parts = [
-        (one.size + np.abs(one.estimate[..., None] * one.unit)) / np.abs(_unit(one))
-        for one in (first, second)
-    ]
-    return varies(_influence(second) - _influence(first), parts[0] + parts[1])
+    return varies(_influence(second) - _influence(first), _parts(first, second))
+
+
+def _parts(first: Contrast, second: Contrast) -> Floats:
+    """Magnitude of the numbers that influences are the difference of."""
+    size: Floats = np.sum(
+        [
+            (one.size + np.abs(one.estimate[..., None] * one.unit)) / np.abs(_unit(one))
+            for one in (first, second)
+        ],
+        0,
+    )
+    return size
 
 
 def _unit(found: Contrast) -> Floats:
@@ -182,10 +173,6 @@ def _unit(found: Contrast) -> Floats:
 def _equal(first: Contrast, second: Contrast) -> bool:
     each = ("effect", "unit", "size")
     return all(bool(np.array_equal(getattr(first, e), getattr(second, e))) for e in each)
-
-
-def _width(interval: Interval | None) -> float:
-    return float("inf") if interval is None else interval.high - interval.low
 
 
 def _number(value: float) -> float | None:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from kv_claims.claims.claim import Region
-from kv_claims.judging.contrast import varies
 from kv_claims.judging.estimand import Contrast
 from kv_claims.judging.fieller import Floats, Interval
+from kv_claims.judging.moments import varies
 
 BOOTSTRAP_RESAMPLES = 4999
 SIGN_FLIPS = 1999

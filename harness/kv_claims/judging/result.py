@@ -32,6 +32,8 @@ class Verdict:
     means: mean score of each arm over clusters, in the outcome's unit.
     pairs_needed: with inconclusive, the pairs that would decide at the observed means and
         spreads; None if none would.
+    weighings: the estimate by what weighs the same, pairs or clusters: that which was judged first,
+        then any other where clusters are not all of one size (`kv_claims.judging.weighing`).
     spreads: how scores vary over clusters, for each way in which pairs are grouped.
     region, estimand: what was claimed of what; None of a cell that was not run.
     """
@@ -51,6 +53,7 @@ class Verdict:
     p_refuted: float | None = None
     pairs_needed: int | None = None
     controls: dict[str, dict[str, object]] = field(default_factory=dict)
+    weighings: dict[str, float] = field(default_factory=dict)
     spreads: tuple[Spread, ...] = ()
     region: Region | None = None
     estimand: Estimand = "transfer"
@@ -80,6 +83,9 @@ class Verdict:
         if self.interval is not None:
             low, high = (number(end, 3) for end in self.interval)
             yield "interval", f"[{low}, {high}] at {100 * self.level:.3g}%"
+        if len(self.weighings) > 1:
+            each = (f"{what} {number(value, 3)}" for what, value in self.weighings.items())
+            yield "weighing", ", ".join(each)
         yield "pairs", str(self.pairs) + (f" in {self.clusters} clusters" * (self.clusters > 0))
         if self.means:
             arms = sorted(self.means, key=lambda arm: ARMS.index(arm) if arm in ARMS else len(ARMS))

@@ -27,7 +27,6 @@ from scipy import stats
 
 from kv_claims.claims.claim import Part
 from kv_claims.errors import UsageError
-from kv_claims.judging.contrast import varies
 from kv_claims.judging.estimand import (
     NEEDED,
     Contrast,
@@ -40,6 +39,7 @@ from kv_claims.judging.estimand import (
 )
 from kv_claims.judging.fieller import Floats
 from kv_claims.judging.frame import Grouping, by_tokens, check_frame, groupings, holes
+from kv_claims.judging.moments import varies
 from kv_claims.judging.resampling import Bootstrap, SignFlips, bootstrap, sign_flips
 
 FEWEST_LEFT = 2
@@ -195,7 +195,7 @@ def _skewness(found: Contrast) -> float | None:
 
 
 def _without_cluster(clusters: _Clusters) -> Range:
-    (effect, unit, *_), n = clusters.found, len(clusters.labels)
+    effect, unit, n = clusters.found.effect, clusters.found.unit, len(clusters.labels)
     if n - 1 < FEWEST_LEFT:
         return _no_range(f"{n} clusters, at least {FEWEST_LEFT + 1} wanted")
     rest = (np.sum(unit) - unit) / (n - 1)

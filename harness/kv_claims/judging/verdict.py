@@ -8,7 +8,7 @@ are `kv_claims.judging.parts`' work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import pandas as pd
 from kv_claims.claims.claim import MARGIN, Estimand, Region
 from kv_claims.errors import UsageError
 from kv_claims.judging.checks import CONTROLS, Check, with_all_named
-from kv_claims.judging.contrast import EdgeTests, alike, interval, pairs_to_decide
+from kv_claims.judging.contrast import EdgeTests, few_of, interval, pairs_to_decide
 from kv_claims.judging.controls import (
     Standing,
     clusters_to_decide,
@@ -28,7 +28,6 @@ from kv_claims.judging.controls import (
     gate,
     objection,
 )
-from kv_claims.judging.crossed import less_decisive
 from kv_claims.judging.decide import (
     CEILING_ALPHA,
     FEWEST_CLUSTERS,
@@ -54,15 +53,17 @@ from kv_claims.judging.frame import (
     Grouping,
     check_frame,
     check_sizes,
-    groupings,
+    clustering,
     holes,
     refusals,
     spread_of,
 )
+from kv_claims.judging.hall import MOST_SKEWED
 from kv_claims.judging.proportions import are_binary
 from kv_claims.judging.result import Verdict, Word
 from kv_claims.judging.rule import ALPHA, Rule
-from kv_claims.judging.unseen import largest_share
+from kv_claims.judging.weighing import objection as objection_of
+from kv_claims.judging.weighing import weighings
 
 __all__ = ["ALPHA", "CEILING_ALPHA", "FEWEST_CLUSTERS", "WEAK_RATIO", "Verdict", "Word", "judge"]
 
@@ -110,11 +111,10 @@ def judge(
         return _invalid(rule, pairs, [*made, *refused], {})
     if (missing := _missing(frame, rule)) is not None:
         return _invalid(rule, pairs, [*made, missing], {})
-    found = groupings(frame)
-    sign = orientation(found[0].scores, direction)
-    verdicts = [_judge_clusters(_Case(rule, grouping, sign, pairs), made) for grouping in found]
-    spreads = filter(None, (spread_of(grouping, pairs) for grouping in found))
-    return replace(less_decisive(verdicts, region), spreads=tuple(spreads))
+    grouping = clustering(frame)
+    spread = spread_of(grouping, pairs)
+    verdict = _judge_clusters(_Case(rule, grouping, pairs), made)
+    return replace(verdict, spreads=() if spread is None else (spread,))
 
 
 def enough(by: str, clusters: int) -> Check:
@@ -130,11 +130,10 @@ def unmeasured(rule: Rule, check: Check, pairs: int, clusters: int) -> Verdict:
 
 
 class _Case(NamedTuple):
-    """One grouping of the pairs, to be judged by a rule. sign: as `orientation`."""
+    """Pairs in their clusters, to be judged by a rule."""
 
     rule: Rule
     grouping: Grouping
-    sign: Floats
     pairs: int
 
     def pairs_of(self, clusters: int | None) -> int | None:
@@ -156,14 +155,15 @@ def _missing(frame: pd.DataFrame, rule: Rule) -> Check | None:
 
 
 def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
-    rule, (_, n, scores) = case.rule, case.grouping
+    rule, grouping = case.rule, case.grouping
+    scores, n = grouping.scores, grouping.clusters
     means = {arm: float(np.mean(values)) for arm, values in scores.items()}
-    checks = [*made, enough(case.grouping.by, n)]
+    checks = [*made, enough(grouping.fewest, n)]
     if n < FEWEST_CLUSTERS:
         return _invalid(rule, case.pairs, checks, means, n)
-    if rule.estimand == "rate" and (odd := _not_binary(scores, case.grouping.by)) is not None:
+    if rule.estimand == "rate" and (odd := _not_binary(grouping)) is not None:
         return _invalid(rule, case.pairs, [*checks, odd], means, n)
-    decision = decide(scores, rule, case.sign)
+    decision = decide(scores, rule, sharing=grouping.sharing)
     found, why = decision.found, Why(int(decision.why))
     if decision.ceilings:
         checks.append(_ceiling(decision.ceilings, rule))
@@ -195,16 +195,22 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         p_refuted=float(decision.tests.p_refuted),
         pairs_needed=case.pairs_of(clusters) if why.word == "inconclusive" else None,
         controls=described(decision.controls, scores),
+        weighings=weighings(grouping, rule, orientation(scores, rule.direction)),
         region=rule.region,
         estimand=rule.estimand,
     )
-    return _if_it_shows(verdict, rule.region)
+    return _if_all_agree(_if_it_shows(verdict, rule.region), rule)
 
 
-def _not_binary(scores: Mapping[str, Floats], by: str) -> Check | None:
-    """The failed check of scores that are no rate: not 0 or 1 in each pair; None where they are."""
+def _not_binary(grouping: Grouping) -> Check | None:
+    """The failed check of scores that are no rate: not 0 or 1 in each pair; None where they are.
+
+    A rate knows no clusters, so that crossed pairs have none.
+    """
+    by, scores = grouping.by, grouping.scores
     read = (*NEEDED["rate"], *NEGATIVE["rate"])
-    odd = [arm for arm in read if arm in scores and not are_binary(scores[arm])]
+    crossed = grouping.sharing is not None
+    odd = [arm for arm in read if arm in scores and (crossed or not are_binary(scores[arm]))]
     if not odd:
         return None
     each = "pair, averaged over its seeds" if by == "pair" else f"cluster of pairs by {by}"
@@ -248,6 +254,8 @@ def _reason(why: Why, decision: Decision, case: _Case) -> tuple[str, int | None]
     """Why the word is what it is; with inconclusive, the clusters at which it would be decided."""
     rule, found = case.rule, decision.found
     unseen = _unseen(case, found, rule.supported_level if why == Why.INSIDE else rule.refuted_level)
+    if why == Why.FEW_CARRY:
+        return _too_few(case, found)
     if why == Why.INSIDE:
         return f"{rule.estimand} lies inside {rule.region}{unseen}", None
     if why == Why.OUTSIDE:
@@ -282,19 +290,36 @@ def _with_controls(clusters: int | None, decision: Decision, rule: Rule) -> int 
     return None if others is None else max(clusters, others)
 
 
-def _unseen(case: _Case, found: Contrast, level: float) -> str:
-    """What is known where all clusters are alike: not that every other one is; '' elsewhere.
+def _too_few(case: _Case, found: Contrast) -> tuple[str, int]:
+    """Why a mean that is too skewed is not tested, and the clusters at which it would be."""
+    skewness = abs(float(found.moments.skewness))
+    clusters = ceil(case.grouping.clusters * (skewness / MOST_SKEWED) ** 2)
+    what = "pairs" if case.grouping.by == "pair" else "clusters"
+    return (
+        f"too few {what} carry the effect: skewness of the mean {skewness:.2g}, at most "
+        f"{MOST_SKEWED} wanted; a fresh study of about {case.pairs_of(clusters)} pairs that are as "
+        "skewed would be tested"
+    ), clusters
 
-    level: of the interval, which rests on the share that is named.
+
+def _unseen(case: _Case, found: Contrast, level: float) -> str:
+    """What is known where all clusters, or all but a few, are alike: not that every other one is.
+
+    '' elsewhere. level: of the interval, which rests on the share that is named.
     """
-    if not alike(found):
+    if (few := few_of(found)) is None:
         return ""
-    by, estimand = case.grouping.by, case.rule.estimand
+    by, estimand = case.grouping.fewest, case.rule.estimand
+    at = list(case.grouping.counts).index(by)
+    unlike, n = int(few.counts[at][0]), case.grouping.clusters
     one, many = ("pair", "pairs") if by == "pair" else (f"cluster by {by}", "clusters")
-    seen, others = f"every {one} has {estimand} {found.estimate:.3g}", "do not"
-    if not found.effect.any():
-        seen, others = f"no {one} {'changed' if estimand == 'transfer' else 'differs'}", "do"
-    unseen = largest_share(case.grouping.clusters, (1 - level) / 2)
+    changed = "changed" if estimand == "transfer" else "differs"
+    seen, others = f"every {one} has {estimand} {few.usual:.3g}", "do not"
+    if unlike:
+        seen = f"{n - unlike} of {n} {many} have {estimand} {few.usual:.3g}"
+    elif not found.effect.any():
+        seen, others = f"no {one} {changed}", "do"
+    unseen = few.share((1 - level) / 2)
     return (
         f" ({seen}; at level {level:.4g} at most {unseen:.1%} of {many} {others}, each by at most "
         f"{unit_text(estimand)}: assumed)"
@@ -311,7 +336,7 @@ def _if_it_shows(verdict: Verdict, region: Region) -> Verdict:
     """The verdict, if its interval shows the same; else *invalid: same-is-not-p>0.05*.
 
     The word comes from tests at the region's edges, the interval from Fieller's formula (and both
-    from a count, where clusters are all alike): two routes to one answer. A *supported* that rests
+    from a count, where clusters are alike): two routes to one answer. A *supported* that rests
     on "no difference was found" has an interval that reaches out of the region.
     """
     if verdict.word not in ("supported", "refuted"):
@@ -330,6 +355,25 @@ def _if_it_shows(verdict: Verdict, region: Region) -> Verdict:
         return replace(verdict, checks=checks)
     reason = f"same-is-not-p>0.05: {detail}"
     return replace(verdict, word="invalid", reason=reason, checks=checks)
+
+
+def _if_all_agree(verdict: Verdict, rule: Rule) -> Verdict:
+    """The verdict, if every weighing has its answer; else *inconclusive*, at the wider level."""
+    at_refuted = verdict.level == rule.refuted_level
+    wide, narrow = verdict.interval, verdict.interval_other
+    if not at_refuted:
+        wide, narrow = narrow, wide
+    reason = objection_of(verdict.weighings, verdict.word, wide, rule.region)
+    if not reason:
+        return verdict
+    return replace(
+        verdict,
+        word="inconclusive",
+        reason=reason,
+        level=rule.refuted_level,
+        interval=wide,
+        interval_other=narrow,
+    )
 
 
 def _invalid(

@@ -219,6 +219,7 @@ def _part(setting: Setting, plan: Plan, number: int, verdict: Verdict) -> dict[s
         "pairs_needed": verdict.pairs_needed,
         "means": verdict.means,
         "controls": verdict.controls,
+        "weighings": verdict.weighings,
         "spreads": [spread._asdict() for spread in verdict.spreads],
         "truth": truths[number] if truths else None,
     }

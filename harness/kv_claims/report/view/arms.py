@@ -2,13 +2,13 @@
 
 Exploratory: transfer of behavior with its interval at 95% and a two-sided test against none, with
 Benjamini-Hochberg over the arms of a model; never a verdict. Pairs that share prompts are
-clustered as verdicts have it, and where two ways are possible the wider interval stands.
+clustered as verdicts have it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,10 @@ from kv_claims.claims.positions import resolve_window
 from kv_claims.claims.sites import Site
 from kv_claims.errors import UsageError
 from kv_claims.evidence.schema import EvidenceSaid
-from kv_claims.judging.contrast import interval
+from kv_claims.judging.contrast import Side, interval, one_sided
 from kv_claims.judging.estimand import Direction, contrast, orientation
 from kv_claims.judging.fieller import Interval
-from kv_claims.judging.frame import Grouping, groupings
+from kv_claims.judging.frame import Grouping, clustering
 from kv_claims.report.view.scores import Scores
 
 LEVEL = 0.95
@@ -148,23 +148,19 @@ class Transfer(NamedTuple):
 
 def transfer_in(table: pd.DataFrame, direction: Direction = "up") -> Transfer:
     """Of the arms base, source and patched of a table, as `judge` takes it, without holes."""
-
-    def width(shown: Transfer) -> float:
-        return np.inf if shown.interval is None else shown.interval.high - shown.interval.low
-
-    return max((_transfer(grouping, direction) for grouping in groupings(table)), key=width)
+    return _transfer(clustering(table), direction)
 
 
 def _transfer(grouping: Grouping, direction: Direction) -> Transfer:
     sign = orientation(grouping.scores, direction)
-    found = contrast(grouping.scores, "transfer", sign)
+    found = contrast(grouping.scores, "transfer", sign, grouping.sharing)
     if grouping.clusters < 2 or np.mean(found.unit) <= 0:
         return Transfer(None, None, None)
-    spread = np.ptp(found.effect) > 0
-    p = float(stats.ttest_1samp(found.effect, 0.0).pvalue) if spread else None
+    p = 2 * float(min(one_sided(found, side) for side in get_args(Side)))
     shown = interval(found, LEVEL)
     # Without an interval the ratio is not identified, and no number of it is worth showing.
-    return Transfer(None if shown is None else float(found.estimate), shown, p)
+    estimate = None if shown is None else float(found.estimate)
+    return Transfer(estimate, shown, None if np.isnan(p) else p)
 
 
 def _share(patch: Patch, source: Sequence[int], base: Sequence[int]) -> float:
