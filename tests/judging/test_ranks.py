@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from kv_claims.claims.claim import Region
+from kv_claims.judging.decide import decide
 from kv_claims.judging.ranks import placements
+from kv_claims.judging.rule import Rule
 
 SCORES = st.integers(10, 30).flatmap(
     lambda n: st.tuples(*2 * [st.lists(st.integers(-4, 4), min_size=n, max_size=n)])
@@ -34,3 +38,15 @@ def test_its_standard_error_is_right_for_paired_scores() -> None:
     area = found.mean(-1)
     told = np.std(found, -1, ddof=1) / np.sqrt(40)
     assert np.mean(told) == pytest.approx(np.std(area), rel=0.04)
+
+
+def test_the_rule_errs_at_its_rate_where_the_truth_is_on_the_edge() -> None:
+    luck = np.random.default_rng(5)
+    shared = luck.normal(0, 1, (3000, 40))
+    first, second = (shared + luck.normal(move, 1, shared.shape) for move in (0.5, 0.0))
+    truth = stats.norm.cdf(0.5 / 2)  # of two scores of unlike pairs, each of variance 2
+    scores = {"source": first, "base": second}
+    for region in (Region(low=truth), Region(high=truth)):
+        found = decide(scores, Rule(region, "auroc"))
+        assert found.has_word("supported").mean() < 0.065
+        assert found.has_word("refuted").mean() < 0.035

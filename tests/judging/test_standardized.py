@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kv_claims.judging.standardized import correction, ends, estimate, one_sided
+from kv_claims.claims.claim import Region
+from kv_claims.judging.decide import decide
+from kv_claims.judging.rule import Rule
+from kv_claims.judging.standardized import (
+    clusters_to_decide,
+    correction,
+    ends,
+    estimate,
+    one_sided,
+    t_of,
+)
 
 DIFFERENCES = st.lists(st.integers(-50, 50), min_size=10, max_size=40).filter(
     lambda some: len(set(some)) > 1
@@ -50,3 +60,31 @@ def test_what_does_not_vary_has_no_d() -> None:
     same = np.full(12, 3.0)
     assert np.isnan(ends(same, 0.95)[0])
     assert np.isnan(one_sided(same, 0.0, "greater"))
+
+
+def test_so_many_clusters_of_one_d_decide() -> None:
+    """At that number the test passes, with one fewer it does not."""
+    effect = np.random.default_rng(3).normal(0.6, 1.0, 15)
+    d = t_of(effect) / np.sqrt(15)
+    for region in (Region(low=0.1), Region(low=-2.0, high=0.9), Region(low=1.1)):
+        needed = clusters_to_decide(effect, region, 0.05, 0.025)
+        assert needed is not None
+        shown = []
+        for n in (needed - 1, needed):
+            alike = stats.norm.ppf((np.arange(n) + 0.5) / n)
+            alike = alike / alike.std(ddof=1) + d
+            inside = max(one_sided(alike, edge, side) for edge, side in region.edges)
+            out = {"greater": "less", "less": "greater"}
+            outside = min(one_sided(alike, edge, out[side]) for edge, side in region.edges)
+            shown.append(bool(inside <= 0.05 if d in region else outside <= 0.025))
+        assert shown == [False, True]
+
+
+def test_the_rule_errs_at_its_rate_where_the_truth_is_on_the_edge() -> None:
+    luck = np.random.default_rng(4)
+    base = luck.normal(0, 1, (3000, 24))
+    scores = {"base": base, "patched": base + luck.normal(0.8, 1.0, base.shape)}
+    for region, side in ((Region(low=0.8), "supported"), (Region(high=0.8), "supported")):
+        found = decide(scores, Rule(region, "effect_size", margin=0.5))
+        assert found.has_word(side).mean() == pytest.approx(0.05, abs=0.012)
+        assert found.has_word("refuted").mean() == pytest.approx(0.025, abs=0.009)

@@ -25,7 +25,9 @@ SAME_WITHIN = 0.05
 FEWEST_PAIRS = 10
 """Fewer clusters of pairs than this are never judged."""
 
-Estimand = Literal["transfer", "difference", "carried", "shift", "rate", "gap"]
+Estimand = Literal[
+    "transfer", "difference", "carried", "shift", "rate", "effect_size", "gap", "auroc"
+]
 """What is estimated, of one outcome, over pairs:
 
 transfer: (patched - base) / (source - base), of one patch.
@@ -34,11 +36,15 @@ carried: (patched - unrelated-base) / (source - unrelated-base), of one patch: h
     the base's own trace does not explain comes from the source, and not from wiping that trace.
 shift: patched - base in the outcome's own unit, of one patch; no source is needed.
 rate: the same of an outcome that is 0 or 1 in each pair: a difference of two rates.
+effect_size: the same over the spread of that difference (paired d, Hedges-corrected).
 gap: source - base in the outcome's own unit, of no patch at all.
+auroc: the chance that the outcome of a source lies above that of a base, of no patch at all.
 """
 ESTIMANDS: tuple[Estimand, ...] = get_args(Estimand)
 SHARES: tuple[Estimand, ...] = ("transfer", "difference", "carried")
-"""Estimands that are shares of how far two arms lie apart; the others have the outcome's unit."""
+"""Estimands that are shares of how far two arms lie apart; the others have a unit of their own."""
+UNPATCHED: tuple[Estimand, ...] = ("gap", "auroc")
+"""Estimands of source and base alone."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,9 @@ class Region:
     """The values of an estimand for which a claim is true: low <= value <= high.
 
     A transfer or a difference is a share of source - base (1 is the source), what is carried one
-    of source - unrelated-base; a shift, a rate and a gap are in the outcome's own unit. An end left
-    out is open: `Region(high=0.12)` holds for every T up to 0.12, negative transfer included.
+    of source - unrelated-base; a shift, a rate and a gap are in the outcome's own unit, an effect
+    size is in spreads, an AUROC a chance. An end left out is open: `Region(high=0.12)` holds for
+    every T up to 0.12, negative transfer included.
     """
 
     low: float = -math.inf
@@ -141,6 +148,16 @@ class Part:
         return cls(outcome, "rate", region)
 
     @classmethod
+    def effect_size(cls, outcome: str, region: Region) -> Part:
+        """How far one patch moves the outcome, over the spread of what it does."""
+        return cls(outcome, "effect_size", region)
+
+    @classmethod
+    def auroc(cls, outcome: str, region: Region) -> Part:
+        """How well the outcome tells sources from bases."""
+        return cls(outcome, "auroc", region)
+
+    @classmethod
     def gap(cls, outcome: str, region: Region) -> Part:
         """How far source lies above base, in the outcome's own unit."""
         return cls(outcome, "gap", region)
@@ -171,7 +188,8 @@ class Family:
 class Claim:
     """A sentence from the literature, where it stands, and what would make it true.
 
-    transfer, difference, carried, shift, rate, gap: the region of a simple claim, on `outcome`.
+    transfer, difference, carried, shift, rate, effect_size, gap, auroc: the region of a simple
+        claim, on `outcome`.
         all_of: the parts of a conjunction, which names its outcomes in them. Exactly one of them
         is given.
     given: what must hold for the claim to be tested at all; where it does not, the claim is
@@ -179,8 +197,8 @@ class Claim:
     about: 'layer' where the sentence is about *these* layers, so that patching others is a
         control that must not do the same.
     margin: how far from no transfer a negative control may lie, as a share of source - base (of a
-        shift or a rate in the outcome's own unit); the same for every part, and of no meaning where
-        no part is about a patch.
+        shift or a rate in the outcome's own unit, of an effect size in spreads); the same for
+        every part, and of no meaning where no part is about a patch.
     family: the headline tests that this claim's cells are among; None: its own cells are the
         family.
     looks: numbers of pairs after which the study is judged, each time at alpha / the number of
@@ -195,7 +213,9 @@ class Claim:
     carried: Region | None = None
     shift: Region | None = None
     rate: Region | None = None
+    effect_size: Region | None = None
     gap: Region | None = None
+    auroc: Region | None = None
     outcome: str = BEHAVIOR
     all_of: tuple[Part, ...] = ()
     given: tuple[Part, ...] = ()
@@ -253,7 +273,7 @@ class Claim:
             )
 
     def _check_margin(self, where: str) -> None:
-        patched = [part for part in (*self.parts, *self.given) if part.estimand != "gap"]
+        patched = [part for part in (*self.parts, *self.given) if part.estimand not in UNPATCHED]
         for part in patched:
             which = f"{part}: " if len(patched) > 1 else ""
             is_share = part.estimand in SHARES
@@ -280,7 +300,9 @@ def claim(
     carried: Region | None = None,
     shift: Region | None = None,
     rate: Region | None = None,
+    effect_size: Region | None = None,
     gap: Region | None = None,
+    auroc: Region | None = None,
     outcome: str = BEHAVIOR,
     all_of: Sequence[Part] = (),
     given: Sequence[Part] = (),
@@ -299,7 +321,9 @@ def claim(
         carried=carried,
         shift=shift,
         rate=rate,
+        effect_size=effect_size,
         gap=gap,
+        auroc=auroc,
         outcome=outcome,
         all_of=_as_tuple(all_of, f"claim {id!r}: all_of", "parts"),
         given=_as_tuple(given, f"claim {id!r}: given", "parts"),

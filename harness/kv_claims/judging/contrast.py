@@ -11,18 +11,19 @@ Three rules, each of which gives test and interval at once, so that they cannot 
   mean is too skewed for T.
 - Where it is too skewed and nothing can be counted, too few clusters carry the effect: there is
   neither a test nor an interval.
-Proportions are tested by themselves (`judging.proportions`).
+Proportions, and effects over their own spread, are tested by laws of their own
+(`judging.proportions`, `judging.standardized`).
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from scipy import stats
 
 from kv_claims.claims.claim import Region
-from kv_claims.judging import proportions
+from kv_claims.judging import proportions, standardized
 from kv_claims.judging.arrays import Bools, Floats
 from kv_claims.judging.estimand import Contrast
 from kv_claims.judging.fieller import Interval, ends
@@ -59,8 +60,8 @@ class EdgeTests(NamedTuple):
 
 def edge_tests(found: Contrast, region: Region) -> EdgeTests:
     """Test every finite edge of a region."""
-    if found.of == "proportions":
-        return _of_proportions(found, region)
+    if (law := _law_of(found)) is not None:
+        return _by_law(law, found, region)
     edges = np.array([edge for edge, _ in region.edges])
     edge = edges.reshape(-1, *[1] * found.effect.ndim)
     flat = ~varies(found.effect - edge * found.unit, found.size + np.abs(edge * found.unit))
@@ -79,19 +80,31 @@ def edge_tests(found: Contrast, region: Region) -> EdgeTests:
     return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(outside, 0)), flat)
 
 
-def _of_proportions(found: Contrast, region: Region) -> EdgeTests:
-    """The same by score tests, which need no spread."""
+class _Law(Protocol):
+    """Tests and intervals of effects, `[..., cluster]`, that are not those of a mean."""
+
+    def one_sided(self, effect: Floats, edge: float, side: Side) -> Floats: ...
+    def ends(self, effect: Floats, level: float) -> tuple[Floats, Floats]: ...
+
+
+def _law_of(found: Contrast) -> _Law | None:
+    laws: dict[str, _Law] = {"proportions": proportions, "standardized": standardized}
+    return laws.get(found.of)
+
+
+def _by_law(law: _Law, found: Contrast, region: Region) -> EdgeTests:
+    """The same by a law, which has no test where its p is NaN."""
     away: dict[Side, Side] = {"greater": "less", "less": "greater"}
-    inside = [proportions.one_sided(found.effect, edge, side) for edge, side in region.edges]
-    out = [proportions.one_sided(found.effect, edge, away[side]) for edge, side in region.edges]
-    flat: Bools = np.zeros(np.shape(inside), np.bool_)
+    inside = [law.one_sided(found.effect, edge, side) for edge, side in region.edges]
+    out = [law.one_sided(found.effect, edge, away[side]) for edge, side in region.edges]
+    flat: Bools = np.isnan(inside)
     return EdgeTests(np.max(inside, 0), np.minimum(1.0, 2 * np.min(out, 0)), flat)
 
 
 def interval_ends(found: Contrast, level: float) -> tuple[Floats, Floats]:
     """Low and high end of the interval at a level, `[...]` each; NaN where there is none."""
-    if found.of == "proportions":
-        return proportions.ends(found.effect, level)
+    if (law := _law_of(found)) is not None:
+        return law.ends(found.effect, level)
     low, high = (np.array(end) for end in ends(found.moments, level))
     _count(found).widen(low, high, (1 - level) / 2)
     return low[()], high[()]
@@ -113,6 +126,8 @@ def too_few_carry(found: Contrast) -> Bools:
     if found.of == "proportions":
         return np.zeros(found.effect.shape[:-1], np.bool_)
     skewed: Bools = np.array(np.abs(found.moments.skewness) > MOST_SKEWED)
+    if found.of == "standardized":
+        return skewed
     count = _count(found)
     skewed[count.where] &= ~count.few.known
     return skewed
@@ -120,7 +135,7 @@ def too_few_carry(found: Contrast) -> Bools:
 
 def few_of(found: Contrast) -> Few | None:
     """What is counted of one study whose word rests on a count; None where it does not."""
-    count = None if found.of == "proportions" else _count(found)
+    count = None if _law_of(found) is not None else _count(found)
     if count is None or not count.where or not (count.alike[0] or count.few.known[0]):
         return None
     (usual,) = count.usual
@@ -196,6 +211,8 @@ def pairs_to_decide(
     observed means, no power is added. Where clusters are all alike, so many must be.
     """
     reverse = (alpha if alpha_refuted is None else alpha_refuted) / 2
+    if found.of == "standardized":
+        return standardized.clusters_to_decide(found.effect, region, alpha, reverse)
     of, estimate = found.moments, float(found.estimate)
     inside, same = estimate in region, bool(alike(found))
     level = alpha if inside else reverse

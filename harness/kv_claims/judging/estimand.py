@@ -10,6 +10,10 @@ L = effect - edge * unit tests them all:
     carried     (patched - unrelated-base) / (source - unrelated-base)
     shift, rate (patched - base)   / 1
     gap         (source - base)    / 1
+    auroc       the placements of source and base (`kv_claims.judging.ranks`) / 1
+
+An effect size is (patched - base) over the spread of that: no ratio of means, and tested by a law
+of its own (`kv_claims.judging.standardized`), as a rate is (`kv_claims.judging.proportions`).
 
 Where an outcome sets the source against the base (a difference of log-probabilities), an arm whose
 trace of the base is merely wiped lies half-way, whatever was pasted over it. What is carried counts
@@ -32,10 +36,12 @@ import numpy as np
 
 from kv_claims.claims.claim import Estimand, Part
 from kv_claims.claims.outcome import Outcome
+from kv_claims.judging import standardized
 from kv_claims.judging.arrays import Floats
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.moments import Moments, moments
+from kv_claims.judging.ranks import placements
 
 Direction = Literal["up", "either"]
 """Where the source must lie: above the base, or clearly on one side of it, whichever."""
@@ -46,7 +52,9 @@ NEEDED: dict[Estimand, tuple[str, ...]] = {
     "carried": ("base", "source", "patched", "unrelated-base"),
     "shift": ("base", "patched"),
     "rate": ("base", "patched"),
+    "effect_size": ("base", "patched"),
     "gap": ("base", "source"),
+    "auroc": ("base", "source"),
 }
 """The arms that an estimand is made of."""
 
@@ -60,7 +68,9 @@ _EFFECT: dict[Estimand, Arms] = {
     "carried": ("patched", "unrelated-base"),
     "shift": ("patched", "base"),
     "rate": ("patched", "base"),
+    "effect_size": ("patched", "base"),
     "gap": ("source", "base"),
+    "auroc": ("source", "base"),
 }
 _WHOLE: dict[Estimand, Arms] = {
     "transfer": _GAP,
@@ -76,7 +86,9 @@ NEGATIVE: dict[Estimand, tuple[str, ...]] = {
     "carried": ("noise",),
     "shift": CONTROLS,
     "rate": CONTROLS,
+    "effect_size": CONTROLS,
     "gap": (),
+    "auroc": (),
 }
 """The negative controls that it is held against, where they were run."""
 
@@ -100,7 +112,8 @@ class Contrast:
     size: magnitude of the scores that effect is the difference of, which bounds its rounding.
     most: how many units clusters of a kind that was not seen are taken to lie off, on average
         (`kv_claims.judging.unseen`); infinite where a unit of 1 bounds nothing.
-    of: whether effects are means like any other, or items that are right in one arm alone.
+    of: whether effects are means like any other, items that are right in one arm alone, or taken
+        over their own spread.
     sharing: of pairs that are crossed, whose numbers then are those of pairs: which source and
         base each has.
     """
@@ -109,7 +122,7 @@ class Contrast:
     unit: Floats
     size: Floats
     most: float | Floats = 1.0
-    of: Literal["means", "proportions"] = "means"
+    of: Literal["means", "proportions", "standardized"] = "means"
     sharing: Sharing | None = None
 
     @cached_property
@@ -120,6 +133,8 @@ class Contrast:
     @property
     def estimate(self) -> Floats:
         """The ratio of means, `[...]`; NaN where there is no unit to count in."""
+        if self.of == "standardized":
+            return standardized.estimate(self.effect)
         unit = np.mean(self.unit, -1)
         found: Floats = np.mean(self.effect, -1) / np.where(unit == 0, np.nan, unit)
         return found
@@ -163,6 +178,10 @@ def between(
         effect, unit = apart + 0.0, np.ones(scores["base"].shape)
         if estimand == "rate":
             return Contrast(effect, unit, size, of="proportions")
+        if estimand == "effect_size":
+            return Contrast(effect, unit, size, of="standardized")
+        if estimand == "auroc":
+            return Contrast(placements(scores[of], scores[against]), unit, unit)
         return Contrast(effect, unit, size, most=math.inf, sharing=sharing)
     top, bottom = of_what
     of_what_apart = _oriented(scores[top] - scores[bottom], sign)

@@ -89,6 +89,11 @@ def at_value(spread: Spread, rule: Rule, value: float) -> Spread:
     """The same spreads, with the first arm's mean where the estimand would have another value."""
     means = dict(zip(spread.arms, spread.means, strict=True))
     now = estimate_of(spread, rule)
+    if rule.estimand in ("effect_size", "auroc"):
+        raise UsageError(
+            f"{rule.estimand}: no other value can be assumed, as it hangs on spreads as much as on "
+            "means; expected the pilot's own"
+        )
     if (arms := whole(rule.estimand)) is not None:
         means["patched"] += (value - now) * (means[arms[0]] - means[arms[1]])
     else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from kv_claims.judging.fieller import Floats
+from kv_claims.judging.arrays import Floats
 
 
 def placements(first: Floats, second: Floats) -> Floats:

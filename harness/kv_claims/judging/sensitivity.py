@@ -45,6 +45,7 @@ from kv_claims.judging.resampling import Bootstrap, SignFlips, bootstrap, sign_f
 FEWEST_LEFT = 2
 """Clusters that must remain when some are left out: of one there is no spread to speak of."""
 
+_OF_SPREADS = ("effect_size", "auroc")
 _ROUNDING = 1e-12
 _NO_UNIT = "source - base would not be above 0"
 
@@ -162,6 +163,8 @@ def sensitivity(
     seed = _digest(table)
     if why := _lacking(table, NEEDED[part.estimand]):
         return Sensitivity(level, seed, (), why)
+    if part.estimand in _OF_SPREADS:
+        return Sensitivity(level, seed, (), f"none is made of {part.estimand}, which is no mean")
     found = groupings(table)
     case = _Case(table, part, orientation(found[0].scores, direction), level, families, seed)
     return Sensitivity(level, seed, tuple(_lines(case, grouping) for grouping in found))

@@ -19,8 +19,11 @@ from typing import Literal
 import numpy as np
 from scipy import special, stats
 
-from kv_claims.judging.fieller import Floats
+from kv_claims.claims.claim import Region
+from kv_claims.judging.arrays import Floats
 
+MOST_CLUSTERS = 1_000_000
+"""More than these are not looked for."""
 _STEPS = 60
 """Halvings of where an end may lie."""
 
@@ -55,6 +58,43 @@ def ends(effect: Floats, level: float) -> tuple[Floats, Floats]:
     """Low and high end of the interval of d, `[...]` each; NaN where nothing varies."""
     t, n, alpha = t_of(effect), effect.shape[-1], (1 - level) / 2
     return _where(t, n, alpha, "greater"), _where(t, n, alpha, "less")
+
+
+def clusters_to_decide(effect: Floats, region: Region, alpha: float, reverse: float) -> int | None:
+    """Clusters at which the same d would give a verdict; None if never, or not in MOST_CLUSTERS.
+
+    Inside the region every edge must pass at alpha; outside, one must pass the reverse test at
+    `reverse`.
+    """
+    d = float(t_of(effect) / np.sqrt(effect.shape[-1]))
+    inside = d in region
+    needs = []
+    for edge, side in region.edges:
+        is_above = side == "greater"
+        if inside or (d < edge) == is_above:
+            shown: Literal["greater", "less"] = "greater" if is_above == inside else "less"
+            needs.append(_clusters(d, edge, shown, alpha if inside else reverse))
+    if not needs or None in needs:
+        return None
+    known = [n for n in needs if n is not None]
+    return max(known) if inside else min(known)
+
+
+def _clusters(d: float, edge: float, side: Literal["greater", "less"], level: float) -> int | None:
+    """The fewest at which a d is shown to lie on a side of an edge."""
+
+    def shows(n: int) -> bool:
+        return bool(_tail(np.asarray(d * np.sqrt(n)), n, np.asarray(edge), side) <= level)
+
+    low, high = 2, 4
+    while not shows(high):
+        low, high = high, 2 * high
+        if high > MOST_CLUSTERS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle, high)
+    return high
 
 
 def _where(t: Floats, n: int, alpha: float, side: Literal["greater", "less"]) -> Floats:

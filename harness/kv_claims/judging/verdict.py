@@ -161,7 +161,7 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
     checks = [*made, enough(grouping.fewest, n)]
     if n < FEWEST_CLUSTERS:
         return _invalid(rule, case.pairs, checks, means, n)
-    if rule.estimand == "rate" and (odd := _not_binary(grouping)) is not None:
+    if (odd := _of_no_use(rule, grouping)) is not None:
         return _invalid(rule, case.pairs, [*checks, odd], means, n)
     decision = decide(scores, rule, sharing=grouping.sharing)
     found, why = decision.found, Why(int(decision.why))
@@ -200,6 +200,20 @@ def _judge_clusters(case: _Case, made: list[Check]) -> Verdict:
         estimand=rule.estimand,
     )
     return _if_all_agree(_if_it_shows(verdict, rule.region), rule)
+
+
+def _of_no_use(rule: Rule, grouping: Grouping) -> Check | None:
+    """The failed check of scores that an estimand cannot be taken of; None where it can."""
+    if rule.estimand == "rate":
+        return _not_binary(grouping)
+    if rule.estimand in ("effect_size", "auroc") and grouping.sharing is not None:
+        return Check(
+            "crossed-pairs",
+            False,
+            f"{rule.estimand} of pairs that share sources and bases both: its spread is not known; "
+            "expected pairs one to one, or a shift",
+        )
+    return None
 
 
 def _not_binary(grouping: Grouping) -> Check | None:

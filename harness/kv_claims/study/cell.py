@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kv_claims.claims.claim import Claim, Part
+from kv_claims.claims.claim import UNPATCHED, Claim, Part
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, as_patches
 from kv_claims.errors import UsageError
@@ -49,7 +49,7 @@ class Cell:
             () if versus is None else as_patches(versus),
             siblings,
         )
-        wants_patch = bool(claim.estimands - {"gap"})
+        wants_patch = bool(claim.estimands - {*UNPATCHED})
         wants_versus = "difference" in claim.estimands
         for name, given, wanted in (
             ("a patch", found.patches, wants_patch),

@@ -153,6 +153,8 @@ class _Study(NamedTuple):
             if abs(gap) < _NO_GAP:
                 return _Truth("invalid", "degenerate", gap, {})
             return _worded(gap, part, {}, margin)
+        if part.estimand in ("effect_size", "auroc"):
+            raise UnknownTruth(f"{part}: it hangs on the spread of scores, and means are known")
         if part.estimand == "rate":
             raise UnknownTruth(f"{part}: a planted model's outcomes are not 0 or 1")
         if part.estimand == "shift":
