@@ -112,7 +112,7 @@ class StoredStudy(Study):
             )
         at = At(one["study"], pairs, one["seeds"])
         trials = {role: self.trials.of(arm.id, at) for role, arm in plan.arms.items()}
-        likelihoods = self.trials.likelihoods_of([arm.id for arm in plan.forced_arms], at)
+        fed = self.trials.fed_to([arm.id for arm in plan.fed_arms], at)
         checks = [
             *_taken_over(one),
             *self._of_texts(plan, trials),
@@ -122,14 +122,12 @@ class StoredStudy(Study):
         tables = self._tables.setdefault(at, Tables(self.task, self.model.n_layers)).of(
             plan,
             trials,
-            likelihoods,
+            fed,
             checks,
             self.trials.pairs(self.task, at),
             self.trials.identity,
         )
-        return seen_of(
-            plan, self.task, tables, trials, likelihoods, pairs=pairs, seeds=one["seeds"]
-        )
+        return seen_of(plan, self.task, tables, trials, fed, pairs=pairs, seeds=one["seeds"])
 
     def setting(self, plan: Plan, pairs: int) -> Setting:
         one = self._one(plan.asked)
@@ -166,7 +164,7 @@ class StoredStudy(Study):
             return replace(plan, untestable=tuple(then))
         at = At(one["study"], one["pairs"], one["seeds"])
         if lengths := self.trials.lengths(self.task, at):
-            return plan.reaching(lengths)
+            return plan.reaching(lengths, self.trials.fed_behind(at))
         return replace(plan, untestable=tuple(then) if same and plan.sides else ())
 
     def _stored_arms(self, plan: Plan, one: EvidenceSaid) -> dict[str, Arm]:

@@ -157,7 +157,7 @@ class _Study(NamedTuple):
             raise UnknownTruth(f"{part}: a planted model's outcomes are not 0 or 1")
         if part.estimand == "shift":
             gap = 1.0
-        elif abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+        elif abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
             return _Truth("invalid", "no-ceiling", None, {})
         zero = against = base
         if part.estimand == "difference":
@@ -165,7 +165,7 @@ class _Study(NamedTuple):
         if part.estimand == "carried":
             zero = against = self.means(cell.patches, "unrelated-base", outcome).patched
             gap = source - zero
-            if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+            if abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
                 return _Truth("invalid", "no-ceiling", None, {})
         value = (patched - against) / gap
         controls = {

@@ -13,8 +13,9 @@ from typing import Any, get_args
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
+from kv_claims.tasks.answers import Answers
 from kv_claims.tasks.messages import Message
-from kv_claims.tasks.scorers import Lexicon, Published, Scorer
+from kv_claims.tasks.scorers import Lexicon, Published, Scorer, Unscored
 from kv_claims.tasks.task import Pairing, Prompt, Task
 
 SCHEMA = 1
@@ -24,15 +25,18 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "name": str,
     "about": str,
-    "scorer": str,
-    "lexicon": list,
     "pairing": str,
     "sources": list,
     "bases": list,
 }
-_OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "scorer": str,
+    "lexicon": list,
+    "max_degenerate_share": (int, float),
+}
 _NAMED = ("id", "family")
-_PROMPT_KEYS = (*_NAMED, "text", "messages")
+_ANSWER_KEYS = ("answer", "foil", "choices")
+_PROMPT_KEYS = (*_NAMED, "text", "messages", *_ANSWER_KEYS, "continuation")
 _MESSAGE_KEYS = ("role", "content")
 
 
@@ -71,25 +75,43 @@ def _task_of(content: Any, where: str) -> Task:
     share = content.get("max_degenerate_share", Task.max_degenerate_share)
     if not 0 <= share < 1:
         raise UsageError(f"{where}: max_degenerate_share {share}, expected 0 <= share < 1")
-    lexicon = _lexicon_of(content["lexicon"], where)
+    sources = _prompts_of(content["sources"], f"{where}: sources")
+    lexicon = _lexicon_of(content["lexicon"], where) if "lexicon" in content else None
     return Task(
         name=content["name"],
         about=content["about"],
-        sources=_prompts_of(content["sources"], f"{where}: sources"),
+        sources=sources,
         bases=_prompts_of(content["bases"], f"{where}: bases"),
         pairing=content["pairing"],
-        scorer=_scorer_of(content["scorer"], lexicon, where),
-        lexicon=lexicon.words,
+        scorer=_scorer_of(content, lexicon, _are_fed(sources), where),
+        lexicon=lexicon.words if lexicon else frozenset(),
         max_degenerate_share=float(share),
         where=where,
     )
 
 
-def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:
-    scorers: dict[str, Scorer] = {"lexicon": lexicon, "published": Published()}
-    if name not in scorers:
-        raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(scorers)}")
-    return scorers[name]
+def _are_fed(sources: tuple[Prompt, ...]) -> bool:
+    """Whether something of every source is asked for that no text is generated for."""
+    return all(one.answers is not None or one.continuation is not None for one in sources)
+
+
+def _scorer_of(
+    content: dict[Any, Any], lexicon: Lexicon | None, are_fed: bool, where: str
+) -> Scorer:
+    """The scorer of generated text; a task whose prompts have answers may do without."""
+    if "scorer" not in content:
+        if lexicon is not None or not are_fed:
+            raise UsageError(
+                f"{where}: missing key scorer; expected it, or an `answer` or a `continuation` of "
+                "every source and no lexicon"
+            )
+        return Unscored()
+    scorer, known = content["scorer"], {"published": Published(), "lexicon": lexicon}
+    if scorer not in known:
+        raise UsageError(f"{where}: scorer {scorer!r}, expected one of {sorted(known)}")
+    if (found := known[scorer]) is None:
+        raise UsageError(f"{where}: missing key lexicon, whose words scorer 'lexicon' counts")
+    return found
 
 
 def _lexicon_of(words: list[Any], where: str) -> Lexicon:
@@ -122,15 +144,33 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
             raise UsageError(f"{here}: missing key text or messages")
         if "text" in entry and "messages" in entry:
             raise UsageError(f"{here}: `text` and `messages`, expected one of them")
-        for key in (*_NAMED, "text"):
+        for key in (*_NAMED, "text", "answer", "foil", "continuation"):
             if key in entry:
                 _check_text(entry, key, here)
+        who = entry["id"], entry["family"]
+        answers, continuation = _answers_of(entry, here), entry.get("continuation")
         if "text" in entry:
-            prompts.append(Prompt(**entry))
+            prompts.append(Prompt(*who, entry["text"], answers=answers, continuation=continuation))
         else:
             messages = _messages_of(entry["messages"], here)
-            prompts.append(Prompt.of(entry["id"], entry["family"], messages))
+            prompts.append(Prompt.of(*who, messages, answers=answers, continuation=continuation))
     return tuple(prompts)
+
+
+def _answers_of(entry: dict[Any, Any], where: str) -> Answers | None:
+    """What a prompt is answered with; `check_answers` looks at it together."""
+    named = [key for key in _ANSWER_KEYS if key in entry]
+    if not named:
+        return None
+    if "answer" not in named:
+        raise UsageError(f"{where}: `{named[0]}` without `answer`, expected both")
+    choices = entry.get("choices", [])
+    if not isinstance(choices, list) or ("choices" in named and not choices):
+        raise UsageError(f"{where}: `choices` is {choices!r:.60}, expected a list of texts")
+    for choice in choices:
+        if not isinstance(choice, str) or not choice.strip():
+            raise UsageError(f"{where}: `choices` holds {choice!r:.60}, expected text, not empty")
+    return Answers(entry["answer"], entry.get("foil"), tuple(choices))
 
 
 def _messages_of(entries: Any, where: str) -> tuple[Message, ...]:
