@@ -60,7 +60,8 @@ def _task_of(content: Any, where: str) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
     known = {**_REQUIRED, **_OPTIONAL}
-    _check_keys(content, set(_REQUIRED), set(known), where)
+    scored = set() if _asks_no_text(content) else {"scorer", "lexicon"}
+    _check_keys(content, {*_REQUIRED, *scored}, set(known), where)
     for key, kind in known.items():
         if key in content and (
             not isinstance(content[key], kind) or isinstance(content[key], bool)
@@ -75,41 +76,39 @@ def _task_of(content: Any, where: str) -> Task:
     share = content.get("max_degenerate_share", Task.max_degenerate_share)
     if not 0 <= share < 1:
         raise UsageError(f"{where}: max_degenerate_share {share}, expected 0 <= share < 1")
-    sources = _prompts_of(content["sources"], f"{where}: sources")
     lexicon = _lexicon_of(content["lexicon"], where) if "lexicon" in content else None
     return Task(
         name=content["name"],
         about=content["about"],
-        sources=sources,
+        sources=_prompts_of(content["sources"], f"{where}: sources"),
         bases=_prompts_of(content["bases"], f"{where}: bases"),
         pairing=content["pairing"],
-        scorer=_scorer_of(content, lexicon, _are_fed(sources), where),
+        scorer=_scorer_of(content.get("scorer"), lexicon, where),
         lexicon=lexicon.words if lexicon else frozenset(),
         max_degenerate_share=float(share),
         where=where,
     )
 
 
-def _are_fed(sources: tuple[Prompt, ...]) -> bool:
-    """Whether something of every source is asked for that no text is generated for."""
-    return all(one.answers is not None or one.continuation is not None for one in sources)
+def _asks_no_text(content: dict[Any, Any]) -> bool:
+    """Whether every source has what no text need be generated for, so that none need be scored."""
+    sources = content.get("sources")
+    return isinstance(sources, list) and all(
+        isinstance(one, dict) and ("answer" in one or "continuation" in one) for one in sources
+    )
 
 
-def _scorer_of(
-    content: dict[Any, Any], lexicon: Lexicon | None, are_fed: bool, where: str
-) -> Scorer:
-    """The scorer of generated text; a task whose prompts have answers may do without."""
-    if "scorer" not in content:
-        if lexicon is not None or not are_fed:
-            raise UsageError(
-                f"{where}: missing key scorer; expected it, or an `answer` or a `continuation` of "
-                "every source and no lexicon"
-            )
+def _scorer_of(name: str | None, lexicon: Lexicon | None, where: str) -> Scorer:
+    """The scorer of generated text; none is named where no text need be scored."""
+    if name is None and lexicon is None:
         return Unscored()
-    scorer, known = content["scorer"], {"published": Published(), "lexicon": lexicon}
-    if scorer not in known:
-        raise UsageError(f"{where}: scorer {scorer!r}, expected one of {sorted(known)}")
-    if (found := known[scorer]) is None:
+    if name is None:
+        raise UsageError(f"{where}: missing key scorer, beside a lexicon")
+    known: dict[str | None, Scorer | None] = {"published": Published(), "lexicon": lexicon}
+    found = known.get(name)
+    if name not in known:
+        raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(map(str, known))}")
+    if found is None:
         raise UsageError(f"{where}: missing key lexicon, whose words scorer 'lexicon' counts")
     return found
 
