@@ -374,8 +374,8 @@ def test_a_prompt_with_a_bad_value(write: Write, side: str, key: str, value: obj
 def test_a_prompt_with_an_unknown_key(write: Write) -> None:
     message = error_of(write(changed("bases", 1, "weight", value=2)))
     assert message == (
-        "bases entry 2: unknown key weight; expected answer, choices, continuation, family, foil, id, "
-        "messages, text"
+        "bases entry 2: unknown key weight; expected answer, choices, continuation, family, foil, "
+        "id, messages, text"
     )
 
 
