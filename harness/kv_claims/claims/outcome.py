@@ -37,6 +37,8 @@ GEOMETRY_NAMES: tuple[GeometryName, ...] = get_args(GeometryName)
 _PLAIN_NAMES = (*TEXT_NAMES, *LIKELIHOOD_NAMES, *ANSWER_NAMES, *CONTINUATION_NAMES)
 Behind = Literal["answers", "continuation"]
 """What of a task's prompts is fed behind them."""
+RATES = ("accuracy", "choice")
+"""Outcomes that are 0 or 1 of each pair."""
 EITHER_WAY = ("rank", *CONTINUATION_NAMES, *GEOMETRY_NAMES)
 """Outcomes of which the source may have less than the base."""
 

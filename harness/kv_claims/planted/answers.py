@@ -83,7 +83,9 @@ class _Reading:
             raise UnknownTruth("an answer of several words behind a donor that goes on by itself")
         for step, word in enumerate(words):
             if word not in self._class:
-                raise UnknownTruth(f"answer {' '.join(words)!r}: {word!r} is no word that is spoken")
+                raise UnknownTruth(
+                    f"answer {' '.join(words)!r}: {word!r} is no word that is spoken"
+                )
             k = self._class[word]
             share = self._shares(step, markers)[k, row]
             total += float(np.log(share / self._sizes[k]))

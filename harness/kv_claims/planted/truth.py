@@ -123,7 +123,7 @@ def expected_means(
         return _of_answers(planted, patches, task, donor, outcome)
     if str(outcome) not in ("behavior", "score_lexicon"):
         raise UnknownTruth(
-            f"outcome {outcome}: the truth is known for behavior and geometry, and for answers, only"
+            f"outcome {outcome}: the truth is known for behavior and geometry and answers only"
         )
     if task.scorer.name != "lexicon":
         raise UnknownTruth(f"task {task.name!r}: the truth is known for the scorer 'lexicon' only")
