@@ -112,7 +112,7 @@ class StoredStudy(Study):
             )
         at = At(one["study"], pairs, one["seeds"])
         trials = {role: self.trials.of(arm.id, at) for role, arm in plan.arms.items()}
-        fed = self.trials.fed_to([arm.id for arm in plan.fed_arms], at)
+        fed = self.trials.fed_to([arm.id for arm in plan.fed_arms], plan.outcomes, at)
         checks = [
             *_taken_over(one),
             *self._of_texts(plan, trials),

@@ -40,8 +40,11 @@ class StoredTrials:
             if trial.pair_index < at.pairs and trial.seed < at.seeds
         ]
 
-    def fed_to(self, arms: Sequence[str], at: At) -> Fed:
-        """What some arms made of tokens that were fed."""
+    def fed_to(self, arms: Sequence[str], outcomes: Sequence[Outcome], at: At) -> Fed:
+        """What some arms made of tokens that were fed, as far as outcomes are read along them."""
+        kinds = {outcome.behind for outcome in outcomes}
+        likelihoods = self.likelihoods if any(one.is_likelihood for one in outcomes) else ()
+        answers = [one for one in self.answers if one.behind in kinds]
 
         def is_of_it(one: Likelihood | Answered) -> bool:
             return (
@@ -51,7 +54,7 @@ class StoredTrials:
                 and one.seed < at.seeds
             )
 
-        return Fed.of(filter(is_of_it, self.likelihoods), filter(is_of_it, self.answers))
+        return Fed.of(filter(is_of_it, likelihoods), filter(is_of_it, answers))
 
     def fed_behind(self, at: At) -> dict[str, int]:
         """Of outcomes by name, the fewest tokens that were fed behind a prompt to read them."""
