@@ -73,12 +73,15 @@ def measured(name: str, task: Task, arm: Patch | Arm, outcome: str) -> dict[str,
     return {str(k): float(v) for k, v in frame.groupby("arm").score.mean().items()}
 
 
-@pytest.mark.parametrize("name", PATCHES)
-@pytest.mark.parametrize(("outcome", "words"), [*((n, 1) for n in ANSWER_NAMES), ("loss", 1)])
-def test_the_truth_of_answers_is_what_the_network_gives_them(
-    name: str, outcome: str, words: int
-) -> None:
-    task = answered_task(name, words)
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        *((name, "logit_diff") for name in PATCHES),
+        *(("stored-at-layer", outcome) for outcome in (*ANSWER_NAMES[1:], "loss")),
+    ],
+)
+def test_the_truth_of_answers_is_what_the_network_gives_them(name: str, outcome: str) -> None:
+    task = answered_task(name)
     truth = expected_means(CATALOG[name], PATCHES[name], task, outcome=outcome, over="pairs")
     found = measured(name, task, PATCHES[name], outcome)
     assert found["base"] == pytest.approx(truth.base, abs=1e-5)

@@ -111,8 +111,13 @@ def test_every_number_is_that_of_a_plain_model(name: str) -> None:
     assert {n for one in found for n in one.tokens} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if name != "unrelated"])
-@pytest.mark.parametrize("behind", ["answers", "continuation"])
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [
+        *((name, "answers") for name in ARMS if name != "unrelated"),
+        *((name, "continuation") for name in ("base", "full-swap", "append", "every-step")),
+    ],
+)
 def test_every_arm_is_that_of_the_oracle(name: str, behind: Behind) -> None:
     """What is on at every step too: its donors go on by themselves."""
     arm = ARMS[name]
