@@ -264,7 +264,7 @@ def test_an_unknown_key_is_named_beside_the_known_ones(write: Write, key: object
         pytest.param("name", 3, "text", id="name-number"),
         pytest.param("name", None, "text", id="name-null"),
         pytest.param("about", ["a"], "text", id="about-list"),
-        pytest.param("scorer", {}, "text", id="scorer-mapping"),
+        pytest.param("scorer", ["lexicon"], "text", id="scorer-list"),
         pytest.param("pairing", False, "text", id="pairing-bool"),
         pytest.param("lexicon", "rain", "a list", id="lexicon-text"),
         pytest.param("sources", {"s1": "text"}, "a list", id="sources-mapping"),

@@ -15,6 +15,7 @@ from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
 from kv_claims.tasks.answers import Answers
 from kv_claims.tasks.messages import Message
+from kv_claims.tasks.patterns import stated_scorer
 from kv_claims.tasks.scorers import Lexicon, Published, Scorer, Unscored
 from kv_claims.tasks.task import Pairing, Prompt, Task
 
@@ -30,7 +31,7 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "bases": list,
 }
 _OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    "scorer": str,
+    "scorer": (dict, str),
     "lexicon": list,
     "max_degenerate_share": (int, float),
 }
@@ -60,7 +61,9 @@ def _task_of(content: Any, where: str) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
     known = {**_REQUIRED, **_OPTIONAL}
-    scored = set() if _asks_no_text(content) else {"scorer", "lexicon"}
+    scored = set() if _asks_no_text(content) else {"scorer"}
+    if scored and not isinstance(content.get("scorer"), dict):
+        scored.add("lexicon")
     _check_keys(content, {*_REQUIRED, *scored}, set(known), where)
     for key, kind in known.items():
         if key in content and (
@@ -98,8 +101,13 @@ def _asks_no_text(content: dict[Any, Any]) -> bool:
     )
 
 
-def _scorer_of(name: str | None, lexicon: Lexicon | None, where: str) -> Scorer:
+def _scorer_of(name: Any, lexicon: Lexicon | None, where: str) -> Scorer:
     """The scorer of generated text; none is named where no text need be scored."""
+    if isinstance(name, dict):
+        try:
+            return stated_scorer(name)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
     if name is None and lexicon is None:
         return Unscored()
     if name is None:
