@@ -541,6 +541,24 @@ def test_the_last_layers_last_output_is_the_first_prediction() -> None:
     assert kind(kept_on, "behavior") == "tautological"
 
 
+def test_an_answer_of_one_token_is_read_at_the_last_prompt_position_alone() -> None:
+    """What is written before it in the last layer, or behind it, cannot move it."""
+    late = Patch("residual", layers="31", positions="first(8)", active="every_step")
+    last = Patch("residual", layers="31", positions="last(1)", active="every_step")
+    lengths = {"n_layers": 32, "source_tokens": 64, "base_tokens": 48}
+
+    def kinds(patch: Patch, outcome: str) -> list[str]:
+        asked = Outcome.parse(outcome)
+        return [classify(patch, asked, **lengths, fed=fed).kind for fed in (1, 2, None)]
+
+    for outcome in ("logit_diff", "prob", "accuracy", "loss"):
+        assert kinds(late, outcome) == ["null", "tautological", "tautological"]
+        assert kinds(last, outcome) == ["tautological"] * 3
+        assert kinds(Patch("kv", layers="31", positions="last(4)"), outcome) == ["informative"] * 3
+    said = classify(late, Outcome.parse("prob"), **lengths, fed=1).why
+    assert "reads the logits of position 47 (the last of the prompt), none of which" in said
+
+
 def test_the_full_swap_is_the_donor_in_every_outcome() -> None:
     swap = Patch("kv", layers="all", positions="all")
     for outcome in ("behavior", "loglik", "kl", "pr@5", "pr@5/generated", "rv"):

@@ -29,7 +29,7 @@ from kv_claims.patch.live import Live
 from kv_claims.patch.plan import RowPlan
 from kv_claims.planted.catalog import CATALOG
 from kv_claims.planted.prompts import planted_task
-from kv_claims.run import forced, forced_pass, runner
+from kv_claims.run import fed, forced_pass, runner
 from kv_claims.run.arms import FULL_SWAP, Arm
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.rows import Rows
@@ -40,6 +40,7 @@ from kv_claims.run.trial import Trial
 from kv_claims.study import tables
 from kv_claims.study.cell import Cell
 from kv_claims.study.study import ModelStudy
+from kv_claims.tasks.answers import Answers
 from kv_claims.tasks.scorers import Hit, Lexicon
 from kv_claims.tasks.task import Pair, Prompt, Task
 from tests.models.architectures import VOCAB, prompt, tiny
@@ -47,6 +48,7 @@ from tests.run.test_runner import number_task
 
 CLAIM = Claim("c", says="s", cites="c", transfer=Region(0.7, 0.9), about="layer")
 LOGLIK = replace(CLAIM, outcome="loglik")
+LOGIT_DIFF = replace(CLAIM, outcome="logit_diff")
 CHECKS = {*INSTRUMENT_CHECKS, "likelihood-oracle"}
 EVERY_STEP = Patch("v_proj", "1", "last(6)", active="every_step")
 STORED = Patch("kv", "12", "last(16)")
@@ -81,6 +83,21 @@ def minimal_task(place: int | None = None) -> Task:
     )
 
 
+def answered_task() -> Task:
+    """Numbers, with answers of three tokens, each beside a foil that parts at its second."""
+
+    def answered(one: Prompt, second: int) -> Prompt:
+        first = int(one.id[1:]) % VOCAB
+        return replace(one, answers=Answers(f" {first} {second} {(first * 7) % VOCAB}"))
+
+    task = number_task()
+    return replace(
+        task,
+        sources=tuple(answered(one, 11) for one in task.sources),
+        bases=tuple(answered(one, 12) for one in task.bases),
+    )
+
+
 class Study(NamedTuple):
     """A claim on a small model. task: made anew for each run; n_pairs: its first so many."""
 
@@ -106,6 +123,10 @@ STUDIES: dict[str, Study] = {
     "several": Study(CLAIM, (EVERY_STEP, Patch("k", "0", "last(6)"))),
     "likelihood": Study(LOGLIK, (EVERY_STEP,)),
     "likelihood-of-a-splice": Study(LOGLIK, (Patch("kv", "1", "last(6)"),)),
+    "likelihood-of-answers": Study(LOGIT_DIFF, (EVERY_STEP,), task=answered_task),
+    "likelihood-of-answers-to-a-splice": Study(
+        LOGIT_DIFF, (Patch("kv", "1", "last(6)"),), task=answered_task
+    ),
     # One token differs: somewhere, behind what is patched, or before it.
     "minimal": Study(CLAIM, (Patch("kv", "1", "last(6)"),), task=minimal_task),
     "minimal-in-prefill": Study(CLAIM, (Patch("kv_proj", "1", "last(6)"),), task=minimal_task),
@@ -352,12 +373,12 @@ def appended_over_the_bases_own(patch: pytest.MonkeyPatch) -> None:
 
 def likelihoods_of_the_base(patch: pytest.MonkeyPatch) -> None:
     """The patch is off while tokens are fed."""
-    real = forced.build
+    real = fed.build
 
     def unpatched(given: Any, plans: list[RowPlan], *args: Any, **more: Any) -> Any:
         return real(given, [plan._replace(writes=()) for plan in plans], *args, **more)
 
-    patch.setattr(forced, "build", unpatched)
+    patch.setattr(fed, "build", unpatched)
 
 
 def likelihoods_without_the_steps(patch: pytest.MonkeyPatch) -> None:
@@ -368,12 +389,12 @@ def likelihoods_without_the_steps(patch: pytest.MonkeyPatch) -> None:
 
 def likelihoods_of_shifted_tokens(patch: pytest.MonkeyPatch) -> None:
     """The last prompt token is left out: every logit is that of the token after."""
-    real = forced.ForcedRuns._forward
+    real = fed.FedRuns._forward
 
-    def late(self: forced.ForcedRuns, *args: Any) -> torch.Tensor:
+    def late(self: fed.FedRuns, *args: Any) -> torch.Tensor:
         return real(self, *args).roll(-1, dims=1)
 
-    patch.setattr(forced.ForcedRuns, "_forward", late)
+    patch.setattr(fed.FedRuns, "_forward", late)
 
 
 def write_into_the_store(patch: pytest.MonkeyPatch) -> None:
@@ -504,6 +525,15 @@ DEFECTS: dict[str, Defect] = {
     ),
     "likelihoods-of-shifted-tokens": Defect(
         "likelihood-oracle", "likelihood", likelihoods_of_shifted_tokens
+    ),
+    "answers-of-the-base": Defect(
+        "likelihood-oracle", "likelihood-of-answers-to-a-splice", likelihoods_of_the_base
+    ),
+    "answers-without-the-steps": Defect(
+        "likelihood-oracle", "likelihood-of-answers", likelihoods_without_the_steps
+    ),
+    "answers-of-shifted-tokens": Defect(
+        "likelihood-oracle", "likelihood-of-answers", likelihoods_of_shifted_tokens
     ),
     "silent-n": Defect(
         "silent-n",

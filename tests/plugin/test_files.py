@@ -32,7 +32,7 @@ def test_the_folder_holds_the_files_and_the_ledger_only(serial: Run) -> None:
     found = sorted(path.name for path in serial.out.iterdir())
     assert found == [".lock", "evidence.json", "ledger", *REPORTS, "trials.csv", "trials.parquet"]
     inside = sorted(path.name for path in (serial.out / "ledger").iterdir())
-    assert inside == [".lock", "likelihoods", "main.jsonl", "self-patches"]
+    assert inside == [".lock", "answers", "likelihoods", "main.jsonl", "self-patches"]
 
 
 def test_evidence_is_strict_json_and_survives_reading_and_writing(serial: Run) -> None:

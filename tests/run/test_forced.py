@@ -14,7 +14,7 @@ from kv_claims.claims.patch import Patch
 from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.build import Built
-from kv_claims.run import forced
+from kv_claims.run import fed
 from kv_claims.run.arms import BASE, FULL_SWAP, SOURCE, Arm, controls, patched, self_patch
 from kv_claims.run.forced import ForcedRuns
 from kv_claims.run.forced_pass import Row
@@ -259,7 +259,7 @@ def test_little_memory_cuts_the_batches(
 ) -> None:
     """What memory allows is kept to; a likelihood's own rows, at most four, stand together."""
     seen = counted_rows(monkeypatch)
-    monkeypatch.setattr(forced, "forced_batch_size", lambda *_: rows)
+    monkeypatch.setattr(fed, "forced_batch_size", lambda *_: rows)
     found = measure(stopping).found
     assert max(seen) <= max(rows, 4)
     assert len(seen) > 10
@@ -287,7 +287,7 @@ def test_memory_that_one_row_does_not_find_is_an_error(
 
 def counted_rows(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[int]:
     """Rows of every forward pass from now on; with more than `most` memory runs out."""
-    real, rows = forced.forced_logits, []
+    real, rows = fed.forced_logits, []
 
     def counted(model: LoadedModel, built: Built, some: Sequence[Row]) -> torch.Tensor:
         rows.append(len(some))
@@ -295,20 +295,20 @@ def counted_rows(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> li
             raise torch.OutOfMemoryError("out of memory")
         return real(model, built, some)
 
-    monkeypatch.setattr(forced, "forced_logits", counted)
+    monkeypatch.setattr(fed, "forced_logits", counted)
     return rows
 
 
 def test_no_likelihood_is_made_of_logits_that_are_not_finite(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = forced.forced_logits
+    real = fed.forced_logits
 
     def overflowing(model: LoadedModel, built: Built, rows: Sequence[Row]) -> torch.Tensor:
         built.slab.values[-1].fill_(float("inf"))
         return real(model, built, rows)
 
-    monkeypatch.setattr(forced, "forced_logits", overflowing)
+    monkeypatch.setattr(fed, "forced_logits", overflowing)
     task = number_task()
     runner = Runner(tiny("llama"), task, Sampling(4), Ledger())
     with pytest.raises(UsageError, match="its logits are not finite numbers"):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kv_claims.errors import UnwritableError, UsageError
+from kv_claims.run.answered import Answered
 from kv_claims.run.ledger import (
     LIKELIHOODS,
     SELF_PATCHES,
@@ -81,6 +82,23 @@ LIKELIHOOD = Likelihood(
     kl=1e-300,
     source_tokens=7,
     base_tokens=9,
+    oracle_error=None,
+)
+ANSWERED = Answered(
+    key="a0",
+    study="study",
+    pair="pair",
+    pair_index=0,
+    arm="base",
+    seed=0,
+    behind="answers",
+    texts_sha="0" * 64,
+    has_foil=True,
+    are_choices=False,
+    logp=(-0.1 - 0.2, -1e-300),
+    tokens=(1, 2),
+    size=(4, 9),
+    rank=1,
     oracle_error=None,
 )
 SELF_WRITE = SelfWrite(
@@ -313,6 +331,21 @@ def test_likelihoods_stand_beside_the_trials_and_come_back(tmp_path: Path) -> No
     assert again.get("l1") is None
     assert not again.bad_lines
     assert (tmp_path / LIKELIHOODS / "gw0.jsonl").exists()
+
+
+def test_answers_stand_beside_the_trials_and_are_archived_with_them(tmp_path: Path) -> None:
+    other = replace(ANSWERED, logp=(-0.25, -0.5), key="a1", pair="another")
+    Ledger(tmp_path, "gw0").answers.append([ANSWERED, other])
+    again = Ledger(tmp_path)
+    assert list(again.answers.all()) == [ANSWERED, other]
+    assert (len(again), len(again.likelihoods), again.bad_lines) == (0, 0, [])
+    Ledger(tmp_path, "gw1").answers.append([replace(ANSWERED, tokens=(2, 2))])
+    (disputed,) = Ledger(tmp_path).disagreements
+    assert (disputed.arm, disputed.pair_index) == (ANSWERED.arm, ANSWERED.pair_index)
+    aside = archive(tmp_path)
+    assert aside is not None
+    assert list(Ledger(aside).answers.all()) == [ANSWERED, other]
+    assert not len(Ledger(tmp_path).answers)
 
 
 def test_without_a_folder_likelihoods_are_in_memory_only(

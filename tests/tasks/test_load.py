@@ -264,7 +264,7 @@ def test_an_unknown_key_is_named_beside_the_known_ones(write: Write, key: object
         pytest.param("name", 3, "text", id="name-number"),
         pytest.param("name", None, "text", id="name-null"),
         pytest.param("about", ["a"], "text", id="about-list"),
-        pytest.param("scorer", {}, "text", id="scorer-mapping"),
+        pytest.param("scorer", ["lexicon"], "text", id="scorer-list"),
         pytest.param("pairing", False, "text", id="pairing-bool"),
         pytest.param("lexicon", "rain", "a list", id="lexicon-text"),
         pytest.param("sources", {"s1": "text"}, "a list", id="sources-mapping"),
@@ -373,8 +373,9 @@ def test_a_prompt_with_a_bad_value(write: Write, side: str, key: str, value: obj
 
 def test_a_prompt_with_an_unknown_key(write: Write) -> None:
     message = error_of(write(changed("bases", 1, "weight", value=2)))
-    assert (
-        message == "bases entry 2: unknown key weight; expected family, id, messages, spans, text"
+    assert message == (
+        "bases entry 2: unknown key weight; expected answer, choices, continuation, family, foil, "
+        "id, messages, spans, text"
     )
 
 

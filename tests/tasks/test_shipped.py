@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kv_claims.tasks.load import load_task
-from kv_claims.tasks.scorers import Lexicon
+from kv_claims.tasks.scorers import Lexicon, Unscored
 from kv_claims.tasks.task import Prompt, Task, sha256
 from kv_claims.tasks.words import words_of
 from tests.tasks.bank import EARLIER, KINDS, NARRATIVE, auc, shares
@@ -69,8 +69,32 @@ def test_the_lexicon_tells_sources_from_bases(path: Path) -> None:
     and one knot (`bowline` ties three loops) would decide it.
     """
     task = load_task(path)
+    if isinstance(task.scorer, Unscored):
+        assert all(one.answers for one in prompts_of(task))
+        return
     score = Lexicon(task.lexicon)
     assert auc(*([score(p.text) for p in side] for side in (task.sources, task.bases))) >= 0.9
+
+
+def test_who_is_given_asks_for_the_name_that_does_not_act() -> None:
+    """A pair differs in one word, and in its answer; no two scenes are alike but for names."""
+    task = load_task(FOLDER / "who_is_given.yaml")
+    assert len(task.pairs) >= 60
+    first = 0
+    scenes = set()
+    for pair in task.pairs:
+        words = [one.text.replace(",", " ,").split() for one in (pair.source, pair.base)]
+        assert [a != b for a, b in zip(*words, strict=True)].count(True) == 1
+        given = [one.answers.answer.strip() for one in (pair.source, pair.base) if one.answers]
+        assert len(set(given)) == 2
+        for said, answer in zip(words, given, strict=True):
+            assert said[-1] == "to"
+            assert (said.count(answer), said.count(*({*given} - {answer}))) == (1, 2)
+        named = [word for word in words[0] if word in given]
+        first += named[0] == given[0]
+        scenes.add(" ".join("NAME" if word in given else word for word in words[0]))
+    assert len(scenes) == len(task.pairs)
+    assert first == len(task.pairs) // 2  # in every other pair: no place in a text is right
 
 
 def test_self_observation_has_enough_pairs(self_observation: Task) -> None:

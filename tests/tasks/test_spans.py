@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kv_claims.errors import UsageError
+from kv_claims.tasks.chat import as_chat
 from kv_claims.tasks.messages import Message
 from kv_claims.tasks.scorers import Lexicon
 from kv_claims.tasks.spans import check_spans
@@ -36,7 +37,7 @@ def test_places_that_overlap_are_counted() -> None:
 
 def test_a_span_of_a_chat_stands_in_one_message() -> None:
     said = [Message("system", "Be brief."), Message("user", TEXT)]
-    assert Prompt.of("p", "f", said, (("subject", "Paris"),)).spans == (("subject", "Paris"),)
+    assert Prompt.of("p", "f", said, spans=(("subject", "Paris"),)).spans == (("subject", "Paris"),)
     check_spans([("subject", "Paris")], [one.content for one in said], "p1")
     with pytest.raises(UsageError, match="stands 2 times"):
         check_spans([("subject", "Paris")], ["Paris is tall.", TEXT], "p1")
@@ -55,3 +56,9 @@ def test_what_is_marked_is_part_of_a_tasks_identity() -> None:
     assert len(shas) == 3
     with pytest.raises(UsageError, match="sources 's': span 'a'"):
         task(("a", "Rome"))
+
+
+def test_what_is_marked_stays_marked_in_a_chat() -> None:
+    (source,) = as_chat(task(("a", "Paris"))).sources
+    assert source.messages is not None
+    assert source.spans == (("a", "Paris"),)

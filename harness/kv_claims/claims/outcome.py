@@ -25,11 +25,22 @@ TextName = Literal[
     "behavior", "distinct_share", "repeated_4grams", "score_lexicon", "score_published"
 ]
 LikelihoodName = Literal["loglik", "kl"]
+AnswerName = Literal["logit_diff", "prob", "rank", "accuracy", "choice"]
+ContinuationName = Literal["loss", "perplexity"]
 GeometryName = Literal["pr", "rv"]
-Name = TextName | LikelihoodName | GeometryName
+Name = TextName | LikelihoodName | AnswerName | ContinuationName | GeometryName
 TEXT_NAMES: tuple[TextName, ...] = get_args(TextName)
 LIKELIHOOD_NAMES: tuple[LikelihoodName, ...] = get_args(LikelihoodName)
+ANSWER_NAMES: tuple[AnswerName, ...] = get_args(AnswerName)
+CONTINUATION_NAMES: tuple[ContinuationName, ...] = get_args(ContinuationName)
 GEOMETRY_NAMES: tuple[GeometryName, ...] = get_args(GeometryName)
+_PLAIN_NAMES = (*TEXT_NAMES, *LIKELIHOOD_NAMES, *ANSWER_NAMES, *CONTINUATION_NAMES)
+Behind = Literal["answers", "continuation"]
+"""What of a task's prompts is fed behind them."""
+RATES = ("accuracy", "choice")
+"""Outcomes that are 0 or 1 of each pair."""
+EITHER_WAY = ("rank", *CONTINUATION_NAMES, *GEOMETRY_NAMES)
+"""Outcomes of which the source may have less than the base."""
 
 Variant = Literal["uncentred", "centred", "unsquared"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -45,6 +56,16 @@ _FORMULAS: dict[Name, str] = {
     "loglik": "mean log p(token) over the source's continuation - over the base's, teacher-forced",
     "kl": "-mean KL(source's next-token distribution || this arm's), over the source's "
     "continuation, teacher-forced",
+    "logit_diff": "log p(the source's answer) - log p(its foil), each summed over its tokens, "
+    "teacher-forced",
+    "prob": "p(the source's answer), the product over its tokens, teacher-forced",
+    "rank": "1 + the number of tokens that are likelier than the source's answer, of one token",
+    "accuracy": "1 where the source's answer is likelier than its foil and all other choices, "
+    "else 0; summed log-probabilities",
+    "choice": "1 where the source's answer is the likeliest of its choices a byte, else 0; summed "
+    "log-probabilities, each over the choice's length in UTF-8 without blanks around it",
+    "loss": "-mean log p(token) over the given continuation, teacher-forced",
+    "perplexity": "exp of the loss of the given continuation, pair by pair",
 }
 _UNITS: dict[Name, str] = {
     "behavior": "score of the task's scorer",
@@ -54,6 +75,13 @@ _UNITS: dict[Name, str] = {
     "score_published": "published score (0 to 22)",
     "loglik": "nats per token",
     "kl": "nats",
+    "logit_diff": "nats",
+    "prob": "probability",
+    "rank": "rank (1 is the likeliest)",
+    "accuracy": "share of pairs",
+    "choice": "share of pairs",
+    "loss": "nats per token",
+    "perplexity": "perplexity",
     "pr": "effective dimensions",
     "rv": "ratio",
 }
@@ -64,7 +92,7 @@ _PR_FORMULAS: dict[Variant, str] = {
 }
 _GRAMMAR = re.compile(r"(pr|rv)(?:-([a-z]+))?(?:@(\d+(?:/\d+)?))?(?:/([a-z]+))?")
 _EXPECTED = (
-    f"expected one of {', '.join((*TEXT_NAMES, *LIKELIHOOD_NAMES))}, or the geometry of v_proj: "
+    f"expected one of {', '.join(_PLAIN_NAMES)}, or the geometry of v_proj: "
     "'pr@27/32' (a depth), 'pr@13' (a layer) or 'rv', each with '/prompt' (the default) or "
     "'/generated' behind it, and '-centred' or '-unsquared' after 'pr' or 'rv' for that variant"
 )
@@ -74,7 +102,8 @@ _EXPECTED = (
 class Outcome:
     """One number measured on a trial.
 
-    name: 'behavior' and other columns of a text | 'loglik', 'kl' | 'pr', 'rv'.
+    name: 'behavior' and other columns of a text | 'loglik', 'kl' | 'logit_diff' and others of a
+        pair's answers | 'loss', 'perplexity' of a given continuation | 'pr', 'rv'.
     layer: of 'pr' only: '13' or '27/32' (layer floor(d * n_layers)).
     where: of geometry only: over the last 16 tokens of the prompt, or over the last 16 generated
         tokens that the model has read (it has read n-1 of the n it generated).
@@ -89,7 +118,7 @@ class Outcome:
     variant: Variant = "uncentred"
 
     def __post_init__(self) -> None:
-        if self.name not in (*TEXT_NAMES, *LIKELIHOOD_NAMES, *GEOMETRY_NAMES):
+        if self.name not in (*_PLAIN_NAMES, *GEOMETRY_NAMES):
             raise UsageError(f"outcome {self.name!r}: {_EXPECTED}")
         if self.variant not in VARIANTS or self.where not in WHERES:
             raise UsageError(
@@ -109,7 +138,7 @@ class Outcome:
         if not isinstance(text, str):
             raise UsageError(f"outcome {text!r}: {_EXPECTED}")
         squeezed = "".join(text.split())
-        for plain in (*TEXT_NAMES, *LIKELIHOOD_NAMES):
+        for plain in _PLAIN_NAMES:
             if squeezed == plain:
                 return cls(plain)
         match = _GRAMMAR.fullmatch(squeezed)
@@ -136,8 +165,25 @@ class Outcome:
 
     @property
     def is_likelihood(self) -> bool:
-        """Whether it is read from the logits of a continuation that is fed, not sampled."""
+        """Whether it is read along what source and base generated, fed and not sampled."""
         return self.name in LIKELIHOOD_NAMES
+
+    @property
+    def behind(self) -> Behind | None:
+        """What of the task's own it is read along, fed behind the prompt; None for all others."""
+        if self.name in ANSWER_NAMES:
+            return "answers"
+        return "continuation" if self.name in CONTINUATION_NAMES else None
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether it is read from the logits of tokens that are fed, not sampled."""
+        return self.is_likelihood or self.behind is not None
+
+    @property
+    def may_fall(self) -> bool:
+        """Whether the source may have less of it than the base, as well as more."""
+        return self.name in EITHER_WAY
 
     @property
     def is_geometry(self) -> bool:

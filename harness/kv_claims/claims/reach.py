@@ -16,7 +16,7 @@ output from both; logits at p from the last output at p; a sampled token from th
 A splice is written once positions 0..T-2 are computed: only the last prompt token and what follows
 read it. v_proj outputs are read as they stand in the cache.
 Outcomes read: geometry the values of its layers in its window; text all logits from the last
-prompt token on, and tokens follow from them; likelihood the same, with the tokens held.
+prompt token on, and tokens follow from them; likelihood and answers the same, with the tokens held.
   null          no cell that is read is changed.
   tautological  of geometry: some cell that is read is fixed (*measured-where-patched*). A ratio is
                 one number over all its rows, so pasted rows move it by themselves and the share of
@@ -133,10 +133,13 @@ def classify(
     n_layers: int,
     source: Prompted,
     base: Prompted,
+    fed: int | None = None,
 ) -> Reach:
     """What an outcome can say about the patches of one arm, for one pair; see the module's rule.
 
     source, base: the prompts, or T of each. Generations are taken to be longer than a window.
+    fed: tokens of the longest text that is fed behind the prompt, of which so many predictions are
+        read: an answer of one token is read at the prompt's last position alone.
     Raises UsageError for layers, positions and windows that do not fit.
     """
     patches = as_patches(patches)
@@ -145,12 +148,12 @@ def classify(
         n_layers=n_layers,
         source=source,
         base=base,
-        forced=outcome.is_likelihood,
+        forced=outcome.is_fed,
     )
     by = " & ".join(map(str, patches))
     if outcome.is_geometry:
         return _of_geometry(flow, outcome, n_layers, by)
-    return _of_logits(flow, outcome, by)
+    return _of_logits(flow, outcome, by, READ_TOKENS if fed is None else fed)
 
 
 def seed_table(
@@ -376,13 +379,15 @@ def _fates(read: Cells, rows: NDArray[np.int_], prompt_tokens: int, by: str) -> 
     )
 
 
-def _of_logits(flow: Flow, outcome: Outcome, by: str) -> Reach:
-    """Classify what is read from the predictions after the prompt."""
+def _of_logits(flow: Flow, outcome: Outcome, by: str, predictions: int) -> Reach:
+    """Classify what is read from so many predictions after the prompt, if they are traced."""
     last = flow.prompt_tokens - 1
-    rows = np.arange(last, len(flow.logits.changed))
+    rows = np.arange(last, min(last + predictions, len(flow.logits.changed)))
     fixed, moved = flow.logits.fixed[rows], flow.logits.moved[rows]
     what = "text sampled from the logits" if outcome.is_text else "the logits"
-    reads = f"reads {what} of position {last} (the last of the prompt) and of generated ones"
+    reads = f"reads {what} of position {last} (the last of the prompt)"
+    if predictions > 1:
+        reads += f" and of {'fed' if outcome.behind else 'generated'} ones"
     if not (fixed | moved).any():
         return Reach("null", f"{reads}, none of which {by} can reach")
     settled = f"at {_named(rows[fixed], last + 1)} they follow from what {by} pasted and nothing"

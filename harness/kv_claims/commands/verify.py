@@ -41,10 +41,10 @@ def _files(folder: Path) -> Iterator[_Line]:
     from kv_claims.evidence.cost import incomplete_text
     from kv_claims.evidence.folder import CSV_FILE, EVIDENCE_FILE, REPORT_FILES, TRIALS_FILE
     from kv_claims.evidence.stored import load_run
-    from kv_claims.replay.run import integrity_of, read_likelihoods
+    from kv_claims.replay.run import integrity_of, read_answers, read_likelihoods
 
     stored = load_run(folder)
-    found = integrity_of(stored, read_likelihoods(folder))
+    found = integrity_of(stored, read_likelihoods(folder), read_answers(folder))
     if found.hashed:
         # A page that was made again, by this version, is as good as the one that the run made.
         pages = [name for name in found.pages if not _is_made_again(stored, name)]

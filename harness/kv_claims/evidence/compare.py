@@ -191,7 +191,7 @@ def _parts(first: StoredRun, second: StoredRun, key: Key, margin: float) -> Iter
         asserted = part_of(stored)
         tables = [run.table(key, number) for run, number in zip((first, second), at, strict=True)]
         if tables[0] is None or tables[1] is None:
-            likelihood = Outcome.parse(asserted.outcome).is_likelihood
+            likelihood = Outcome.parse(asserted.outcome).is_fed
             why = f"{asserted.outcome} is not among the trials" if likelihood else "nothing was run"
             yield ComparedPart(asserted, stored["given"], sides, None, f"verdicts only: {why}")
             continue

@@ -34,7 +34,8 @@ class Evidence:
     that was its share, the word at 0.05 had it been the only test (`raw`), that by Holm's procedure
     over the family (`holm`, at the end of the session), and its looks: pairs planned, what each
     found, and how many of the planned pairs were spared. trials: counts planned, run, failed.
-    likelihoods: teacher-forced measurements made. fired: by role, tensors planned and written,
+    likelihoods: teacher-forced measurements made; answers: those of what the task itself puts
+    behind its prompts. fired: by role, tensors planned and written,
     numbers changed, before and while generating. scorer: the task's scorer, measured: how it tells
     source from base texts (AUC, false positives, each with its interval), and by role the share of
     the score that comes from repetition. repetition, geometry: by role, beside every verdict;
@@ -75,6 +76,7 @@ class Evidence:
     seeds: int
     trials: dict[str, int]
     likelihoods: int
+    answers: int
     fired: dict[str, dict[str, int]]
     repetition: dict[str, dict[str, float]]
     scorer: dict[str, Any]

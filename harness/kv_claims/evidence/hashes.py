@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow.parquet
 
@@ -19,8 +19,10 @@ from kv_claims.errors import UsageError
 from kv_claims.evidence.evidence import to_json
 from kv_claims.evidence.folder import CSV_FILE, EVIDENCE_FILE, REPORT_FILES, TRIALS_FILE, locate
 
-LIKELIHOODS = "ledger/likelihoods"
-"""Under this name of `files`: the likelihoods that evidence rests on, wherever they stand there."""
+LIKELIHOODS, ANSWERS = "ledger/likelihoods", "ledger/answers"
+"""Under these names of `files`: those that evidence rests on, wherever they stand there."""
+Fed = Literal["likelihoods", "answers"]
+"""What is kept in the ledger alone, and under this name counted in evidence."""
 RUN_KEY = b"kv_claims.run"
 """Under this key of its metadata a table of trials names its run."""
 
@@ -29,13 +31,14 @@ class Integrity(NamedTuple):
     """How a run's files stand to its hashes. edited: names; hashed: whether there are hashes.
 
     pages: reports that are not as they were written; they may have been made again.
-    likelihoods: the hash of those that evidence rests on, which stand in the ledger.
+    likelihoods, answers: the hash of those that evidence rests on, which stand in the ledger.
     """
 
     edited: tuple[str, ...] = ()
     hashed: bool = True
     pages: tuple[str, ...] = ()
     likelihoods: str | None = None
+    answers: str | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -74,6 +77,7 @@ def integrity(folder: Path, content: Mapping[str, Any]) -> Integrity:
         (*own, *differing((TRIALS_FILE, CSV_FILE))),
         pages=differing(REPORT_FILES),
         likelihoods=files.get(LIKELIHOODS),
+        answers=files.get(ANSWERS),
     )
 
 
@@ -94,7 +98,7 @@ def sha_of_file(path: Path) -> str | None:
 
 
 class Measured(Protocol):
-    """A likelihood, as the ledger has it."""
+    """A likelihood or an answer, as the ledger has it."""
 
     @property
     def study(self) -> str: ...
@@ -107,20 +111,20 @@ class Measured(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-def likelihoods_sha(
-    evidence: Iterable[Mapping[str, Any]], likelihoods: Iterable[Measured]
+def fed_sha(
+    evidence: Iterable[Mapping[str, Any]], fed: Fed, records: Iterable[Measured]
 ) -> str | None:
-    """SHA-256, hex, over the likelihoods that some evidence rests on; None where on none."""
+    """SHA-256, hex, over likelihoods, or answers, that evidence rests on; None where on none."""
     most: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for one in evidence:
-        if one.get("likelihoods"):
+        if one.get(fed):
             for arm in one["arms"].values():
                 most.setdefault((one["study"], arm), []).append((one["pairs"], one["seeds"]))
     if not most:
         return None
     lines = sorted(
         to_json(found.to_dict(), sort_keys=True)
-        for found in likelihoods
+        for found in records
         if any(
             found.pair_index < pairs and found.seed < seeds
             for pairs, seeds in most.get((found.study, found.arm), ())

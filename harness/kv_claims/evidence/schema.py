@@ -380,6 +380,7 @@ class EvidenceSaid(TypedDict):
     seeds: Count
     trials: TrialCounts
     likelihoods: Count
+    answers: NotRequired[Count]
     fired: dict[str, Counted]
     repetition: dict[str, Repetition]
     scorer: dict[str, Any]

@@ -52,7 +52,7 @@ from kv_claims.judging.estimand import direction_of, stands_in_table
 from kv_claims.judging.frame import LARGEST, TOKENS
 from kv_claims.judging.parts import Combined, combine, judge_part
 from kv_claims.judging.result import Verdict
-from kv_claims.run.scores import scored
+from kv_claims.run.scores import Fed, scored
 from kv_claims.run.trial import Geometry, Trial
 
 _OF_A_VERDICT = {*STATISTICAL_CHECKS, "same-is-not-p>0.05", "best-of-k"}
@@ -170,7 +170,7 @@ class StoredRun:
         """The table that a part of a cell was judged on: its arms by role, and the controls.
 
         One row a trial: `pair, arm, seed, score, source, base` and the trial's other columns;
-        `score` is NaN where a trial has none. None where nothing was run, and for a likelihood,
+        `score` is NaN where a trial has none. None where nothing was run, and for what was fed,
         whose scores are not among the trials, unless its test made the table.
         """
         one = self.evidence[key]
@@ -178,7 +178,7 @@ class StoredRun:
         outcome = Outcome.parse(part.outcome)
         roles = self.roles(key)
         is_own = is_own_table(one["provenance"])
-        if not roles or (outcome.is_likelihood and not is_own):
+        if not roles or (outcome.is_fed and not is_own):
             return None
         frames = []
         for role, rows in roles.items():
@@ -187,7 +187,7 @@ class StoredRun:
                     frame = rows.assign(score=rows[str(outcome)])
                 else:
                     trials = trials_of(rows) if outcome.is_geometry else []
-                    frame = scored(rows, trials, outcome, one["provenance"]["n_layers"], {})
+                    frame = scored(rows, trials, outcome, one["provenance"]["n_layers"], Fed())
                 frames.append(frame.assign(arm=role))
         return pd.concat(frames, ignore_index=True)
 

@@ -99,8 +99,8 @@ def stands_in_table(role: str, estimand: Estimand) -> bool:
 
 
 def direction_of(part: Part) -> Direction:
-    """Geometry may contract or expand from base to source; a score must rise."""
-    return "either" if Outcome.parse(part.outcome).is_geometry else "up"
+    """Some outcomes may rise or fall from base to source (geometry, a loss); a score must rise."""
+    return "either" if Outcome.parse(part.outcome).may_fall else "up"
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from kv_claims.judging.fieller import Floats
 from kv_claims.judging.frame import ARMS, groupings
 from kv_claims.judging.texts import degenerate_texts, parts_of_words, texts_of
 from kv_claims.run.arms import BASE, SOURCE, Arm
-from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.sampling_settings import Sampling
+from kv_claims.run.scores import Fed
 from kv_claims.run.self_write import SelfWrite
 from kv_claims.run.tolerances import TOLERANCE
 from kv_claims.run.trial import Trial
@@ -47,7 +47,7 @@ class Observed:
     roles: trials by role (base, source, patched, versus, self-patch, full-swap, and controls by
         name). arms: the arm of each role. planned: how many trials each role should have.
     self_writes: what self-patches wrote and changed, for every pair and each judged arm.
-    likelihoods: teacher-forced measurements, where the claim rests on them.
+    fed: teacher-forced measurements, where the claim rests on them.
     store_unchanged: whether the caches that were prefilled in this run are as they were.
     pairs: the pairs that were asked for. prompt_identity: the hash of a prompt's tokens.
     """
@@ -60,7 +60,7 @@ class Observed:
     arms: Mapping[str, Arm]
     planned: Mapping[str, int]
     self_writes: Sequence[SelfWrite]
-    likelihoods: Sequence[Likelihood]
+    fed: Fed
     store_unchanged: bool
     prompt_identity: Callable[[Prompt], str]
 
@@ -92,7 +92,7 @@ def instrument_checks(
         else Check("degenerate-text", True, "does not apply: no outcome is read from text"),
         substring_markers(seen, scorers),
     ]
-    return [*checks, likelihood_oracle(seen)] if seen.likelihoods else checks
+    return [*checks, likelihood_oracle(seen)] if seen.fed.oracle_errors else checks
 
 
 def full_swap_checks(seen: Observed) -> list[Check]:
@@ -266,12 +266,13 @@ def vacuous_control(
 
 def likelihood_oracle(seen: Observed) -> Check:
     """Teacher-forced logits are those of the independent recomputation."""
-    errors = [one.oracle_error for one in seen.likelihoods if one.oracle_error is not None]
+    measured = seen.fed.oracle_errors
+    errors = [error for error in measured if error is not None]
     limit = TOLERANCE[seen.model.precision]
     return Check(
         "likelihood-oracle",
         bool(errors) and all(error <= limit for error in errors),
-        f"{len(errors)} of {len(seen.likelihoods)} recomputed one by one: largest relative logit "
+        f"{len(errors)} of {len(measured)} recomputed one by one: largest relative logit "
         f"error {max(errors, default=float('nan')):.2g}, at most {limit:g} wanted",
     )
 

@@ -9,6 +9,7 @@ from kv_claims.judging.checks import Check
 from kv_claims.judging.frame import ARMS
 from kv_claims.measure.behavior import behavior
 from kv_claims.run.trial import Trial
+from kv_claims.tasks.patterns import FirstNamed, Pattern
 from kv_claims.tasks.scorers import Scorer, inside_words
 from kv_claims.tasks.task import Task
 from kv_claims.tasks.words import placed_words
@@ -40,8 +41,12 @@ def degenerate_texts(texts: Texts, task: Task) -> Check:
 def parts_of_words(texts: Texts, scorers: Sequence[Scorer]) -> Check:
     """What a scorer counted in the texts is words, and no part of one (*substring-markers*).
 
-    scorers: those that the claim rests on; the check does not apply where there is none.
+    scorers: those that the claim rests on; the check does not apply where there is none, nor to one
+    that a task states itself, which says where a match ends.
     """
+    if stated := [one for one in scorers if isinstance(one, Pattern | FirstNamed)]:
+        how = f"does not apply: {stated[0].name} says itself where a match begins and ends"
+        return Check("substring-markers", True, how)
     if not scorers:
         return Check("substring-markers", True, "does not apply: no outcome counts words of a text")
     counted, inside = 0, Counter[str]()

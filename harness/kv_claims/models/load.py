@@ -151,6 +151,12 @@ class LoadedModel:
         self._check_ids(ids)
         return ids
 
+    def behind(self, prompt: Prompt, text: str) -> list[int]:
+        """Token ids of a text that follows a prompt; errors as of `Tokenization.behind`."""
+        ids = self.tokenization.behind(prompt, text)
+        self._check_ids(ids)
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, without special tokens."""
         return self.tokenization.decode(ids)

@@ -178,6 +178,34 @@ class Tokenization:
         kept = places[end - len(own) : end]
         return [(0, 0)] * len(self.around.before) + [(int(a), int(b)) for a, b in kept]
 
+    def behind(self, prompt: Prompt, text: str) -> list[int]:
+        """Token ids of a text that follows a prompt: those of both together less the prompt's.
+
+        A blank before the text belongs to it. Raises UsageError where the two meet inside a token,
+        so that the prompt alone is read as other tokens than with the text behind it, where no
+        token is left for the text, and for words that the vocabulary lacks.
+        """
+        rendered = self.rendered(prompt)
+        own, whole = self.encode(rendered), self.encode(rendered + text)
+        where = f"prompt {prompt.id!r} and {text!r:.60} behind it, on {self.name}"
+        if whole[: len(own)] != own:
+            at = next((k for k, (a, b) in enumerate(zip(own, whole, strict=False)) if a != b), -1)
+            alone, both = (self.tokenizer.decode(ids[at:][:3]) for ids in (own, whole))
+            blank = " (a blank at the end of the prompt belongs in front of the text)"
+            raise UsageError(
+                f"{where}: they meet inside a token: the prompt ends in {alone!r} alone and is "
+                f"read as {both!r} with the text; expected a text that begins where a token does"
+                f"{blank if rendered[-1:] == ' ' else ''}"
+            )
+        found = whole[len(own) :]
+        if not found:
+            raise UsageError(f"{where}: no token is left for the text, expected at least one")
+        if self.unknown in found:
+            raise UsageError(
+                f"{where}: the vocabulary lacks some of its words, expected known ones"
+            )
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

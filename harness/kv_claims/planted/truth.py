@@ -13,6 +13,8 @@ refused with UnknownTruth, for anything but keys and values (noise on the stream
 nothing is linear any more), for keys that queries with content read, and at every step of a model
 with feedback.
 
+Answers (`logit_diff` and the others, `loss`) are those of the task's own pairs; see `answers`.
+
 Geometry (`pr@LAYER`, `rv`) follows from the tokens and the patch; see `geometry`.
 """
 
@@ -28,7 +30,7 @@ import numpy as np
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, as_patches, names_span
 from kv_claims.errors import UsageError
-from kv_claims.planted import geometry
+from kv_claims.planted import answers, geometry
 from kv_claims.planted.catalog import D_HEAD, LONGEST_PROMPT, Planted
 from kv_claims.planted.circuit import Circuit, Floats, circuit_of
 from kv_claims.planted.features import Cases, of_pairs, population
@@ -101,8 +103,9 @@ def expected_means(
     patches: one, or several of one arm.
     over: 'population', the law that the planted task's pairs are drawn from (for geometry, which
         depends on the very words, all 300 pairs of the planted task stand for it), or 'pairs', the
-        pairs that `task` holds.
-    outcome: 'behavior' (or 'score_lexicon'), 'pr@LAYER' or 'rv' over the prompt, uncentred.
+        pairs that `task` holds; of answers there is no population but the task's pairs.
+    outcome: 'behavior' (or 'score_lexicon'), 'pr@LAYER' or 'rv' over the prompt, uncentred, or one
+        of the answers or continuation that the task puts behind its prompts.
     Raises UsageError for a population asked of a task that is not this model's own and for windows
     that do not fit; UnknownTruth, a UsageError too, wherever the truth is not known: another
     outcome, another scorer than the lexicon, a temperature of 0, and noise as said above.
@@ -116,8 +119,12 @@ def expected_means(
         if over == "population":
             task = _own_task(planted)
         return Means(*geometry.expected(planted, patches, task, donor, outcome))
+    if outcome.behind is not None:
+        return _of_answers(planted, patches, task, donor, outcome)
     if str(outcome) not in ("behavior", "score_lexicon"):
-        raise UnknownTruth(f"outcome {outcome}: the truth is known for behavior and geometry only")
+        raise UnknownTruth(
+            f"outcome {outcome}: the truth is known for behavior and geometry and answers only"
+        )
     if task.scorer.name != "lexicon":
         raise UnknownTruth(f"task {task.name!r}: the truth is known for the scorer 'lexicon' only")
     found = laws(
@@ -249,6 +256,38 @@ def _variance(circuit: Circuit, row: Row, steps: int) -> Floats:
     read = row.prompts.tokens[:, None] - 1 + np.arange(steps)
     variance: Floats = np.take_along_axis(total, read, axis=-1)
     return variance
+
+
+def _of_answers(
+    planted: Planted,
+    patches: Sequence[Patch],
+    task: Task,
+    donor: Donor,
+    outcome: Outcome,
+) -> Means:
+    """Means over the task's pairs of what each arm makes of the texts behind its prompts."""
+    texts = answers.texts_of(task, outcome)
+    found = laws(
+        planted,
+        patches,
+        task,
+        donor=donor,
+        max_new_tokens=answers.longest(texts),
+        temperature=1.0,
+        over="pairs",
+    )
+
+    def mean(law: Law, noise: Floats | None = None) -> float:
+        return float(answers.values(law, texts, outcome, noise).mean())
+
+    patched = 0.0
+    if found.variance is None:
+        patched = mean(found.patched)
+    else:
+        spread = np.sqrt(found.variance)
+        for node, weight in zip(*_quadrature(), strict=True):
+            patched += weight * mean(found.patched, node * spread)
+    return Means(mean(found.base), mean(found.source), patched)
 
 
 def _score(law: Law, task: Task) -> float:

@@ -20,10 +20,11 @@ from kv_claims import __version__
 from kv_claims.evidence.evidence import SCHEMA, plain, to_json
 from kv_claims.evidence.folder import CSV_FILE, EVIDENCE_FILE, SIGNATURE_FILE, TRIALS_FILE, publish
 from kv_claims.evidence.hashes import (
+    ANSWERS,
     LIKELIHOODS,
     RUN_KEY,
     content_sha,
-    likelihoods_sha,
+    fed_sha,
     sha_of_file,
 )
 from kv_claims.evidence.schema import EvidenceFile, is_own_table
@@ -47,14 +48,17 @@ def write_reports(state: ClaimsSession) -> None:
     with ExitStack() as until_written:
         if not state.holds:
             until_written.enter_context(hold(out, command=state.settings.command))
-        likelihoods = None
+        fed: dict[str, str | None] = {}
         if state.replayed is None:
             ledger = Ledger(out / LEDGER_FOLDER, shard="unused")
             state.evidence = invalidate(state.evidence, ledger)
             state.instrument = invalidate(state.instrument, ledger)
             trials = trials_of(state, ledger)
             run = run_facts(state, ledger)
-            likelihoods = likelihoods_sha(state.evidence, ledger.likelihoods.all())
+            fed = {
+                LIKELIHOODS: fed_sha(state.evidence, "likelihoods", ledger.likelihoods.all()),
+                ANSWERS: fed_sha(state.evidence, "answers", ledger.answers.all()),
+            }
         else:
             trials = state.replayed.trials(state.evidence)
             run = replay_facts(state)
@@ -75,7 +79,7 @@ def write_reports(state: ClaimsSession) -> None:
         write_trials(staging / TRIALS_FILE, trials, run["id"])
         names = [CSV_FILE, TRIALS_FILE, *_write_pages(staging, _stored(out, staging, content))]
         files = {name: sha_of_file(staging / name) for name in names}
-        content["files"] = files if likelihoods is None else {**files, LIKELIHOODS: likelihoods}
+        content["files"] = {**files, **{name: sha for name, sha in fed.items() if sha is not None}}
         content["sha"] = content_sha(content)
         text = to_json(content, indent=1)
         write_text(staging / EVIDENCE_FILE, text)
@@ -194,15 +198,15 @@ def trials_of(state: ClaimsSession, ledger: Ledger) -> pd.DataFrame:
     """The trials that this run's evidence rests on, scored; one row each."""
     used: dict[tuple[str, str], tuple[int, int]] = {}
     # Two names may stand for the same weights, and then share a study: each has its own rows.
-    models: dict[str, str] = {}
+    models: dict[tuple[str, str], None] = {}
     for one in _of_ours(state):
-        models[one["model"]] = one["study"]
+        models[one["model"], one["study"]] = None
         for arm in one["arms"].values():
             # Cells that were decided early have fewer pairs than others that share an arm.
             pairs, _ = used.get((one["study"], arm), (0, 0))
             used[one["study"], arm] = (max(pairs, one["pairs"]), one["seeds"])
     frames = []
-    for model, study in models.items():
+    for model, study in models:
         trials = sorted(
             (
                 trial

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from kv_claims.claims.claim import Claim
-from kv_claims.claims.outcome import Outcome
+from kv_claims.claims.outcome import Behind, Outcome
 from kv_claims.errors import UsageError
 from kv_claims.evidence.folder import EVIDENCE_FILE, TRIALS_FILE, locate
-from kv_claims.evidence.hashes import LIKELIHOODS as LIKELIHOODS_NAME
-from kv_claims.evidence.hashes import Integrity, likelihoods_sha
+from kv_claims.evidence.hashes import ANSWERS as IN_ANSWERS
+from kv_claims.evidence.hashes import LIKELIHOODS as IN_LIKELIHOODS
+from kv_claims.evidence.hashes import Integrity, fed_sha
 from kv_claims.evidence.schema import EvidenceSaid, is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, load_run, trials_of
 from kv_claims.files.reading import check_file, shown
@@ -25,16 +26,20 @@ from kv_claims.replay.own_claims import OwnClaim
 from kv_claims.replay.source import chosen, sha_of
 from kv_claims.replay.study import StoredStudy
 from kv_claims.replay.trials import StoredTrials
-from kv_claims.run.ledger import LIKELIHOODS, Records
+from kv_claims.run.answered import Answered
+from kv_claims.run.ledger import ANSWERS, LIKELIHOODS, Records
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.table import trials_frame
 from kv_claims.run.trial import Trial
 from kv_claims.study.stated import KnownModel
+from kv_claims.tasks.behind import options_behind, texts_sha
 from kv_claims.tasks.chat import as_chat
 from kv_claims.tasks.scorers import counted_by
-from kv_claims.tasks.task import Task
+from kv_claims.tasks.task import Pair, Task
 
 LEDGER = "ledger"
+Place = tuple[str, str, str, int]
+"""Study, arm, pair and seed of a trial."""
 
 
 @dataclass
@@ -101,8 +106,22 @@ class ReplayedRun:
             return "not in the stored run"
         outcomes = [Outcome.parse(part.outcome) for part in (*claim.parts, *claim.given)]
         asked = any(outcome.is_likelihood for outcome in outcomes)
-        if asked and not self._has_likelihoods(key):
+        if asked and not self._has(key, self._measured):
             return f"likelihoods not in {LEDGER}/{LIKELIHOODS} of the stored run"
+        return self._lacks_answers(key, outcomes)
+
+    def _lacks_answers(self, key: Key, outcomes: Sequence[Outcome]) -> str:
+        """Why what is asked of answers, or beside them, is not stored; '' where it is."""
+        then = [part["outcome"]["name"] for part in self.stored.evidence[key]["parts"]]
+        was_brief = all(Outcome.parse(name).behind for name in then)
+        for outcome in outcomes:
+            if outcome.behind is None:
+                if was_brief:
+                    return (
+                        f"trials of it are not long enough for {outcome}: nothing was read of them"
+                    )
+            elif not self._has(key, self._answered.get(outcome.behind, set())):
+                return f"answers of these texts not in {LEDGER}/{ANSWERS} of the stored run"
         return ""
 
     def study(self, model: str) -> StoredStudy:
@@ -111,7 +130,7 @@ class ReplayedRun:
                 run=self.stored,
                 model=KnownModel(model, *self._size(model)),
                 task=self.tasks[model],
-                trials=StoredTrials(self._trials[model], self._likelihoods),
+                trials=StoredTrials(self._trials[model], self._likelihoods, self._answers),
                 replayed=self.facts()["replay"],
                 integrity=self.integrity,
             )
@@ -176,22 +195,40 @@ class ReplayedRun:
     @cached_property
     def integrity(self) -> Integrity:
         """Whether all that is judged again is as the run wrote it."""
-        return integrity_of(self.stored, self._likelihoods)
+        return integrity_of(self.stored, self._likelihoods, self._answers)
 
     @cached_property
     def _likelihoods(self) -> list[Likelihood]:
         return read_likelihoods(self.stored.folder)
 
     @cached_property
-    def _measured(self) -> set[tuple[str, str, str, int]]:
+    def _answers(self) -> list[Answered]:
+        return read_answers(self.stored.folder)
+
+    @cached_property
+    def _answered(self) -> dict[Behind, set[Place]]:
+        """Where there are answers to the very texts that the task has now."""
+        pairs = {pair.id: pair for task in self.tasks.values() for pair in task.pairs}
+        shas: dict[tuple[Behind, str], str | None] = {}
+        found: dict[Behind, set[Place]] = {}
+        for one in self._answers:
+            where = one.behind, one.pair
+            if where not in shas:
+                shas[where] = _texts_now(pairs.get(one.pair), one.behind)
+            if shas[where] == one.texts_sha:
+                found.setdefault(one.behind, set()).add((one.study, one.arm, one.pair, one.seed))
+        return found
+
+    @cached_property
+    def _measured(self) -> set[Place]:
         return {(one.study, one.arm, one.pair, one.seed) for one in self._likelihoods}
 
-    def _has_likelihoods(self, key: Key) -> bool:
-        """Whether every trial of a cell that is judged has one; so it is where nothing was run."""
+    def _has(self, key: Key, places: set[Place]) -> bool:
+        """Whether every trial of a cell that is judged is there; so it is where nothing was run."""
         one = self.stored.evidence[key]
         arms = {arm for role, arm in one["arms"].items() if role not in ("self-patch", "full-swap")}
         return all(
-            (trial.study, trial.arm, trial.pair, trial.seed) in self._measured
+            (trial.study, trial.arm, trial.pair, trial.seed) in places
             for trial in self._trials[key.model]
             if trial.study == one["study"]
             and trial.arm in arms
@@ -271,12 +308,33 @@ def read_likelihoods(run: Path) -> list[Likelihood]:
     return list(Records(Likelihood, folder, read_only=True).all()) if folder.is_dir() else []
 
 
-def integrity_of(stored: StoredRun, likelihoods: Sequence[Likelihood]) -> Integrity:
-    """How a run's files stand to its hashes, its likelihoods included where it has any left."""
-    known, wanted = stored.integrity, stored.integrity.likelihoods
-    if not likelihoods or likelihoods_sha(stored.evidence.values(), likelihoods) == wanted:
+def read_answers(run: Path) -> list[Answered]:
+    """The answers in the ledger of a run's folder; none where it has no ledger."""
+    folder = run / LEDGER / ANSWERS
+    return list(Records(Answered, folder, read_only=True).all()) if folder.is_dir() else []
+
+
+def integrity_of(
+    stored: StoredRun, likelihoods: Sequence[Likelihood], answers: Sequence[Answered]
+) -> Integrity:
+    """How a run's files stand to its hashes, what was fed included where it has any left."""
+    known, evidence = stored.integrity, stored.evidence.values()
+    if not known.hashed:
         return known
-    return known._replace(edited=(*known.edited, LIKELIHOODS_NAME)) if known.hashed else known
+    edited = list(known.edited)
+    if likelihoods and fed_sha(evidence, "likelihoods", likelihoods) != known.likelihoods:
+        edited.append(IN_LIKELIHOODS)
+    if answers and fed_sha(evidence, "answers", answers) != known.answers:
+        edited.append(IN_ANSWERS)
+    return known._replace(edited=tuple(edited))
+
+
+def _texts_now(pair: Pair | None, behind: Behind) -> str | None:
+    """What identifies the texts behind a pair's prompts in its task; None where it has none."""
+    try:
+        return None if pair is None else texts_sha(options_behind(pair, behind))
+    except UsageError:
+        return None
 
 
 def _other_prompts(trials: Sequence[Trial], task: Task) -> str:

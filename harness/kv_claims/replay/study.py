@@ -113,7 +113,7 @@ class StoredStudy(Study):
             )
         at = At(one["study"], pairs, one["seeds"])
         trials = {role: self.trials.of(arm.id, at) for role, arm in plan.arms.items()}
-        likelihoods = self.trials.likelihoods_of([arm.id for arm in plan.forced_arms], at)
+        fed = self.trials.fed_to([arm.id for arm in plan.fed_arms], plan.outcomes, at)
         checks = [
             *_taken_over(one),
             *self._of_texts(plan, trials),
@@ -123,14 +123,12 @@ class StoredStudy(Study):
         tables = self._tables.setdefault(at, Tables(self.task, self.model.n_layers)).of(
             plan,
             trials,
-            likelihoods,
+            fed,
             checks,
             self.trials.pairs(self.task, at),
             self.trials.identity,
         )
-        return seen_of(
-            plan, self.task, tables, trials, likelihoods, pairs=pairs, seeds=one["seeds"]
-        )
+        return seen_of(plan, self.task, tables, trials, fed, pairs=pairs, seeds=one["seeds"])
 
     def setting(self, plan: Plan, pairs: int) -> Setting:
         one = self._one(plan.asked)
@@ -169,7 +167,7 @@ class StoredStudy(Study):
         lengths = self.trials.lengths(self.task, at)
         # Where spans lie is known to a tokenizer, and not to trials.
         if lengths and not names_span(plan.sides):
-            return plan.reaching(lengths)
+            return plan.reaching(lengths, self.trials.fed_behind(at))
         return replace(plan, untestable=tuple(then) if same and plan.sides else ())
 
     def _stored_arms(self, plan: Plan, one: EvidenceSaid) -> dict[str, Arm]:

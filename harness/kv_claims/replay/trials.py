@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from kv_claims.claims.outcome import ANSWER_NAMES, CONTINUATION_NAMES, Behind, Outcome
 from kv_claims.claims.positions import Prompted
+from kv_claims.run.answered import Answered
 from kv_claims.run.likelihood import Likelihood
-from kv_claims.run.scores import Likelihoods
+from kv_claims.run.scores import Fed
 from kv_claims.run.trial import Trial
 from kv_claims.tasks.task import Pair, Prompt, Task
 
@@ -25,10 +27,11 @@ class At(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredTrials:
-    """Trials as a run kept them, and its likelihoods."""
+    """Trials as a run kept them, its likelihoods and its answers."""
 
     trials: Sequence[Trial]
     likelihoods: Sequence[Likelihood] = ()
+    answers: Sequence[Answered] = ()
 
     def of(self, arm: str, at: At) -> list[Trial]:
         """The trials of an arm."""
@@ -38,16 +41,31 @@ class StoredTrials:
             if trial.pair_index < at.pairs and trial.seed < at.seeds
         ]
 
-    def likelihoods_of(self, arms: Sequence[str], at: At) -> Likelihoods:
-        """The likelihoods of some arms."""
-        return {
-            (one.arm, one.pair, one.seed): one
-            for one in (self.likelihoods if arms else ())
-            if one.study == at.study
-            and one.arm in arms
-            and one.pair_index < at.pairs
-            and one.seed < at.seeds
-        }
+    def fed_to(self, arms: Sequence[str], outcomes: Sequence[Outcome], at: At) -> Fed:
+        """What some arms made of tokens that were fed, as far as outcomes are read along them."""
+        kinds = {outcome.behind for outcome in outcomes}
+        likelihoods = self.likelihoods if any(one.is_likelihood for one in outcomes) else ()
+        answers = [one for one in self.answers if one.behind in kinds]
+
+        def is_of_it(one: Likelihood | Answered) -> bool:
+            return (
+                one.study == at.study
+                and one.arm in arms
+                and one.pair_index < at.pairs
+                and one.seed < at.seeds
+            )
+
+        return Fed.of(filter(is_of_it, likelihoods), filter(is_of_it, answers))
+
+    def fed_behind(self, at: At) -> dict[str, int]:
+        """Of outcomes by name, the fewest tokens that were fed behind a prompt to read them."""
+        fewest: dict[Behind, int] = {}
+        for one in self.answers:
+            if one.study == at.study and one.pair_index < at.pairs:
+                fewest[one.behind] = min(max(one.tokens), fewest.get(one.behind, max(one.tokens)))
+        names = (*ANSWER_NAMES, *CONTINUATION_NAMES)
+        kinds = {name: Outcome.parse(name).behind for name in names}
+        return {name: fewest[kind] for name, kind in kinds.items() if kind in fewest}
 
     def pairs(self, task: Task, at: At) -> list[Pair]:
         """The first pairs of a run, in its order, as a task has them."""

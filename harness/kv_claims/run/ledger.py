@@ -1,12 +1,12 @@
 """The ledger: every finished trial, one JSON line, appended and flushed as it finishes.
 
-A run that was killed finds its trials here and goes on; likelihoods, and what self-patches did, are
-kept the same way, each in a folder of its own. One writer a file (a shard); all shards of a folder
-are read. A line that cannot be read is named, copied to `set-aside.txt`, and what it said run
-again: it is never silently dropped, and the lines around it are kept. Lines of another version of
-the program stay where they are; how many there are is said once. A record that two shards hold
-counts once where they agree; where they do not, it is kept among `disagreeing`, and no verdict may
-rest on it.
+A run that was killed finds its trials here and goes on; likelihoods, answers, and what
+self-patches did, are kept the same way, each in a folder of its own. One writer a file (a shard);
+all shards of a folder are read. A line that cannot be read is named, copied to `set-aside.txt`, and
+what it said run again: it is never silently dropped, and the lines around it are kept. Lines of
+another version of the program stay where they are; how many there are is said once. A record that
+two shards hold counts once where they agree; where they do not, it is kept among `disagreeing`, and
+no verdict may rest on it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 import msgspec
 
 from kv_claims.errors import UnwritableError, UsageError
+from kv_claims.run.answered import Answered
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.self_write import SelfWrite
 from kv_claims.run.trial import OtherFieldsError, Trial
 
 SET_ASIDE = "set-aside.txt"
-LIKELIHOODS, SELF_PATCHES = "likelihoods", "self-patches"
+LIKELIHOODS, ANSWERS, SELF_PATCHES = "likelihoods", "answers", "self-patches"
 """The folders, inside a ledger's, of what is kept beside the trials."""
 
 
@@ -203,7 +204,7 @@ class Records(Generic[RecordT]):
 
 
 class Ledger(Records[Trial]):
-    """Trials of a folder by key; beside them the likelihoods measured on them, and self-patches."""
+    """Trials of a folder by key; beside them likelihoods, answers, and self-patches."""
 
     def __init__(
         self, folder: Path | None = None, shard: str = "main", *, shared: bool = False
@@ -214,8 +215,10 @@ class Ledger(Records[Trial]):
             return None if folder is None else folder / name
 
         self.likelihoods = Records(Likelihood, inside(LIKELIHOODS), shard, shared=shared)
+        self.answers = Records(Answered, inside(ANSWERS), shard, shared=shared)
         self.self_patches = Records(SelfWrite, inside(SELF_PATCHES), shard, shared=shared)
-        self.bad_lines += [*self.likelihoods.bad_lines, *self.self_patches.bad_lines]
+        for kind in (self.likelihoods, self.answers, self.self_patches):
+            self.bad_lines += kind.bad_lines
 
     def trials(self) -> Iterable[Trial]:
         return self.all()
@@ -223,13 +226,13 @@ class Ledger(Records[Trial]):
     @property
     def disagreements(self) -> list[Disagreement]:
         """Records of every kind of which two lines say different things."""
-        beside = (self.likelihoods, self.self_patches)
+        beside = (self.likelihoods, self.answers, self.self_patches)
         return [each for kind in (self, *beside) for each in kind.disagreeing.values()]
 
 
 def archive(folder: Path) -> Path | None:
     """Move the shards of a ledger folder into a numbered folder beside them, for a fresh start."""
-    places = (folder, folder / LIKELIHOODS, folder / SELF_PATCHES)
+    places = (folder, *(folder / name for name in (LIKELIHOODS, ANSWERS, SELF_PATCHES)))
     shards = sorted(shard for place in places for shard in place.glob("*.jsonl"))
     if not shards:
         return None

@@ -22,6 +22,7 @@ from kv_claims.patch.likeness import holds_other_token, is_known_equal, pastes_t
 from kv_claims.patch.plan import RowPlan, Write
 from kv_claims.patch.store import PromptStore
 from kv_claims.run.arms import FULL_SWAP, Arm
+from kv_claims.run.behind import TextsBehind
 from kv_claims.run.oracle import Paste
 from kv_claims.tasks.task import Pair, Prompt, Task, sha256
 
@@ -40,20 +41,27 @@ class _Moved(NamedTuple):
 class Rows:
     """Rows of one task on one model. Arms come with their layers as numbers (`arms.canonical`).
 
-    rotation: turns moved keys; None as long as no checked arm moves any.
+    rotation: turns moved keys; None as long as no checked arm moves any. behind: what the task's
+    own texts behind a prompt are as tokens. max_new_tokens: positions behind a prompt that must
+    fit, as `room`; `make_room` asks for more.
     """
 
     def __init__(self, model: LoadedModel, task: Task, max_new_tokens: int) -> None:
+        self.behind = TextsBehind(model)
         self._model = model
         self._task = task
-        self._max_new_tokens = max_new_tokens
+        self.room = max_new_tokens
         self._tokens: dict[str, Tokens] = {}
         self._shas: dict[str, str] = {}
         self._extents: dict[str, Extent] = {}
         self._donors: dict[tuple[object, ...], Prompt] = {}
         self._others: dict[str, list[Prompt]] = {}
-        self._checked: set[tuple[Arm, str]] = set()
+        self._checked: set[tuple[Arm, str, int]] = set()
         self.rotation: Rotation | None = None
+
+    def make_room(self, positions: int) -> None:
+        """Let that many positions fit behind every prompt that is checked from now on."""
+        self.room = max(self.room, positions)
 
     def tokens(self, prompt: Prompt) -> Tokens:
         """Token ids of a prompt."""
@@ -160,7 +168,7 @@ class Rows:
 
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
-        if (arm, pair.id) in self._checked:
+        if (arm, pair.id, self.room) in self._checked:
             return
         self._check_prompt(pair.source)
         self._check_prompt(pair.base)
@@ -184,7 +192,7 @@ class Rows:
                 self.rotation = self.rotation or self._rotation(moved, pair)
             if write.is_splice and write.active == "prompt" and arm != FULL_SWAP:
                 self._check_reached(write, arm, pair)
-        self._checked.add((arm, pair.id))
+        self._checked.add((arm, pair.id, self.room))
 
     def _why_keys_move(self, write: Write, arm: Arm, pair: Pair) -> _Moved | None:
         """Why some key stands elsewhere than it was computed for; None where none does."""
@@ -226,20 +234,20 @@ class Rows:
         """
         limit = longest_fixed(self._model.network)
         prompts = max(len(self.tokens(pair.source)), len(self.tokens(pair.base)) + appended)
-        if limit is not None and prompts + self._max_new_tokens > limit:
+        if limit is not None and prompts + self.room > limit:
             raise UsageError(
                 f"{_where(pair)}: {self._model.name} changes its rotary frequencies beyond {limit} "
-                f"positions, and this pair has up to {prompts + self._max_new_tokens}; expected "
+                f"positions, and this pair has up to {prompts + self.room}; expected "
                 "shorter prompts or fewer new tokens"
             )
 
     def _check_length(self, pair: Pair, appended: int) -> None:
         limit = getattr(self._model.config, "max_position_embeddings", None)
         tokens = len(self.tokens(pair.base)) + appended
-        if limit is not None and tokens + self._max_new_tokens > limit:
+        if limit is not None and tokens + self.room > limit:
             raise UsageError(
                 f"{_where(pair)}: {tokens} positions after {appended} are appended and "
-                f"{self._max_new_tokens} new ones, but {self._model.name} has {limit}"
+                f"{self.room} new ones, but {self._model.name} has {limit}"
             )
 
     def _check_prompt(self, prompt: Prompt) -> None:
@@ -247,9 +255,9 @@ class Rows:
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if tokens < 2:
             raise UsageError(f"prompt {prompt.id!r}: {tokens} tokens, expected at least 2")
-        if limit is not None and tokens + self._max_new_tokens > limit:
+        if limit is not None and tokens + self.room > limit:
             raise UsageError(
-                f"prompt {prompt.id!r}: {tokens} tokens and {self._max_new_tokens} new ones, but "
+                f"prompt {prompt.id!r}: {tokens} tokens and {self.room} new ones, but "
                 f"{self._model.name} has {limit} positions"
             )
 

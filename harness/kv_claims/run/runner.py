@@ -12,7 +12,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,6 +46,9 @@ from kv_claims.tasks.task import Pair, Task
 ENGINE = 6
 """Raised when a change of the engine may change tokens, or what is seen of a write: older ledgers
 then do not count."""
+BRIEF = 2
+"""Tokens of a trial of which no text is read: one from the patched prompt, and one step more, in
+which what is on at every step shows."""
 BATCH_DEPENDENT = ("bfloat16", "float16")
 
 Progress = Callable[[int], None]
@@ -95,7 +99,7 @@ class Runner:
                 f"model {self.model.name!r}: its network has hooks ({hooks[0]}), and what they "
                 "change cannot be hashed, so no trial of it can be kept: expected no ledger"
             )
-        self.ran = self.read = 0
+        self._counts: Counter[str] = Counter()
         self.weights_sha = weights_sha(self.model.network)
         self._stamp = stamp(self.model.network)
         self.store = PromptStore(self.model)
@@ -104,6 +108,26 @@ class Runner:
         self.memory = Memory()
         self.study = hash_of(self._identity())
         self.batches: Counter[str] = Counter()
+
+    @property
+    def ran(self) -> int:
+        return self._counts["ran"]
+
+    @property
+    def read(self) -> int:
+        return self._counts["read"]
+
+    def brief(self) -> Runner:
+        """The same weights, prompts and ledger, for what no generation is read of.
+
+        Its trials are of `BRIEF` tokens: enough for every check of the instrument. They are counted
+        here.
+        """
+        found = copy(self)
+        found.sampling = replace(self.sampling, max_new_tokens=BRIEF)
+        found.rows = Rows(self.model, self.task, BRIEF)
+        found.study = hash_of(found._identity())
+        return found
 
     @cached_property
     def route(self) -> Route:
@@ -161,7 +185,7 @@ class Runner:
             for trial, key in zip(wanted, keys, strict=True)
             if self.ledger.get(key) is None
         ]
-        self.read += (known := len(wanted) - len(missing))
+        self._counts["read"] += (known := len(wanted) - len(missing))
         if known and (tell := found or progress):
             tell(known)
         if missing:
@@ -272,7 +296,7 @@ class Runner:
                 works = [*batch, *works]
                 continue
             self.ledger.append(trials)
-            self.ran += len(trials)
+            self._counts["ran"] += len(trials)
             if progress:
                 progress(len(trials))
 

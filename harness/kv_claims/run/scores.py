@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
-from kv_claims.claims.outcome import Outcome
+from kv_claims.claims.outcome import Behind, Outcome
 from kv_claims.errors import UsageError
+from kv_claims.run.answered import Answered
 from kv_claims.run.likelihood import Likelihood
 from kv_claims.run.trial import Geometry, Trial
 
-Likelihoods = Mapping[tuple[str, str, int], Likelihood]
-"""By arm id, pair and seed."""
+
+class Fed(NamedTuple):
+    """What arms made of tokens that were fed: likelihoods by arm id, pair and seed; answers by
+    what was put behind the prompts as well."""
+
+    likelihoods: Mapping[tuple[str, str, int], Likelihood] = {}
+    answers: Mapping[tuple[Behind, str, str, int], Answered] = {}
+
+    @classmethod
+    def of(cls, likelihoods: Iterable[Likelihood], answers: Iterable[Answered]) -> Fed:
+        return cls(
+            {(one.arm, one.pair, one.seed): one for one in likelihoods},
+            {(one.behind, one.arm, one.pair, one.seed): one for one in answers},
+        )
+
+    @property
+    def oracle_errors(self) -> list[float | None]:
+        """Of each, in any order; None where it was not recomputed."""
+        return [
+            *(one.oracle_error for one in self.likelihoods.values()),
+            *(one.oracle_error for one in self.answers.values()),
+        ]
 
 
 def scored(
@@ -20,7 +42,7 @@ def scored(
     trials: Sequence[Trial],
     outcome: Outcome,
     n_layers: int,
-    likelihoods: Likelihoods,
+    fed: Fed,
 ) -> pd.DataFrame:
     """A table of trials with the outcome as its `score`; NaN where a trial has none.
 
@@ -29,8 +51,11 @@ def scored(
     if outcome.is_text:
         column = "score" if outcome.name == "behavior" else outcome.name
         return frame.assign(score=frame[column].astype(float))
+    if (behind := outcome.behind) is not None:
+        read = (fed.answers[behind, trial.arm, trial.pair, trial.seed] for trial in trials)
+        return frame.assign(score=[one.value(outcome.name) for one in read])
     if outcome.is_likelihood:
-        found = [likelihoods[trial.arm, trial.pair, trial.seed] for trial in trials]
+        found = [fed.likelihoods[trial.arm, trial.pair, trial.seed] for trial in trials]
         values = [one.loglik if outcome.name == "loglik" else -one.kl for one in found]
         return frame.assign(score=values)
     return frame.assign(score=[geometry_score(trial, outcome, n_layers) for trial in trials])

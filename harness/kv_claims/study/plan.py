@@ -156,12 +156,17 @@ class Plan:
         return {role: arm for role, arm in self.arms.items() if role in CONTROLS}
 
     @property
-    def forced_arms(self) -> list[Arm]:
-        """The arms that a continuation is fed to; none where no likelihood is asked for."""
-        if not any(outcome.is_likelihood for outcome in self.outcomes):
+    def fed_arms(self) -> list[Arm]:
+        """The arms that tokens are fed to; none where no outcome is read along any."""
+        if not any(outcome.is_fed for outcome in self.outcomes):
             return []
         checks = ("self-patch", "full-swap")
         return [arm for role, arm in self.arms.items() if role not in checks]
+
+    @property
+    def generates(self) -> bool:
+        """Whether anything is read of what the arms generate."""
+        return any(outcome.behind is None for outcome in self.outcomes)
 
     def scorers(self, task: Task) -> list[Scorer]:
         """The scorers of texts that the claim rests on."""
@@ -175,15 +180,16 @@ class Plan:
                 for tokens in dict.fromkeys(n_tokens(one) for pair in lengths for one in pair):
                     outcome.rows(tokens, max_new_tokens)
 
-    def reaching(self, lengths: Lengths) -> Plan:
+    def reaching(self, lengths: Lengths, fed: Mapping[str, int] | None = None) -> Plan:
         """With what can be read of its arms: no arm is left where nothing could be learnt.
 
         lengths: the prompts (source, base) of every pair; empty where they are not known: then what
-        the patches name must do.
+        the patches name must do. fed: of outcomes by name, the fewest tokens that are fed behind a
+        prompt to read them, where that is known.
         """
         size = self.model.n_layers
         donor = runs_donor(self.sides, size, lengths)
-        failed = [donor] if donor else [*idle(self.sides, size), *self._unread(lengths)]
+        failed = [donor] if donor else [*idle(self.sides, size), *self._unread(lengths, fed or {})]
         readings = () if failed or not lengths else tuple(self._readings(*lengths[0]))
         return replace(
             self,
@@ -192,7 +198,7 @@ class Plan:
             readings=readings,
         )
 
-    def _unread(self, lengths: Lengths) -> list[Check]:
+    def _unread(self, lengths: Lengths, fed: Mapping[str, int]) -> list[Check]:
         sides = {"patched": self.cell.patches, "versus": self.cell.versus}
         asked = [
             (patches, part.outcome)
@@ -200,7 +206,7 @@ class Plan:
             for role, patches in sides.items()
             if role in NEEDED[part.part.estimand]
         ]
-        return unreached(asked, self.model.n_layers, lengths)
+        return unreached(asked, self.model.n_layers, lengths, fed)
 
     def _readings(self, source: Prompted, base: Prompted) -> Iterator[Reading]:
         """What the shown geometry can say of a pair of prompts."""

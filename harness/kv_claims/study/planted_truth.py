@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from kv_claims.claims.claim import Part
-from kv_claims.claims.outcome import Outcome
+from kv_claims.claims.outcome import RATES, Outcome
 from kv_claims.claims.patch import Patch, is_full_swap
 from kv_claims.judging.checks import DONOR, NO_SUCH_CELL
 from kv_claims.judging.controls import band_of
@@ -155,11 +155,11 @@ class _Study(NamedTuple):
             return _worded(gap, part, {}, margin)
         if part.estimand in ("effect_size", "auroc"):
             raise UnknownTruth(f"{part}: it hangs on the spread of scores, and means are known")
-        if part.estimand == "rate":
-            raise UnknownTruth(f"{part}: a planted model's outcomes are not 0 or 1")
-        if part.estimand == "shift":
+        if part.estimand == "rate" and outcome.name not in RATES:
+            raise UnknownTruth(f"{part}: a planted model's scores of text are not 0 or 1")
+        if part.estimand in ("shift", "rate"):
             gap = 1.0
-        elif abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+        elif abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
             return _Truth("invalid", "no-ceiling", None, {})
         zero = against = base
         if part.estimand == "difference":
@@ -167,7 +167,7 @@ class _Study(NamedTuple):
         if part.estimand == "carried":
             zero = against = self.means(cell.patches, "unrelated-base", outcome).patched
             gap = source - zero
-            if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
+            if abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
                 return _Truth("invalid", "no-ceiling", None, {})
         value = (patched - against) / gap
         controls = {

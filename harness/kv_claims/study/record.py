@@ -11,7 +11,7 @@ from kv_claims.judging.checks import Check
 from kv_claims.judging.instrument import near_ties
 from kv_claims.judging.result import Verdict, Word
 from kv_claims.run.arms import n_planned
-from kv_claims.run.scores import Likelihoods
+from kv_claims.run.scores import Fed
 from kv_claims.run.tolerances import NEAR_TIE
 from kv_claims.run.trial import Trial
 from kv_claims.study.plan import SHOWN_GEOMETRY, Plan, Reading
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
     task: by whose scorer texts were scored; None where only scores are known. tables: of each part.
     arms: the id of the arm that stood in each role. planned, run: counts of trials. trials: by
-    role, and likelihoods; none where only tables are known.
+    role, and what was fed; none where only tables are known.
     """
 
     task: Task | None
@@ -53,7 +53,7 @@ class Seen(NamedTuple):
     planned: int
     run: int
     trials: Trials = {}  # noqa: RUF012
-    likelihoods: Likelihoods = {}  # noqa: RUF012
+    fed: Fed = Fed()
 
 
 class Look(NamedTuple):
@@ -95,7 +95,7 @@ def seen_of(
     task: Task,
     tables: Sequence[Table],
     trials: Trials,
-    likelihoods: Likelihoods,
+    fed: Fed,
     *,
     pairs: int,
     seeds: int,
@@ -103,7 +103,7 @@ def seen_of(
     """What there is of trials of ours, on so many pairs."""
     planned = sum(n_planned(arm, pairs, seeds) for arm in plan.arms.values())
     run = sum(map(len, trials.values()))
-    return Seen(task, tables, plan.ids, planned, run, trials, likelihoods)
+    return Seen(task, tables, plan.ids, planned, run, trials, fed)
 
 
 def evidence_of(setting: Setting, plan: Plan, found: Found) -> Evidence:
@@ -111,6 +111,8 @@ def evidence_of(setting: Setting, plan: Plan, found: Found) -> Evidence:
     combined, verdicts = found.judged.combined, found.judged.verdicts
     seen = found.seen or Seen(None, (), {}, 0, 0)
     trials, first, expected = seen.trials, verdicts[0], plan.expected
+    # Of a trial that is a few tokens long, for the instrument's sake, no text is shown.
+    written = trials if plan.generates else {}
     parts = [
         {**_part(setting, plan, number, verdict), **_beside(found.judged.beside[number])}
         for number, verdict in enumerate(verdicts)
@@ -149,13 +151,14 @@ def evidence_of(setting: Setting, plan: Plan, found: Found) -> Evidence:
         clusters=first.clusters,
         seeds=setting.seeds,
         trials={"planned": seen.planned, "run": seen.run, "failed": seen.planned - seen.run},
-        likelihoods=len(seen.likelihoods),
+        likelihoods=len(seen.fed.likelihoods),
+        answers=len(seen.fed.answers),
         fired={role: _fired(some) for role, some in trials.items() if some},
-        repetition={r: repetition(trials[r], setting.task) for r in SHOWN_ROLES if trials.get(r)},
-        scorer=scorer_on_cell(setting.scorer(), setting.task, trials) if trials else {},
+        repetition={r: repetition(written[r], setting.task) for r in SHOWN_ROLES if written.get(r)},
+        scorer=scorer_on_cell(setting.scorer(), setting.task, written) if written else {},
         geometry=_geometry(setting, plan, trials),
         checks=[check._asdict() for check in _all_checks(verdicts)],
-        texts=texts(setting.task, trials),
+        texts=texts(setting.task, written),
         arms=dict(seen.arms),
         near_ties=near_ties([one for some in trials.values() for one in some], NEAR_TIE),
         study=setting.study,

@@ -18,12 +18,13 @@ from kv_claims.judging.checks import CONTROLS, Check
 from kv_claims.judging.frame import refused_text
 from kv_claims.models.load import LoadedModel
 from kv_claims.run.arms import BASE, SOURCE, Arm, Donor, patched, self_patch
-from kv_claims.run.forced import ForcedRuns
+from kv_claims.run.feed import fed_to
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.scores import scored
 from kv_claims.run.table import trials_frame
+from kv_claims.study.scored import check_scored
 from kv_claims.study.study import by_arm
 from kv_claims.study.testable import REACH_CHECKS, idle, runs_donor, unreached
 from kv_claims.tasks.task import Pair, Task
@@ -52,8 +53,9 @@ def run_study(
     arms: a name (such as 'patched') to a Patch of the source, to several, or to an Arm. No name
         may be 'base' or 'source', which are run as they are; 'noise' and 'unrelated-base', which
         `judge` reads as negative controls, are for arms of that donor.
-    outcome: what `score` is, such as 'behavior', 'loglik' or 'pr@27/32'; NaN where a trial has
-    none.
+    outcome: what `score` is, such as 'behavior', 'logit_diff', 'loglik' or 'pr@27/32'; NaN where a
+    trial has none. Of what the task puts behind its prompts (answers, a continuation) nothing is
+    generated: trials are then two tokens long, whatever max_new_tokens.
     pairs: how many, from the first; None for all of the task.
     seeds: how many sampling seeds, a generation of each pair and arm each.
     ledger: a folder that keeps the trials and lets a killed study go on, and has one writer at a
@@ -71,23 +73,26 @@ def run_study(
     chosen = task.first_pairs(len(task.pairs) if pairs is None else pairs)
     named = {"base": BASE, "source": SOURCE, **_named(arms)}
     sampling = Sampling(max_new_tokens, temperature)
-    likelihoods = {}
     refused: dict[str, str] = {}
     with nullcontext() if ledger is None else hold_ledger(ledger, command="run_study"):
         runner = Runner(model, task, sampling, Ledger(ledger), batch_size)
+        if wanted.behind is not None:
+            runner = runner.brief()
+        check_scored([wanted], task)
+        behind = runner.rows.behind
+        behind.check([wanted], chosen)
+        runner.rows.make_room(behind.longest([wanted], chosen))
         runner.check(named.values(), chosen)
         refused = {
             name: refused_text(_unreached(arm, wanted, runner, chosen))
             for name, arm in named.items()
         }
         trials = by_arm(runner.run(named.values(), chosen, range(seeds)))
-        if wanted.is_likelihood:
-            found = ForcedRuns(runner).measure(named.values(), chosen, range(seeds))
-            likelihoods = {(one.arm, one.pair, one.seed): one for one in found}
+        fed = fed_to(runner, [wanted], list(named.values()), chosen, range(seeds))
     frames = []
     for name, arm in named.items():
         some = trials[runner.canonical(arm).id]
-        frame = scored(trials_frame(some, task), some, wanted, model.n_layers, likelihoods)
+        frame = scored(trials_frame(some, task), some, wanted, model.n_layers, fed)
         frames.append(frame.assign(patch=frame["arm"], arm=name, refused=refused[name]))
     return pd.concat(frames, ignore_index=True)
 
@@ -110,7 +115,9 @@ def _unreached(arm: Arm, outcome: Outcome, runner: Runner, pairs: Sequence[Pair]
         donor = runs_donor([patches], n_layers, lengths)
         if donor is not None:
             return [donor]
-    return [*idle([patches], n_layers), *unreached([(patches, outcome)], n_layers, lengths)]
+    read = runner.rows.behind.fewest_read(outcome, pairs)
+    fed: dict[str, int] = {} if read is None else {outcome.name: read}
+    return [*idle([patches], n_layers), *unreached([(patches, outcome)], n_layers, lengths, fed)]
 
 
 def _named(arms: Mapping[str, Patch | Sequence[Patch] | Arm]) -> dict[str, Arm]:

@@ -20,13 +20,14 @@ from kv_claims.judging.instrument import (
     Observed,
     full_swap_checks,
     instrument_checks,
+    likelihood_oracle,
     substring_markers,
 )
 from kv_claims.models.load import LoadedModel
 from kv_claims.run.arms import PROBE_PAIRS, UNPATCHED, Arm, n_planned
-from kv_claims.run.forced import ForcedRuns
+from kv_claims.run.feed import fed_to
 from kv_claims.run.runner import Progress, Runner
-from kv_claims.run.scores import Likelihoods
+from kv_claims.run.scores import Fed
 from kv_claims.run.self_patches import SelfPatches
 from kv_claims.run.self_write import SelfWrite
 from kv_claims.run.trial import Trial
@@ -34,6 +35,7 @@ from kv_claims.study.cell import Cell
 from kv_claims.study.plan import Plan, plan_of
 from kv_claims.study.planted_truth import expectation
 from kv_claims.study.record import Seen, Setting, seen_of
+from kv_claims.study.scored import check_scored
 from kv_claims.study.shown import scorer_on_ends
 from kv_claims.study.tables import Tables, Trials
 from kv_claims.study.testable import Lengths
@@ -85,7 +87,17 @@ class ModelStudy(Study):
     def plan(self, asked: Cell) -> Plan:
         """What is to be run for a cell, checked on all pairs; nothing is run."""
         plan = plan_of(asked, self.model, len(self.pairs))
+        check_scored(plan.outcomes, self.task)
+        if not plan.generates:
+            return self._brief._checked(plan)
+        return self._checked(plan)
+
+    def _checked(self, plan: Plan) -> Plan:
+        """The same with what can be read of its arms, and its expectation."""
         if not plan.untestable:
+            behind = self.runner.rows.behind
+            behind.check(plan.outcomes, self.pairs)
+            self.runner.rows.make_room(behind.longest(plan.outcomes, self.pairs))
             self.runner.check(plan.judged_arms.values(), self.pairs)
             plan.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
             if self.model.keeps_latents and any(outcome.is_geometry for outcome in plan.outcomes):
@@ -93,7 +105,9 @@ class ModelStudy(Study):
                     f"claim {plan.claim.id!r}: the geometry of values cannot be read on "
                     f"{self.model.name}, whose cache keeps a latent in their place"
                 )
-            plan = plan.reaching(self._extents(plan))
+            fed = {one.name: behind.fewest_read(one, self.pairs) for one in plan.outcomes}
+            read: dict[str, int] = {name: n for name, n in fed.items() if n is not None}
+            plan = plan.reaching(self._extents(plan), read)
             self.runner.check(plan.own_arms.values(), self.pairs)
         if self.model.planted is None:
             return plan
@@ -105,14 +119,14 @@ class ModelStudy(Study):
 
     def seen(self, plan: Plan, pairs: int) -> Seen:
         """Run a plan's arms on the first so many pairs, and check the instrument on them."""
-        return self._first(pairs)._run_plan(plan)
+        return self._of(plan)._first(pairs)._run_plan(plan)
 
     def setting(self, plan: Plan, pairs: int) -> Setting:
-        return self._first(pairs)._setting
+        return self._of(plan)._first(pairs)._setting
 
     def check_full_swap(self) -> InstrumentEvidence:
         """Run base, source and the full swap on every pair: the oracle check of the instrument."""
-        seen = self._observed(self._shared, UNPATCHED, [], {})
+        seen = self._observed(self._shared, UNPATCHED, [], Fed())
         checks = full_swap_checks(seen)
         planned = sum(seen.planned.values())
         run = sum(len(trials) for trials in seen.roles.values())
@@ -139,6 +153,15 @@ class ModelStudy(Study):
         """What it takes to run this again."""
         return provenance(self.runner, self.pairs)
 
+    def _of(self, plan: Plan) -> ModelStudy:
+        """The study whose trials a plan rests on."""
+        return self if plan.generates else self._brief
+
+    @cached_property
+    def _brief(self) -> ModelStudy:
+        """The same study of trials that are as brief as they may be, for what is fed alone."""
+        return replace(self, runner=self.runner.brief())
+
     def _first(self, n: int) -> ModelStudy:
         """The same study on its first n pairs; trials are shared."""
         if n == len(self.pairs):
@@ -150,15 +173,12 @@ class ModelStudy(Study):
     def _run_plan(self, plan: Plan) -> Seen:
         label = f"{plan.claim.id} {plan.asked.id}"
         trials = {**self._shared, **self._run(label, plan.own_arms)}
-        likelihoods: Likelihoods = {}
-        if arms := plan.forced_arms:
-            found = ForcedRuns(self.runner).measure(arms, self.pairs, self.seeds)
-            likelihoods = {(one.arm, one.pair, one.seed): one for one in found}
-        checks = self._instrument(plan, trials, likelihoods)
+        fed = fed_to(self.runner, plan.outcomes, plan.fed_arms, self.pairs, self.seeds)
+        checks = self._instrument(plan, trials, fed)
         identity = self.runner.rows.identity
-        tables = self._tables.of(plan, trials, likelihoods, checks, self.pairs, identity)
+        tables = self._tables.of(plan, trials, fed, checks, self.pairs, identity)
         n = len(self.pairs)
-        return seen_of(plan, self.task, tables, trials, likelihoods, pairs=n, seeds=self.n_seeds)
+        return seen_of(plan, self.task, tables, trials, fed, pairs=n, seeds=self.n_seeds)
 
     @cached_property
     def _setting(self) -> Setting:
@@ -204,11 +224,12 @@ class ModelStudy(Study):
         grouped = by_arm(trials)
         return {role: grouped[arm.id] for role, arm in arms.items()}
 
-    def _instrument(self, plan: Plan, trials: Trials, likelihoods: Likelihoods) -> list[Check]:
+    def _instrument(self, plan: Plan, trials: Trials, fed: Fed) -> list[Check]:
         scorers = plan.scorers(self.task)
         if not plan.sides:
-            seen = self._observed(trials, plan.arms, [], {})
+            seen = self._observed(trials, plan.arms, [], fed)
             made = [*full_swap_checks(seen), substring_markers(seen, scorers)]
+            made += [likelihood_oracle(seen)] if fed.oracle_errors else []
             # What is judged is clustered without a patch, too: that check is made with the table.
             names = {*(check.name for check in made), "clusters-ignored"}
             nothing = "does not apply: nothing is patched"
@@ -218,7 +239,7 @@ class ModelStudy(Study):
             ]
         judged = [plan.arms[role] for role in ("patched", "versus") if role in plan.arms]
         self_writes = SelfPatches(self.runner).of(judged, self.pairs)
-        seen = self._observed(trials, plan.arms, self_writes, likelihoods)
+        seen = self._observed(trials, plan.arms, self_writes, fed)
         scores_text = any(outcome.is_text for outcome in plan.outcomes)
         return instrument_checks(seen, scores_text=scores_text, scorers=scorers)
 
@@ -227,7 +248,7 @@ class ModelStudy(Study):
         trials: Trials,
         arms: Mapping[str, Arm],
         self_writes: Sequence[SelfWrite],
-        likelihoods: Likelihoods,
+        fed: Fed,
     ) -> Observed:
         return Observed(
             model=self.model,
@@ -238,7 +259,7 @@ class ModelStudy(Study):
             arms=arms,
             planned={role: self.planned(arm) for role, arm in arms.items()},
             self_writes=self_writes,
-            likelihoods=list(likelihoods.values()),
+            fed=fed,
             store_unchanged=self.runner.store.unchanged(),
             prompt_identity=self.runner.rows.identity,
         )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kv_claims.judging.checks import Check
 from kv_claims.judging.instrument import clusters_ignored
-from kv_claims.run.scores import Likelihoods, scored
+from kv_claims.run.scores import Fed, scored
 from kv_claims.run.table import trials_frame
 from kv_claims.run.trial import Trial
 from kv_claims.study.plan import Plan, PlannedPart
@@ -39,7 +39,7 @@ class Tables:
         self,
         plan: Plan,
         trials: Trials,
-        likelihoods: Likelihoods,
+        fed: Fed,
         checks: Sequence[Check],
         pairs: Sequence[Pair],
         identity: Callable[[Prompt], str],
@@ -51,11 +51,11 @@ class Tables:
         """
         found = []
         for part in plan.parts:
-            rows = self._rows(part, trials, likelihoods)
+            rows = self._rows(part, trials, fed)
             found.append(Table(rows, [*checks, clusters_ignored(rows, pairs, identity)]))
         return found
 
-    def _rows(self, part: PlannedPart, trials: Trials, likelihoods: Likelihoods) -> pd.DataFrame:
+    def _rows(self, part: PlannedPart, trials: Trials, fed: Fed) -> pd.DataFrame:
         """One row a trial, by role; an arm that stands in two roles has a row in each."""
         frames = []
         for role, some in trials.items():
@@ -64,6 +64,6 @@ class Tables:
                 if arm not in self._measured:
                     self._measured[arm] = trials_frame(some, self.task)
                 own = self._measured[arm]
-                frame = scored(own, some, part.outcome, self.n_layers, likelihoods)
+                frame = scored(own, some, part.outcome, self.n_layers, fed)
                 frames.append(frame.assign(arm=role))
         return pd.concat(frames, ignore_index=True)

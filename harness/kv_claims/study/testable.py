@@ -6,7 +6,7 @@ outcome that cannot say anything on what is patched (`kv_claims.claims.reach`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from kv_claims.claims.outcome import Outcome
@@ -45,11 +45,15 @@ def runs_donor(arms: Iterable[tuple[Patch, ...]], n_layers: int, lengths: Length
 
 
 def unreached(
-    asked: Iterable[tuple[tuple[Patch, ...], Outcome]], n_layers: int, lengths: Lengths
+    asked: Iterable[tuple[tuple[Patch, ...], Outcome]],
+    n_layers: int,
+    lengths: Lengths,
+    fed: Mapping[str, int],
 ) -> list[Check]:
     """Failed checks of arms that cannot be told by an outcome: one a check and outcome.
 
-    asked: the patches of an arm, and the outcome that is to tell it.
+    asked: the patches of an arm, and the outcome that is to tell it. fed: of outcomes by name, the
+        fewest tokens that are fed behind a prompt to read them.
     """
     failed: dict[str, Check] = {}
     for patches, outcome in asked:
@@ -60,6 +64,7 @@ def unreached(
                 n_layers=n_layers,
                 source=n_source,
                 base=n_base,
+                fed=fed.get(outcome.name),
             )
             if reach.kind != "informative":
                 name = REACH_CHECKS[reach.kind]

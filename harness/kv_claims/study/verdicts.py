@@ -124,6 +124,8 @@ def _beside(plan: Plan, part: PlannedPart, table: Table, task: Task | None) -> B
     lines = sensitivity(frame, part.part, direction=part.direction, families=families)
     if task is None or part.outcome.name != "behavior":
         return Beside(lines)
+    if not task.lexicon:
+        return Beside(lines)  # the published score alone says nothing on a scorer of one's own
     other = "published" if task.scorer.name == "lexicon" else "lexicon"
     rescored = frame.assign(score=frame[f"score_{other}"].astype(float))
     verdict = _judge_one(plan, part, table._replace(rows=rescored), plan.share.alpha)

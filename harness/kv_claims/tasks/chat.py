@@ -38,7 +38,17 @@ def _said(prompts: tuple[Prompt, ...], where: str) -> tuple[Prompt, ...]:
                 f"{where} {one.id!r}: has messages already, expected a task of texts, which are "
                 "to be sent as a user's"
             )
-    return tuple(Prompt.of(one.id, one.family, [Message("user", one.text)]) for one in prompts)
+    return tuple(
+        Prompt.of(
+            one.id,
+            one.family,
+            [Message("user", one.text)],
+            answers=one.answers,
+            continuation=one.continuation,
+            spans=one.spans,
+        )
+        for one in prompts
+    )
 
 
 def read_prompts(

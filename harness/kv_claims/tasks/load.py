@@ -13,8 +13,10 @@ from typing import Any, get_args
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
+from kv_claims.tasks.answers import Answers
 from kv_claims.tasks.messages import Message
-from kv_claims.tasks.scorers import Lexicon, Published, Scorer
+from kv_claims.tasks.patterns import stated_scorer
+from kv_claims.tasks.scorers import Lexicon, Published, Scorer, Unscored
 from kv_claims.tasks.task import Pairing, Prompt, Task
 
 SCHEMA = 1
@@ -24,15 +26,18 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "schema": int,
     "name": str,
     "about": str,
-    "scorer": str,
-    "lexicon": list,
     "pairing": str,
     "sources": list,
     "bases": list,
 }
-_OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "scorer": (dict, str),
+    "lexicon": list,
+    "max_degenerate_share": (int, float),
+}
 _NAMED = ("id", "family")
-_PROMPT_KEYS = (*_NAMED, "text", "messages", "spans")
+_ANSWER_KEYS = ("answer", "foil", "choices")
+_PROMPT_KEYS = (*_NAMED, "text", "messages", "spans", *_ANSWER_KEYS, "continuation")
 _MESSAGE_KEYS = ("role", "content")
 
 
@@ -56,7 +61,10 @@ def _task_of(content: Any, where: str) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
     known = {**_REQUIRED, **_OPTIONAL}
-    _check_keys(content, set(_REQUIRED), set(known), where)
+    scored = set() if _asks_no_text(content) else {"scorer"}
+    if scored and not isinstance(content.get("scorer"), dict):
+        scored.add("lexicon")
+    _check_keys(content, {*_REQUIRED, *scored}, set(known), where)
     for key, kind in known.items():
         if key in content and (
             not isinstance(content[key], kind) or isinstance(content[key], bool)
@@ -71,25 +79,46 @@ def _task_of(content: Any, where: str) -> Task:
     share = content.get("max_degenerate_share", Task.max_degenerate_share)
     if not 0 <= share < 1:
         raise UsageError(f"{where}: max_degenerate_share {share}, expected 0 <= share < 1")
-    lexicon = _lexicon_of(content["lexicon"], where)
+    lexicon = _lexicon_of(content["lexicon"], where) if "lexicon" in content else None
     return Task(
         name=content["name"],
         about=content["about"],
         sources=_prompts_of(content["sources"], f"{where}: sources"),
         bases=_prompts_of(content["bases"], f"{where}: bases"),
         pairing=content["pairing"],
-        scorer=_scorer_of(content["scorer"], lexicon, where),
-        lexicon=lexicon.words,
+        scorer=_scorer_of(content.get("scorer"), lexicon, where),
+        lexicon=lexicon.words if lexicon else frozenset(),
         max_degenerate_share=float(share),
         where=where,
     )
 
 
-def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:
-    scorers: dict[str, Scorer] = {"lexicon": lexicon, "published": Published()}
-    if name not in scorers:
-        raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(scorers)}")
-    return scorers[name]
+def _asks_no_text(content: dict[Any, Any]) -> bool:
+    """Whether every source has what no text need be generated for, so that none need be scored."""
+    sources = content.get("sources")
+    return isinstance(sources, list) and all(
+        isinstance(one, dict) and ("answer" in one or "continuation" in one) for one in sources
+    )
+
+
+def _scorer_of(name: Any, lexicon: Lexicon | None, where: str) -> Scorer:
+    """The scorer of generated text; none is named where no text need be scored."""
+    if isinstance(name, dict):
+        try:
+            return stated_scorer(name)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+    if name is None and lexicon is None:
+        return Unscored()
+    if name is None:
+        raise UsageError(f"{where}: missing key scorer, beside a lexicon")
+    known: dict[str | None, Scorer | None] = {"published": Published(), "lexicon": lexicon}
+    found = known.get(name)
+    if name not in known:
+        raise UsageError(f"{where}: scorer {name!r}, expected one of {sorted(map(str, known))}")
+    if found is None:
+        raise UsageError(f"{where}: missing key lexicon, whose words scorer 'lexicon' counts")
+    return found
 
 
 def _lexicon_of(words: list[Any], where: str) -> Lexicon:
@@ -122,14 +151,19 @@ def _prompts_of(entries: list[Any], where: str) -> tuple[Prompt, ...]:
             raise UsageError(f"{here}: missing key text or messages")
         if "text" in entry and "messages" in entry:
             raise UsageError(f"{here}: `text` and `messages`, expected one of them")
-        for key in (*_NAMED, "text"):
+        for key in (*_NAMED, "text", "answer", "foil", "continuation"):
             if key in entry:
                 _check_text(entry, key, here)
-        named, spans = (entry["id"], entry["family"]), _spans_of(entry.get("spans", {}), here)
+        who = entry["id"], entry["family"]
+        more: dict[str, Any] = {
+            "answers": _answers_of(entry, here),
+            "continuation": entry.get("continuation"),
+            "spans": _spans_of(entry.get("spans", {}), here),
+        }
         if "text" in entry:
-            prompts.append(Prompt(*named, entry["text"], spans=spans))
+            prompts.append(Prompt(*who, entry["text"], **more))
         else:
-            prompts.append(Prompt.of(*named, _messages_of(entry["messages"], here), spans))
+            prompts.append(Prompt.of(*who, _messages_of(entry["messages"], here), **more))
     return tuple(prompts)
 
 
@@ -143,6 +177,22 @@ def _spans_of(entries: Any, where: str) -> tuple[tuple[str, str], ...]:
                 f"{where}: span {name!r:.60}: {text!r:.60}, expected a name and a text"
             )
     return tuple(entries.items())
+
+
+def _answers_of(entry: dict[Any, Any], where: str) -> Answers | None:
+    """What a prompt is answered with; `check_answers` looks at it together."""
+    named = [key for key in _ANSWER_KEYS if key in entry]
+    if not named:
+        return None
+    if "answer" not in named:
+        raise UsageError(f"{where}: `{named[0]}` without `answer`, expected both")
+    choices = entry.get("choices", [])
+    if not isinstance(choices, list) or ("choices" in named and not choices):
+        raise UsageError(f"{where}: `choices` is {choices!r:.60}, expected a list of texts")
+    for choice in choices:
+        if not isinstance(choice, str) or not choice.strip():
+            raise UsageError(f"{where}: `choices` holds {choice!r:.60}, expected text, not empty")
+    return Answers(entry["answer"], entry.get("foil"), tuple(choices))
 
 
 def _messages_of(entries: Any, where: str) -> tuple[Message, ...]:

@@ -201,6 +201,25 @@ class Published:
         return float(PUBLISHED_BONUS * repetitive)
 
 
+@dataclass(frozen=True)
+class Unscored:
+    """Stands for the scorer of a task that has none: its prompts are asked for answers.
+
+    Every text scores 0; an outcome that would read it is refused (`kv_claims.study.scored`).
+    """
+
+    name: str = "none"
+    unit: str = "no scorer"
+
+    def __call__(self, text: str) -> float:
+        del text
+        return 0.0
+
+    def hits(self, text: str) -> tuple[Hit, ...]:
+        del text
+        return ()
+
+
 def counted_by(scorer: Scorer) -> dict[str, Any]:
     """A scorer as plain JSON: its name, and the words that it counts where it has a list."""
     words = sorted(scorer.words) if isinstance(scorer, Lexicon) else None

@@ -21,6 +21,7 @@ import regex
 
 from kv_claims.errors import UsageError
 from kv_claims.tasks import words
+from kv_claims.tasks.answers import Answers, check_answers, check_apart, check_follows, options_of
 from kv_claims.tasks.messages import Message, check_messages, identity_of, plain_form
 from kv_claims.tasks.scorers import Lexicon, Scorer
 from kv_claims.tasks.spans import check_spans
@@ -39,12 +40,16 @@ class Prompt:
     messages: where the prompt is a chat, which a model's own template makes a text of; `text` is
         then their plain form, for a reader. See `Prompt.of`.
     spans: parts of the text by name, each standing in it once; a patch may name them.
+    answers: what it is to be answered with. continuation: a text that may follow it. Both are
+        outcomes' business: they are no part of what identifies the prompt.
     """
 
     id: str
     family: str
     text: str
     messages: tuple[Message, ...] | None = None
+    answers: Answers | None = None
+    continuation: str | None = None
     spans: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -53,10 +58,14 @@ class Prompt:
         id: str,
         family: str,
         messages: Sequence[Message],
+        *,
+        answers: Answers | None = None,
+        continuation: str | None = None,
         spans: tuple[tuple[str, str], ...] = (),
     ) -> Prompt:
         """A prompt of chat messages."""
-        return cls(id, family, plain_form(messages), tuple(messages), spans)
+        text = plain_form(messages)
+        return cls(id, family, text, tuple(messages), answers, continuation, spans)
 
     @cached_property
     def sha(self) -> str:
@@ -110,6 +119,8 @@ class Task:
 
     def __post_init__(self) -> None:
         check_prompts(self.sources, self.bases, self.pairing, self.where)
+        if any(source.answers for source in self.sources):
+            check_pairs(self.pairs, self.where)
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -203,8 +214,14 @@ def _told(prompt: Prompt) -> list[Any]:
     said: Any = prompt.text
     if prompt.messages is not None:
         said = [[one.role, one.content] for one in prompt.messages]
-    marked = [[list(span) for span in prompt.spans]] if prompt.spans else []
-    return [prompt.id, prompt.family, said, *marked]
+    behind: list[Any] = []
+    if (given := prompt.answers) is not None:
+        behind.append(["answers", given.answer, given.foil, list(given.choices)])
+    if prompt.continuation is not None:
+        behind.append(["continuation", prompt.continuation])
+    if prompt.spans:
+        behind.append(["spans", *(list(span) for span in prompt.spans)])
+    return [prompt.id, prompt.family, said, *behind]
 
 
 def _by_luck(bases: Iterable[Prompt], pair: Pair) -> Iterator[Prompt]:
@@ -257,6 +274,7 @@ def check_prompts(
         for prompt in prompts:
             here = f"{where}: {side} {prompt.id!r}"
             _check_content(prompt, here)
+            _check_behind(prompt, here)
             if prompt.id in ids:
                 raise UsageError(f"{here}: the id is used twice, expected one text an id")
             # What nobody sees makes no other text: what follows from both is no independent draw.
@@ -275,6 +293,36 @@ def check_prompts(
             f"{where}: pairing 'one-to-one' with {len(sources)} sources and {len(bases)} bases, "
             "expected as many of each"
         )
+
+
+def check_pairs(pairs: Iterable[Pair], where: str) -> None:
+    """Raise UsageError for pairs whose answer cannot be told from its foil, naming the pair."""
+    for pair in pairs:
+        if pair.source.answers is None:
+            continue
+        here = f"{where}: pair of source {pair.source.id!r} and base {pair.base.id!r}"
+        try:
+            options = options_of(pair.source.answers, pair.base.answers)
+        except UsageError as error:
+            raise UsageError(f"{here}: {error}") from None
+        if options.has_foil:
+            answer, foil, *_ = options.texts
+            check_apart(answer, foil, here, seen)
+
+
+def _check_behind(prompt: Prompt, where: str) -> None:
+    """Raise UsageError for answers, or a continuation, that cannot follow a prompt."""
+    texts = []
+    if (given := prompt.answers) is not None:
+        check_answers(given, where, seen)
+        texts += [given.answer, *filter(None, [given.foil]), *given.choices]
+    if prompt.continuation is not None:
+        if not prompt.continuation.strip():
+            raise UsageError(f"{where}: `continuation` is {prompt.continuation!r}, expected text")
+        texts.append(prompt.continuation)
+    # Behind messages the model's own template stands.
+    for text in texts if prompt.messages is None else ():
+        check_follows(text, prompt.text, where)
 
 
 def _check_content(prompt: Prompt, where: str) -> None:

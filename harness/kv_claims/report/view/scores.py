@@ -90,9 +90,9 @@ class Scores:
         return [int(of_source[pair]) for pair in both], [int(of_base[pair]) for pair in both]
 
     def of(self, evidence: EvidenceSaid, role: str, outcome: Outcome) -> PairScores | None:
-        """Scores of a cell's arm; None where there are none, as of a likelihood."""
+        """Scores of a cell's arm; None where there are none, as of what was fed."""
         arm = evidence["arms"].get(role)
-        if arm is None or outcome.is_likelihood:
+        if arm is None or outcome.is_fed:
             return None
         where = (evidence["model"], evidence["study"])
         size = (evidence["pairs"], evidence["seeds"])

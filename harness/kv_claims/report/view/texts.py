@@ -84,11 +84,12 @@ def texts_of(
     scorer: Scorer | None,
     prompts: PromptsSaid | None = None,
 ) -> TextsView | None:
-    """The examples of a claim on a model; None where no cell has a patched arm that was run.
+    """The examples of a claim on a model; None where no cell has a patched arm that was run, and
+    of which something was read: trials of answers are two tokens long, for the instrument alone.
 
     prompts: what the model read, where its prompts are messages.
     """
-    ran = [one for one in cells if "patched" in one["arms"]]
+    ran = [one for one in cells if "patched" in one["arms"] and _generates(one)]
     if not ran:
         return None
     judged = [one for one in ran if one["estimate"] is not None] or ran
@@ -98,6 +99,11 @@ def texts_of(
         return None
     patch = side_text(chosen["patch"])
     return TextsView(chosen["claim"], chosen["cell"], patch, examples)
+
+
+def _generates(one: EvidenceSaid) -> bool:
+    """Whether some part of a cell is about what its arms generated."""
+    return any(Outcome.parse(part["outcome"]["name"]).behind is None for part in one["parts"])
 
 
 def _examples(
