@@ -145,8 +145,8 @@ def few_of(found: Contrast) -> Few | None:
 class _Count(NamedTuple):
     """The studies in which a count has a say, `[...]`; of them, `[study]`, all that follows.
 
-    few: what is counted. usual: the ratio of the others. most: as of the contrast. alike: all have
-    one ratio. above, below: whether the mean is too skewed to be shown above, or below.
+    few: what is counted. usual: the ratio of the others. most, is_gate: as of the contrast. alike:
+    all have one ratio. above, below: whether the mean is too skewed to be shown above, or below.
     """
 
     where: Bools
@@ -156,6 +156,7 @@ class _Count(NamedTuple):
     alike: Bools
     above: Bools
     below: Bools
+    is_gate: bool
 
     def bound(self, above: Floats, below: Floats, edge: float) -> None:
         """Put what the count allows into p-values that the mean is above, and below, an edge."""
@@ -166,7 +167,12 @@ class _Count(NamedTuple):
             by_count = self.few.chance(inward / self.most)
             bounded = np.where(unsafe, by_count, p[self.where])
             bounded = np.where(self.alike, np.maximum(p[self.where], by_count), bounded)
-            p[self.where] = np.where(self.alike | self.few.known, bounded, 1.0)
+            bounded = np.where(self.alike | self.few.known, bounded, 1.0)
+            if self.is_gate:
+                none = self.few.none.chance(inward / self.most)
+                floored = np.maximum(p[self.where], none)
+                bounded = np.where(unsafe | self.alike, floored, p[self.where])
+            p[self.where] = bounded
 
     def widen(self, low: Floats, high: Floats, alpha: float) -> None:
         """The same of both ends of an interval, of which each is at one-sided alpha."""
@@ -174,8 +180,13 @@ class _Count(NamedTuple):
         for end, sign, unsafe in ((low, -1, self.above), (high, 1, self.below)):
             bounded = np.where(unsafe, self.usual + sign * reach, end[self.where])
             bounded = np.where(self.alike, end[self.where] + sign * reach, bounded)
-            bounded = np.where(np.isfinite(bounded), bounded, np.nan)
-            end[self.where] = np.where(self.alike | self.few.known, bounded, np.nan)
+            bounded = np.where(self.alike | self.few.known, bounded, np.nan)
+            if self.is_gate:
+                none = self.usual + sign * self.most * self.few.none.share(alpha)
+                further = sign * np.maximum(sign * end[self.where], sign * none)
+                further = np.where(unsafe, further, end[self.where])
+                bounded = np.where(self.alike, bounded, further)
+            end[self.where] = np.where(np.isfinite(bounded), bounded, np.nan)
         known = np.isfinite(low) & np.isfinite(high)
         low[~known], high[~known] = np.nan, np.nan
 
@@ -189,8 +200,8 @@ def _count(found: Contrast) -> _Count:
     few = few_unlike(effect[where], unit[where], size[where], most, found.sharing)
     same = np.asarray(of.alike)[where]
     usual = np.where(same, np.asarray(of.estimate)[where], few.usual)
-    each = (np.asarray(some)[where] for some in (above, below))
-    return _Count(where, few, usual, most, same, *each)
+    not_above, not_below = (np.asarray(some)[where] for some in (above, below))
+    return _Count(where, few, usual, most, same, not_above, not_below, found.is_gate)
 
 
 def one_sided(found: Contrast, side: Side) -> Floats:
@@ -223,7 +234,11 @@ def pairs_to_decide(
             continue
         shown = sign if inside else -sign
         need = _smallest_n(
-            float(shown * of.t(edge)), float(shown * of.skewness), of.clusters, 1 - level
+            float(shown * of.t(edge)),
+            float(shown * of.skewness),
+            of.clusters,
+            1 - level,
+            1.0 if found.is_gate else MOST_SKEWED,
         )
         if same and need is not None:
             unseen = clusters_for(abs(estimate - edge) / float(found.most), level)
@@ -235,12 +250,14 @@ def pairs_to_decide(
     return max(known) if inside else min(known)
 
 
-def _smallest_n(t: float, skewness: float, clusters: int, level: float) -> int | None:
+def _smallest_n(
+    t: float, skewness: float, clusters: int, level: float, most_skewed: float
+) -> int | None:
     """The smallest n at which a mean with this t and skewness in so many clusters is above 0."""
 
     def passes(n: int) -> bool:
         more = (n / clusters) ** 0.5
-        if abs(skewness) / more > MOST_SKEWED:
+        if abs(skewness) / more > most_skewed:
             return False
         least = untransformed(stats.t.ppf(level, n - 1), np.array(skewness / more))
         return bool(t * more > least)

@@ -84,6 +84,7 @@ def compare(
         patch = between(every, "patched", "base", sign, rule.estimand)
         most = np.abs(np.mean(patch.effect, -1))
         moved = replace(moved, most=np.where(most > 0, most, np.inf))
+    moved = replace(moved, is_gate=True)
     low, high = interval_ends(moved, 1 - ALPHA)
     tests = edge_tests(moved, band)
     # Where a test has no spread, the interval decides, which then is as wide as its count allows.
@@ -92,7 +93,7 @@ def compare(
     inside = np.where(flat, within, tests.p_supported <= ALPHA)
     outside = (high < band.low) | (low > band.high)
     apart = between(every, "patched", "control", sign, rule.estimand, sharing)
-    apart = replace(apart, effect=_side(rule) * apart.effect + 0.0)
+    apart = replace(apart, effect=_side(rule) * apart.effect + 0.0, is_gate=True)
     tests = edge_tests(apart, _AHEAD)
     flat, ahead = tests.flat.any(0), np.mean(apart.effect, -1) > 0
     beyond = np.where(flat, interval_ends(apart, 1 - 2 * ALPHA)[0] > 0, tests.p_supported <= ALPHA)

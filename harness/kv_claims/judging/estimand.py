@@ -116,6 +116,8 @@ class Contrast:
         over their own spread.
     sharing: of pairs that are crossed, whose numbers then are those of pairs: which source and
         base each has.
+    is_gate: whether it is a control's, which qualifies a word and is none: where it is too skewed
+        it is tested all the same, and no more clearly than if no cluster had been unlike.
     """
 
     effect: Floats
@@ -124,6 +126,7 @@ class Contrast:
     most: float | Floats = 1.0
     of: Literal["means", "proportions", "standardized"] = "means"
     sharing: Sharing | None = None
+    is_gate: bool = False
 
     @cached_property
     def moments(self) -> Moments:

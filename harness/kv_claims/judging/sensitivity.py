@@ -1,6 +1,6 @@
 """Sensitivity lines: other ways to look at an estimate, beside a verdict and never part of it.
 
-The verdict rests on Fieller's interval and t tests. These numbers say how much of it hangs on
+The verdict rests on Fieller's interval and Hall's t. These numbers say how much of it hangs on
 that choice, on one cluster, or on one family of prompts:
 
 - the cluster bootstrap interval. With few clusters it is too narrow, as it has no t quantile;
@@ -75,8 +75,8 @@ class Lines:
     """All lines for one way of clustering the pairs; `by` says what a cluster is.
 
     skewness: of effect - estimate * unit over clusters, divided by the root of their number: what
-    Student's t does not know of their mean. Up to about 0.2 its error rates are right to a point or
-    two (docs/calibration.md). None where nothing varies.
+    Hall's transformation takes out of t; above 0.4 there is no test (`judging.hall`). None where
+    nothing varies.
     Where there is no estimate, `why` says so and nothing else is filled in.
     """
 

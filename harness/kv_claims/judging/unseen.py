@@ -40,6 +40,11 @@ class Few(NamedTuple):
     usual: Floats
     counts: tuple[tuple[Ints, int], ...]
 
+    @property
+    def none(self) -> Few:
+        """The same, had none been unlike."""
+        return self._replace(counts=tuple((np.zeros_like(k), n) for k, n in self.counts))
+
     def chance(self, share: Floats) -> Floats:
         """The largest probability of no more such clusters than were seen, at a share; `[...]`."""
         found: Floats = np.max([chance_of_few(share, n, k) for k, n in self.counts], 0)
