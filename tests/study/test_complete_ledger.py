@@ -111,7 +111,7 @@ def test_what_one_kill_left_out_is_run_and_nothing_else(
     where: dict[str, tuple[type, str]] = {
         "trials": (Runner, "_run_batch"),
         SELF_PATCHES: (SelfPatches, "_written"),
-        LIKELIHOODS: (ForcedRuns, "_run"),
+        LIKELIHOODS: (ForcedRuns, "_run_batch"),
     }
     kind, method = where[what]
 
