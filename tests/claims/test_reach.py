@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
+from kv_claims.claims.layers import resolve_heads, resolve_layers
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, resolve_heads, resolve_layers, resolve_window
+from kv_claims.claims.patch import Patch, resolve_window
 from kv_claims.claims.reach import (
     READ_TOKENS,
     SEED_METHODS,

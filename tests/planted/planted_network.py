@@ -16,7 +16,8 @@ import torch
 from transformers import DynamicCache
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
-from kv_claims.claims.patch import Patch, resolve_layers, resolve_window
+from kv_claims.claims.layers import resolve_layers
+from kv_claims.claims.patch import Patch, resolve_window
 from kv_claims.models.forward import with_cache
 from kv_claims.planted.build import build_planted
 from kv_claims.planted.catalog import Planted

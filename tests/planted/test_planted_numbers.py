@@ -19,7 +19,6 @@ from kv_claims.planted.pasting import row_of, tokens_needed
 from kv_claims.planted.prompts import planted_task
 from kv_claims.planted.truth import (
     DONORS,
-    Donor,
     UnknownTruth,
     expected_means,
     true_transfer,
@@ -43,7 +42,7 @@ GEOMETRY_ARMS = [
 ]
 
 
-def transfer(name: str, patch: Patch, donor: Donor = "source", outcome: str = "behavior") -> float:
+def transfer(name: str, patch: Patch, donor: str = "source", outcome: str = "behavior") -> float:
     planted = CATALOG[name]
     return true_transfer(planted, patch, planted_task(planted), donor=donor, outcome=outcome)
 

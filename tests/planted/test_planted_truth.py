@@ -15,7 +15,7 @@ from kv_claims.claims.sites import SITES, Site
 from kv_claims.planted.catalog import CATALOG, Planted
 from kv_claims.planted.law import Law
 from kv_claims.planted.prompts import planted_task
-from kv_claims.planted.truth import Donor, expected_means, laws
+from kv_claims.planted.truth import expected_means, laws
 from kv_claims.planted.words import MARKERS, PLAIN
 from kv_claims.tasks.task import Task
 from tests.planted.planted_network import Bench, bench, forward, noisy, patched_run
@@ -91,7 +91,7 @@ def by_network(logits: torch.Tensor) -> np.ndarray:
     return chances
 
 
-def of_pairs(planted: Planted, patches: Sequence[Patch], task: Task, donor: Donor) -> Any:
+def of_pairs(planted: Planted, patches: Sequence[Patch], task: Task, donor: str) -> Any:
     return laws(
         planted,
         patches,

@@ -10,16 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kv_claims.claims.layers import resolve_heads, resolve_layers, shifted_layers
 from kv_claims.claims.patch import (
     ACTIVE,
     Patch,
     Window,
     canonical,
     heads_on,
-    resolve_heads,
-    resolve_layers,
     resolve_window,
-    shifted_layers,
 )
 from kv_claims.claims.sites import SITES, TENSORS, HeadCounts, heads_of
 from kv_claims.errors import UsageError

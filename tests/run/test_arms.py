@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from kv_claims.claims.patch import Patch, resolve_layers
+from kv_claims.claims.layers import resolve_layers
+from kv_claims.claims.patch import Patch
 from kv_claims.claims.reach import is_donor
 from kv_claims.claims.sites import CACHE_SITES, SITES, TENSORS, HeadCounts, Site, heads_of
 from kv_claims.errors import UsageError

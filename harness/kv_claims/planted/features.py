@@ -35,7 +35,8 @@ Ints = npt.NDArray[np.int64]
 class Prompts(NamedTuple):
     """Prompts in one block, each from position 0 on, with room behind.
 
-    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`, 0 behind the prompt.
+    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`; behind the prompt what every
+    word brings.
     """
 
     tokens: Ints
@@ -104,6 +105,11 @@ def population(planted: Planted, circuit: Circuit, room: int) -> Cases:
         base=block((n, STYLED[0], none) for _, n, _ in cases),
         unrelated=block((LONGEST_PROMPT, STYLED[style], none) for _, _, style in cases),
     )
+
+
+def reference(planted: Planted, circuit: Circuit, task: Task) -> Prompts:
+    """The task's bases, word by word, over which means are taken."""
+    return _read(planted, circuit, task, 1, task.bases)
 
 
 def of_pairs(
@@ -189,6 +195,8 @@ def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
     """What a word of the population brings: the style of a word, and a trigger or none."""
     found = dict.fromkeys(circuit.planted_dims, 0.0)
     found["trigger"] = float(is_trigger)
+    if circuit.standing:
+        found["note"] = circuit.standing
     for dim in found:
         if dim.startswith("style."):
             found[dim] = style_of(styled, int(dim[-1]))
@@ -197,6 +205,8 @@ def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
 
 def _block(circuit: Circuit, rows: Sequence[Sequence[Sequence[float]]], width: int) -> Prompts:
     features = np.zeros((circuit.n_dims, len(rows), width))
+    if circuit.standing:
+        features[circuit.at("note")] = circuit.standing
     for index, row in enumerate(rows):
         features[:, index, : len(row)] = np.array(row).T
     features.flags.writeable = False

@@ -248,7 +248,7 @@ class ForcedRuns:
                 if luck == want.luck
             }
             start = runner.rows.start(SOURCE if want.arm == FULL_SWAP else want.arm, want.pair)
-            pastes = runner.rows.pastes(want.arm, want.pair, generated)
+            pastes = runner.rows.pastes(want.arm, want.pair, generated, want.seed)
             recomputed = oracle_logits(runner.model, start, said.source, pastes)
             error = relative_error(logits[of_source, :n].cpu(), recomputed)
         return Likelihood(

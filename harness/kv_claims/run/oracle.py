@@ -6,7 +6,8 @@ forward pass at the positions where they are pasted, so no key is rotated by us
 (*unrotated-keys*). An in-prefill patch overwrites what a module gives or is given: projections
 before the model rotates them, heads, blocks, layers; the donor's come from a forward pass without a
 cache. What modules are given is replaced, not written in place; the stream between attention and
-MLP, which cannot be replaced there, is set by what attention adds to it.
+MLP, which cannot be replaced there, is set by what attention adds to it. A constant's keys are
+written before the model rotates them, behind their norm: the model turns them itself.
 
 Promises: whatever happens, no hook stays on the model. Does not: check that windows, layers or
 the architecture allow a patch (the engine's caller did), or know arms.
@@ -22,14 +23,20 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from kv_claims.claims.modes import Kind
 from kv_claims.claims.patch import Active, Window
 from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Spot, Tensor, heads_of, in_order
 from kv_claims.models.architectures import Anatomy, anatomy_of, output_of, with_output
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
+from kv_claims.patch.constant import Constant
+from kv_claims.patch.store import width_of
 
 Change = Callable[[torch.Tensor], torch.Tensor | None]
 """What becomes of a module's tensor `batch pos width`; None: it stays."""
+_NORMED_BY_HEAD = ("gemma3_text",)
+"""Architectures that norm keys as `batch head pos d_head`; others do so as `batch pos head d_head`.
+"""
 
 
 class Paste(NamedTuple):
@@ -37,8 +44,9 @@ class Paste(NamedTuple):
 
     heads: of the site's kind; not looked at where it has none. window: positions of the donor and
     of the row, counted in the T-1 cached slots for splices and in the T tokens for in-prefill
-    sites; `append` goes to T-1 .. T-2+W. alpha: the donor's weight. donor_generated: the tokens
-    that the donor's own run generated, for 'every_step'.
+    sites; `append` goes to T-1 .. T-2+W. mode, alpha: how it is put together with what stands
+    there, and the donor's weight. donor_generated: the tokens that the donor's own run generated,
+    for 'every_step'. constant: what is written where no prompt is the donor.
     """
 
     donor: Sequence[int]
@@ -46,10 +54,11 @@ class Paste(NamedTuple):
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     window: Window
-    mode: str = "replace"
+    mode: Kind = "replace"
     alpha: float = 1.0
     active: Active = "prompt"
     donor_generated: Sequence[int] = ()
+    constant: Constant | None = None
 
 
 @torch.no_grad()
@@ -76,7 +85,7 @@ def oracle_logits(
         cache = _prefill(model, fed[:cached], first_position=0)
     for paste in pastes:
         if paste.site in CACHE_SITES:
-            _splice(model, cache, paste)
+            _splice(model, cache, paste, fed[:cached])
     with _overwriting(model, overwrites, first_position=cached):
         found: torch.Tensor = model.network(
             input_ids=_row(model, fed[cached:]), **with_cache(model.network, cache), use_cache=True
@@ -105,8 +114,11 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
 
 
-def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste) -> None:
-    """Write a donor's cached keys and values into a cache, in place."""
+def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste, prompt: Sequence[int]) -> None:
+    """Write a donor's cached keys and values into a cache of a prompt, in place."""
+    if paste.constant is not None:
+        _splice_constant(model, cache, paste, paste.constant, prompt)
+        return
     window, heads = paste.window, list(paste.heads)
     here, there = _cut(window.base_slots), _cut(window.source_slots)
     # Values are taken from where the donor's text stands by itself: they hold no rotation.
@@ -129,10 +141,64 @@ def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste) -> None:
                 own[0, heads, here] = mixed
 
 
+def _splice_constant(
+    model: LoadedModel,
+    cache: DynamicCache,
+    paste: Paste,
+    constant: Constant,
+    prompt: Sequence[int],
+) -> None:
+    """Put a constant together with the keys and values of a cache, in place."""
+    window, heads = list(paste.window.base_slots), list(paste.heads)
+    for layer in paste.layers:
+        kept = cache.layers[layer]
+        for tensor in TENSORS[paste.site]:
+            held = kept.keys if tensor == "k" else kept.values
+            values = _of_constant(constant, layer, tensor, held, heads, len(window))
+            if tensor == "k":
+                # The model itself turns a key that stands there before it rotates.
+                one = _Overwrite(layer, "k", paste.heads, window, values, normed=True)
+                with _overwriting(model, [one], first_position=0):
+                    turned = _prefill(model, prompt, first_position=0)
+                values = turned.layers[layer].keys[0, heads][:, window].transpose(0, 1)
+            own = held[0, heads][:, window].transpose(0, 1)
+            new = _together(own, values, paste.mode, paste.alpha).transpose(0, 1)
+            for place, head in enumerate(heads):
+                held[0, head, window] = new[place]
+
+
+def _of_constant(
+    constant: Constant,
+    layer: int,
+    tensor: Tensor,
+    like: torch.Tensor,
+    heads: Sequence[int],
+    positions: int,
+) -> torch.Tensor:
+    """A constant's vectors at so many positions, `pos head d_head`.
+
+    like: a tensor of that kind, `batch head pos d_head`.
+    """
+    vectors = constant.of(layer, tensor, like)[list(heads)]
+    return vectors.expand(positions, -1, -1)
+
+
+def _together(own: torch.Tensor, new: torch.Tensor, mode: Kind, alpha: float) -> torch.Tensor:
+    """What is to stand where `own` stands; the last axis is the vector's."""
+    if mode == "add":
+        return own + alpha * new
+    if mode == "project_out":
+        along = torch.linalg.vecdot(own.double(), new.double()) / new.double().square().sum(-1)
+        rest: torch.Tensor = (own.double() - along[..., None] * new.double()).to(own.dtype)
+        return rest
+    return (1 - alpha) * own + alpha * new
+
+
 class _Overwrite(NamedTuple):
     """What is to stand at some positions of a tensor of a layer.
 
-    positions: of the row. values: `pos head d_head`, as the model holds them. alpha: their weight.
+    positions: of the row. values: `pos head d_head`, as the model holds them. mode, alpha: as of
+    the paste. normed: whether keys are those behind their norm.
     """
 
     layer: int
@@ -140,7 +206,9 @@ class _Overwrite(NamedTuple):
     heads: tuple[int, ...]
     positions: list[int]
     values: torch.Tensor
-    alpha: float
+    mode: Kind = "replace"
+    alpha: float = 1.0
+    normed: bool = False
 
 
 def _overwrites(
@@ -153,6 +221,8 @@ def _overwrites(
     donor_of = _donor_positions(paste, tokens, len(fed))
     if not donor_of:
         return []
+    if paste.constant is not None:
+        return _constant_overwrites(model, paste, paste.constant, list(donor_of))
     known = [*paste.donor, *paste.donor_generated]
     needed = max(donor_of.values()) + 1
     if needed > len(known):
@@ -163,17 +233,42 @@ def _overwrites(
     cells = [(layer, tensor) for layer in paste.layers for tensor in TENSORS[paste.site]]
     # What has no heads is one head, as wide as the model.
     heads = paste.heads if heads_of(paste.site) else (0,)
-    captured = _capture(model, known[:needed], cells)
+    captured = capture(model, known[:needed], cells)
     there = list(donor_of.values())
     return [
         _Overwrite(
             *(layer, tensor, heads, list(donor_of)),
             captured[layer, tensor][there][:, heads],
+            paste.mode,
             # What goes on while the row generates is never mixed.
             1.0 if paste.site in CACHE_SITES else paste.alpha,
         )
         for layer, tensor in cells
     ]
+
+
+def _constant_overwrites(
+    model: LoadedModel, paste: Paste, constant: Constant, positions: list[int]
+) -> list[_Overwrite]:
+    """What a constant puts at some positions while the model runs."""
+    heads = paste.heads if heads_of(paste.site) else (0,)
+    found = []
+    for layer in paste.layers:
+        for tensor in TENSORS[paste.site]:
+            count = model.heads.of(paste.site) or 1
+            like = torch.empty(
+                (1, count, 1, width_of(model, layer, tensor)),
+                dtype=model.dtype,
+                device=model.device,
+            )
+            values = _of_constant(constant, layer, tensor, like, heads, len(positions))
+            found.append(
+                _Overwrite(
+                    *(layer, tensor, heads, positions, values, paste.mode, paste.alpha),
+                    normed=tensor == "k",
+                )
+            )
+    return found
 
 
 def _donor_positions(paste: Paste, tokens: int, n_fed: int) -> dict[int, int]:
@@ -190,22 +285,29 @@ def _donor_positions(paste: Paste, tokens: int, n_fed: int) -> dict[int, int]:
     return found
 
 
-def _capture(
-    model: LoadedModel, tokens: Sequence[int], cells: Iterable[tuple[int, Tensor]]
+def capture(
+    model: LoadedModel,
+    tokens: Sequence[int],
+    cells: Iterable[tuple[int, Tensor]],
+    *,
+    normed: bool = False,
 ) -> dict[tuple[int, Tensor], torch.Tensor]:
-    """Tensors of a plain run over some tokens, `pos head d_head`, by layer and tensor."""
+    """Tensors of a plain run over some tokens, `pos head d_head`, by layer and tensor.
+
+    normed: whether keys are those behind their norm. They are never rotated.
+    """
     found: dict[tuple[int, Tensor], torch.Tensor] = {}
     anatomy = anatomy_of(model.network)
 
     def keep(layer: int, tensor: Tensor) -> Change:
         def change(states: torch.Tensor) -> None:
-            found[layer, tensor] = anatomy.part(states, tensor)[0].clone()
+            found[layer, tensor] = _part(anatomy, states, tensor)[0].clone()
 
         return change
 
     with ExitStack() as stack:
         for cell in cells:
-            stack.callback(_hook(anatomy, cell, keep(*cell)).remove)
+            stack.callback(_hook(anatomy, cell, keep(*cell), normed=normed).remove)
         model.network(input_ids=_row(model, tokens), use_cache=False)
     return found
 
@@ -228,7 +330,7 @@ def _overwriting(
                 before = _hook(anatomy, (one.layer, "resid_pre"), _keeper(stream))
                 stack.callback(before.remove)
                 spot, write = (one.layer, "attn_out"), _to_stream(write, stream)
-            stack.callback(_hook(anatomy, spot, write).remove)
+            stack.callback(_hook(anatomy, spot, write, normed=one.normed).remove)
         yield
 
 
@@ -257,16 +359,26 @@ def _writer(anatomy: Anatomy, one: _Overwrite, first_position: int) -> Change:
         taken = [index for index, at in enumerate(one.positions) if at in passed]
         here = [[one.positions[index] - first_position] for index in taken]
         if taken:
-            part = anatomy.part(states, one.tensor)
+            part = _part(anatomy, states, one.tensor)
             own, heads = part[0, here, list(one.heads)], list(one.heads)
-            part[0, here, heads] = (1 - one.alpha) * own + one.alpha * one.values[taken]
+            part[0, here, heads] = _together(own, one.values[taken], one.mode, one.alpha)
         return states
 
     return change
 
 
-def _hook(anatomy: Anatomy, spot: Spot, change: Change) -> Any:
-    """Let a tensor be changed where a module gives it or is given it; gives the hook's handle."""
+def _part(anatomy: Anatomy, states: torch.Tensor, tensor: Tensor) -> torch.Tensor:
+    """A tensor's share of what its module gives, `batch pos head d_head`, as a view."""
+    if states.dim() == 3:
+        return anatomy.part(states, tensor)
+    return states.transpose(1, 2) if anatomy.kind in _NORMED_BY_HEAD else states
+
+
+def _hook(anatomy: Anatomy, spot: Spot, change: Change, *, normed: bool = False) -> Any:
+    """Let a tensor be changed where a module gives it or is given it; gives the hook's handle.
+
+    normed: at the norm behind it, where keys have one.
+    """
 
     def behind(_module: nn.Module, _args: Any, result: Any) -> Any:
         new = change(output_of(result))
@@ -279,6 +391,9 @@ def _hook(anatomy: Anatomy, spot: Spot, change: Change) -> Any:
         return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
     module = anatomy.module(*spot)
+    if normed and spot[1] == "k":
+        named = dict(anatomy.layers[spot[0]].named_modules())
+        module = next((of for name, of in named.items() if name.endswith(".k_norm")), module)
     if anatomy.at(spot[1]) == "input":
         return module.register_forward_pre_hook(before, with_kwargs=True)
     return module.register_forward_hook(behind)

@@ -21,6 +21,7 @@ import regex
 
 from kv_claims.errors import UsageError
 from kv_claims.tasks import words
+from kv_claims.tasks.directions import Direction
 from kv_claims.tasks.messages import Message, check_messages, identity_of, plain_form
 from kv_claims.tasks.scorers import Lexicon, Scorer
 
@@ -87,6 +88,8 @@ class Task:
 
     max_degenerate_share: the share of degenerate texts (see `measure.behavior`) that an arm may
         have before its scores are not believed.
+    directions: vectors that patches may name. They decide nothing of trials that do not name them,
+        so `sha` does not hang on them.
     """
 
     name: str
@@ -98,9 +101,13 @@ class Task:
     lexicon: frozenset[str]
     max_degenerate_share: float = 0.10
     where: str = "<memory>"
+    directions: tuple[Direction, ...] = ()
 
     def __post_init__(self) -> None:
         check_prompts(self.sources, self.bases, self.pairing, self.where)
+        names = [one.name for one in self.directions]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"{self.where}: directions named twice: {', '.join(twice)}")
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
