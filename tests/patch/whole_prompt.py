@@ -72,6 +72,6 @@ def by_oracle(model: LoadedModel, store: PromptStore, plan: RowPlan) -> list[tor
         cache = oracle._prefill(model, tokens[:-1], first_position=0)
     for paste in pastes:
         if paste.site in oracle.CACHE_SITES:
-            oracle._splice(model, cache, paste)
+            oracle._splice(model, cache, paste, tokens[:-1])
     keys, values = ([getattr(x, name)[0] for x in cache.layers] for name in ("keys", "values"))
     return [*keys, *values]

@@ -45,6 +45,8 @@ def _mean(planted: Planted, circuit: Circuit, task: Task) -> Constant:
     there = prompts.positions < prompts.tokens[:, None]
 
     def mean(layer: int, tensor: Tensor) -> Floats:
+        if tensor in ("attn_out", "mlp_out") and tensor not in trace.within[layer]:
+            return np.zeros(circuit.n_dims)  # what it adds is content alone
         found: Floats = trace.tensor(layer, tensor)[:, there].mean(1)
         return found
 
@@ -69,6 +71,16 @@ def _direction(circuit: Circuit, task: Task, patches: Sequence[Patch], name: str
             raise UnknownTruth(f"direction {name!r}: it moves the constant of the stream")
         if "project_out" in modes and other.any():
             raise UnknownTruth(f"direction {name!r}: it has shares of what is not followed")
+        if (
+            "project_out" in modes
+            and is_stream
+            and circuit.feedback
+            and len(whole.nonzero()[0]) > 1
+        ):
+            # A marker then moves its own step otherwise than those behind it: no count is enough.
+            raise UnknownTruth(
+                f"direction {name!r}: it turns a marker's trigger into something else"
+            )
         return whole[read]
 
     return vector

@@ -117,7 +117,8 @@ class _Writer:
 
     def write(self, circuit: Circuit, layer: int, tensor: Tensor, own: Floats) -> Floats:
         """`own`, `[component, row, pos]`, with what is pasted in this layer and tensor."""
-        if self._donor is None or _is_unread(circuit, layer, tensor):
+        unread = _is_unread(circuit, layer, tensor) and not self.adds(layer, tensor)
+        if self._donor is None or unread:
             return own
         for index, paste in enumerate(self._pastes):
             if layer not in paste.layers or tensor not in paste.tensors:
@@ -125,6 +126,13 @@ class _Writer:
             new = self._vectors(circuit, layer, tensor, index)
             own = np.where(paste.written, _together(own, new, paste), own)
         return own
+
+    def adds(self, layer: int, tensor: Tensor) -> bool:
+        """Whether a constant goes to the stream from where a layer itself adds nothing."""
+        return tensor in ("attn_out", "mlp_out") and any(
+            paste.constant is not None and layer in paste.layers and tensor in paste.tensors
+            for paste in self._pastes
+        )
 
     def _vectors(self, circuit: Circuit, layer: int, tensor: Tensor, index: int) -> Floats:
         """What a paste brings. Kept, so that noise is the same in both passes of a splice."""
@@ -193,17 +201,17 @@ def _pass(circuit: Circuit, prompts: Prompts, writer: _Writer, cached: Trace | N
             if cached is not None:
                 values = np.where(slots, cached.values[index], values)
                 keys = np.where(slots, cached.keys[index], keys)
-        if layer.writes:
-            weights = np.exp(layer.match * keys) if layer.match else None
-            z = writer.write(circuit, index, "z", _attend(values, weights))
+        if layer.writes or writer.adds(index, "attn_out"):
             added = np.zeros_like(state)
-            for component, dim, weight in layer.writes:
-                added[dim] += weight * z[component]
-            added = writer.write(circuit, index, "attn_out", added)
-            within |= {"z": z, "attn_out": added}
+            if layer.writes:
+                weights = np.exp(layer.match * keys) if layer.match else None
+                z = within["z"] = writer.write(circuit, index, "z", _attend(values, weights))
+                for component, dim, weight in layer.writes:
+                    added[dim] += weight * z[component]
+            added = within["attn_out"] = writer.write(circuit, index, "attn_out", added)
             state = state + added
         state = within["resid_mid"] = writer.write(circuit, index, "resid_mid", state)
-        if layer.turns:
+        if layer.turns or writer.adds(index, "mlp_out"):
             turned = np.zeros_like(state)
             for of, to, weight in layer.turns:
                 turned[to] += weight * state[of]

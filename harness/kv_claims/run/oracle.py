@@ -355,11 +355,11 @@ def _to_stream(write: Change, stream: list[torch.Tensor]) -> Change:
 def _writer(anatomy: Anatomy, one: _Overwrite, first_position: int) -> Change:
     def change(states: torch.Tensor) -> torch.Tensor:
         states = states.clone()
-        passed = range(first_position, first_position + states.shape[1])
+        part = _part(anatomy, states, one.tensor)
+        passed = range(first_position, first_position + part.shape[1])
         taken = [index for index, at in enumerate(one.positions) if at in passed]
         here = [[one.positions[index] - first_position] for index in taken]
         if taken:
-            part = _part(anatomy, states, one.tensor)
             own, heads = part[0, here, list(one.heads)], list(one.heads)
             part[0, here, heads] = _together(own, one.values[taken], one.mode, one.alpha)
         return states
