@@ -170,6 +170,9 @@ class _Study(NamedTuple):
             if abs(gap) < _NO_GAP or (gap < 0 and not outcome.is_geometry):
                 return _Truth("invalid", "no-ceiling", None, {})
         value = (patched - against) / gap
+        if part.estimand == "shift" and abs(value) < _NO_GAP:
+            # Nothing moves in any pair, and no unit has a spread.
+            return _Truth("invalid", "degenerate", value, {})
         controls = {
             name: self._control(arm, outcome, zero, gap)
             for name, arm in self.plan.controls.items()
@@ -209,7 +212,7 @@ def _combined(plan: Plan, truths: Sequence[_Truth]) -> tuple[Word, str]:
     n_claimed = len(plan.claim.parts)
     if any(truth.word != "supported" for truth in truths[n_claimed:]):
         return "invalid", "premise: "
-    for word in ("refuted", "invalid"):
+    for word in ("refuted", "invalid", "inconclusive"):
         for number, truth in enumerate(truths[:n_claimed]):
             if truth.word == word:
                 return truth.word, _prefix(plan, number) + truth.because
