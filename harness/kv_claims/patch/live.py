@@ -23,7 +23,7 @@ from kv_claims.models.rotary import Rotation
 from kv_claims.patch.activations import Catch, PromptPass
 from kv_claims.patch.constant import Constant
 from kv_claims.patch.noise import directions, with_norms
-from kv_claims.patch.overwrite import ROUNDING, Place, overwrite, turned
+from kv_claims.patch.overwrite import ROUNDING, Place, of_constants, overwrite, turned
 from kv_claims.patch.plan import RowPlan, Steps, Write
 
 When = Literal["first", "held", "live", "constant"]
@@ -138,7 +138,8 @@ class Live:
             step = self._now[column]
             place = Place(item.rows, torch.full_like(item.rows, column))
             if item.vectors is None and item.constants:
-                item.vectors = torch.stack([c.of(layer, tensor, states) for c in item.constants])
+                known = item.constants
+                item.vectors = of_constants(known, layer, tensor, states, self._rotation)
             if item.vectors is not None:
                 new = item.vectors
             else:

@@ -153,8 +153,9 @@ class Group:
         rotation: Rotation | None,
     ) -> torch.Tensor:
         """The vectors of each write's constant where they are written, `n head d_head`."""
-        found = [one.of(layer, tensor, target) for one in constants if isinstance(one, Constant)]
-        return turned(torch.stack(found)[self.owner], self.shift, layer, tensor, rotation)
+        known = [one for one in constants if isinstance(one, Constant)]
+        vectors = of_constants(known, layer, tensor, target, rotation)[self.owner]
+        return turned(vectors, self.shift, layer, tensor, rotation)
 
     def _noise(self, vectors: torch.Tensor, layer: int, tensor: Tensor) -> torch.Tensor:
         parts = torch.split(vectors, self.widths)
@@ -239,6 +240,20 @@ def gather(
 ) -> torch.Tensor:
     """The donors' vectors as they must stand at the new positions, `n head d_head`."""
     return turned(donors[place.row, :, place.column], shift, layer, tensor, rotation)
+
+
+def of_constants(
+    constants: Sequence[Constant],
+    layer: int,
+    tensor: Tensor,
+    like: torch.Tensor,
+    rotation: Rotation | None,
+) -> torch.Tensor:
+    """Vectors of constants as they stand at position 0, `n head d_head`; see `Constant.of`."""
+    vectors = torch.stack([one.of(layer, tensor, like) for one in constants])
+    if tensor == "k" and rotation is not None:
+        return rotation.scaled(layer, vectors)
+    return vectors
 
 
 def turned(

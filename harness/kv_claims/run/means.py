@@ -92,6 +92,7 @@ def _means(
                 back = -torch.arange(width, device=model.device).repeat(len(batch))
                 placed = kept.keys.transpose(1, 2)
                 keys = rotation(layer, placed.flatten(0, 1), back)
+                keys = rotation.scaled(layer, keys, back=True)
                 add(layer, tensor, keys.view(placed.shape).transpose(1, 2))
     n_positions = sum(map(len, prompts))
     return {spot: total / n_positions for spot, total in sums.items()}

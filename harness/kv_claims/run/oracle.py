@@ -5,9 +5,8 @@ token fed twice cannot hide (*duplicate-last-token*). A splice takes the donor's
 forward pass at the positions where they are pasted, so no key is rotated by us
 (*unrotated-keys*). An in-prefill patch overwrites what a module gives or is given: projections
 before the model rotates them, heads, blocks, layers; the donor's come from a forward pass without a
-cache. What modules are given is replaced, not written in place; the stream between attention and
-MLP, which cannot be replaced there, is set by what attention adds to it. A constant's keys are
-written before the model rotates them, behind their norm: the model turns them itself.
+cache. A constant's keys are written before the model rotates them, behind their norm: the model
+turns them itself.
 
 Promises: whatever happens, no hook stays on the model. Does not: check that windows, layers or
 the architecture allow a patch (the engine's caller did), or know arms.
@@ -15,28 +14,20 @@ the architecture allow a patch (the engine's caller did), or know arms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import DynamicCache
 
 from kv_claims.claims.modes import Kind
 from kv_claims.claims.patch import Active, Window
-from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Spot, Tensor, heads_of, in_order
-from kv_claims.models.architectures import Anatomy, anatomy_of, output_of, with_output
+from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Tensor, heads_of
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.constant import Constant
 from kv_claims.patch.store import width_of
-
-Change = Callable[[torch.Tensor], torch.Tensor | None]
-"""What becomes of a module's tensor `batch pos width`; None: it stays."""
-_NORMED_BY_HEAD = ("gemma3_text",)
-"""Architectures that norm keys as `batch head pos d_head`; others do so as `batch pos head d_head`.
-"""
+from kv_claims.run.plain_hooks import Overwrite, capture, overwriting, row_of, together
 
 
 class Paste(NamedTuple):
@@ -76,19 +67,21 @@ def oracle_logits(
     fed = [*prompt, *generated[:-1]]
     cached = len(prompt) - 1
     if not pastes:
-        whole: torch.Tensor = model.network(input_ids=_row(model, fed), use_cache=False).logits[0]
+        whole: torch.Tensor = model.network(input_ids=row_of(model, fed), use_cache=False).logits[0]
         return whole[cached:].to("cpu")
     overwrites = [
         overwrite for paste in pastes for overwrite in _overwrites(model, paste, len(prompt), fed)
     ]
-    with _overwriting(model, overwrites, first_position=0):
+    with overwriting(model, overwrites, first_position=0):
         cache = _prefill(model, fed[:cached], first_position=0)
     for paste in pastes:
         if paste.site in CACHE_SITES:
             _splice(model, cache, paste, fed[:cached])
-    with _overwriting(model, overwrites, first_position=cached):
+    with overwriting(model, overwrites, first_position=cached):
         found: torch.Tensor = model.network(
-            input_ids=_row(model, fed[cached:]), **with_cache(model.network, cache), use_cache=True
+            input_ids=row_of(model, fed[cached:]),
+            **with_cache(model.network, cache),
+            use_cache=True,
         ).logits[0]
     return found.to("cpu")
 
@@ -157,12 +150,12 @@ def _splice_constant(
             values = _of_constant(constant, layer, tensor, held, heads, len(window))
             if tensor == "k":
                 # The model itself turns a key that stands there before it rotates.
-                one = _Overwrite(layer, "k", paste.heads, window, values, normed=True)
-                with _overwriting(model, [one], first_position=0):
+                one = Overwrite(layer, "k", paste.heads, window, values, normed=True)
+                with overwriting(model, [one], first_position=0):
                     turned = _prefill(model, prompt, first_position=0)
                 values = turned.layers[layer].keys[0, heads][:, window].transpose(0, 1)
             own = held[0, heads][:, window].transpose(0, 1)
-            new = _together(own, values, paste.mode, paste.alpha).transpose(0, 1)
+            new = together(own, values, paste.mode, paste.alpha).transpose(0, 1)
             for place, head in enumerate(heads):
                 held[0, head, window] = new[place]
 
@@ -183,37 +176,9 @@ def _of_constant(
     return vectors.expand(positions, -1, -1)
 
 
-def _together(own: torch.Tensor, new: torch.Tensor, mode: Kind, alpha: float) -> torch.Tensor:
-    """What is to stand where `own` stands; the last axis is the vector's."""
-    if mode == "add":
-        return own + alpha * new
-    if mode == "project_out":
-        along = torch.linalg.vecdot(own.double(), new.double()) / new.double().square().sum(-1)
-        rest: torch.Tensor = (own.double() - along[..., None] * new.double()).to(own.dtype)
-        return rest
-    return (1 - alpha) * own + alpha * new
-
-
-class _Overwrite(NamedTuple):
-    """What is to stand at some positions of a tensor of a layer.
-
-    positions: of the row. values: `pos head d_head`, as the model holds them. mode, alpha: as of
-    the paste. normed: whether keys are those behind their norm.
-    """
-
-    layer: int
-    tensor: Tensor
-    heads: tuple[int, ...]
-    positions: list[int]
-    values: torch.Tensor
-    mode: Kind = "replace"
-    alpha: float = 1.0
-    normed: bool = False
-
-
 def _overwrites(
     model: LoadedModel, paste: Paste, tokens: int, fed: Sequence[int]
-) -> list[_Overwrite]:
+) -> list[Overwrite]:
     """What a paste overwrites while the model runs: none for a splice into the prompt alone.
 
     tokens: of the row's prompt. fed: all tokens that the row is fed.
@@ -236,7 +201,7 @@ def _overwrites(
     captured = capture(model, known[:needed], cells)
     there = list(donor_of.values())
     return [
-        _Overwrite(
+        Overwrite(
             *(layer, tensor, heads, list(donor_of)),
             captured[layer, tensor][there][:, heads],
             paste.mode,
@@ -249,7 +214,7 @@ def _overwrites(
 
 def _constant_overwrites(
     model: LoadedModel, paste: Paste, constant: Constant, positions: list[int]
-) -> list[_Overwrite]:
+) -> list[Overwrite]:
     """What a constant puts at some positions while the model runs."""
     heads = paste.heads if heads_of(paste.site) else (0,)
     found = []
@@ -263,7 +228,7 @@ def _constant_overwrites(
             )
             values = _of_constant(constant, layer, tensor, like, heads, len(positions))
             found.append(
-                _Overwrite(
+                Overwrite(
                     *(layer, tensor, heads, positions, values, paste.mode, paste.alpha),
                     normed=tensor == "k",
                 )
@@ -285,120 +250,6 @@ def _donor_positions(paste: Paste, tokens: int, n_fed: int) -> dict[int, int]:
     return found
 
 
-def capture(
-    model: LoadedModel,
-    tokens: Sequence[int],
-    cells: Iterable[tuple[int, Tensor]],
-    *,
-    normed: bool = False,
-) -> dict[tuple[int, Tensor], torch.Tensor]:
-    """Tensors of a plain run over some tokens, `pos head d_head`, by layer and tensor.
-
-    normed: whether keys are those behind their norm. They are never rotated.
-    """
-    found: dict[tuple[int, Tensor], torch.Tensor] = {}
-    anatomy = anatomy_of(model.network)
-
-    def keep(layer: int, tensor: Tensor) -> Change:
-        def change(states: torch.Tensor) -> None:
-            found[layer, tensor] = _part(anatomy, states, tensor)[0].clone()
-
-        return change
-
-    with ExitStack() as stack:
-        for cell in cells:
-            stack.callback(_hook(anatomy, cell, keep(*cell), normed=normed).remove)
-        model.network(input_ids=_row(model, tokens), use_cache=False)
-    return found
-
-
-@contextmanager
-def _overwriting(
-    model: LoadedModel, overwrites: Sequence[_Overwrite], first_position: int
-) -> Iterator[None]:
-    """Within it, a forward pass whose first token stands at a position is overwritten as told."""
-    if not overwrites:
-        yield
-        return
-    anatomy = anatomy_of(model.network)
-    with ExitStack() as stack:
-        for one in sorted(overwrites, key=lambda one: in_order((one.layer, one.tensor))):
-            spot = one.layer, one.tensor
-            write = _writer(anatomy, one, first_position)
-            if one.tensor == "resid_mid":
-                stream: list[torch.Tensor] = []
-                before = _hook(anatomy, (one.layer, "resid_pre"), _keeper(stream))
-                stack.callback(before.remove)
-                spot, write = (one.layer, "attn_out"), _to_stream(write, stream)
-            stack.callback(_hook(anatomy, spot, write, normed=one.normed).remove)
-        yield
-
-
-def _keeper(into: list[torch.Tensor]) -> Change:
-    def change(states: torch.Tensor) -> None:
-        into[:] = [states.clone()]
-
-    return change
-
-
-def _to_stream(write: Change, stream: list[torch.Tensor]) -> Change:
-    """What attention must add for the stream behind it to be what is written there."""
-
-    def change(states: torch.Tensor) -> torch.Tensor:
-        behind = write(stream[0] + states)
-        assert behind is not None
-        return behind - stream[0]
-
-    return change
-
-
-def _writer(anatomy: Anatomy, one: _Overwrite, first_position: int) -> Change:
-    def change(states: torch.Tensor) -> torch.Tensor:
-        states = states.clone()
-        part = _part(anatomy, states, one.tensor)
-        passed = range(first_position, first_position + part.shape[1])
-        taken = [index for index, at in enumerate(one.positions) if at in passed]
-        here = [[one.positions[index] - first_position] for index in taken]
-        if taken:
-            own, heads = part[0, here, list(one.heads)], list(one.heads)
-            part[0, here, heads] = _together(own, one.values[taken], one.mode, one.alpha)
-        return states
-
-    return change
-
-
-def _part(anatomy: Anatomy, states: torch.Tensor, tensor: Tensor) -> torch.Tensor:
-    """A tensor's share of what its module gives, `batch pos head d_head`, as a view."""
-    if states.dim() == 3:
-        return anatomy.part(states, tensor)
-    return states.transpose(1, 2) if anatomy.kind in _NORMED_BY_HEAD else states
-
-
-def _hook(anatomy: Anatomy, spot: Spot, change: Change, *, normed: bool = False) -> Any:
-    """Let a tensor be changed where a module gives it or is given it; gives the hook's handle.
-
-    normed: at the norm behind it, where keys have one.
-    """
-
-    def behind(_module: nn.Module, _args: Any, result: Any) -> Any:
-        new = change(output_of(result))
-        return result if new is None else with_output(result, new)
-
-    def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
-        new = change(args[0] if args else kwargs["hidden_states"])
-        if new is None:
-            return None
-        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
-
-    module = anatomy.module(*spot)
-    if normed and spot[1] == "k":
-        named = dict(anatomy.layers[spot[0]].named_modules())
-        module = next((of for name, of in named.items() if name.endswith(".k_norm")), module)
-    if anatomy.at(spot[1]) == "input":
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(behind)
-
-
 def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> DynamicCache:
     cache = DynamicCache()
     # Positions are passed only where they are not the usual ones: a model without RoPE, whose
@@ -409,17 +260,13 @@ def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> 
         else {}
     )
     model.network(
-        input_ids=_row(model, tokens),
+        input_ids=row_of(model, tokens),
         **with_cache(model.network, cache),
         use_cache=True,
         logits_to_keep=1,  # none is looked at: a long vocabulary would be a fifth of the work
         **where,
     )
     return cache
-
-
-def _row(model: LoadedModel, tokens: Sequence[int]) -> torch.Tensor:
-    return torch.tensor([list(tokens)], device=model.device)
 
 
 def _cut(slots: range) -> slice:

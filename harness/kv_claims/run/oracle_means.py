@@ -13,7 +13,7 @@ import torch
 from kv_claims.claims.sites import Spot, Tensor
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.constant import Constant
-from kv_claims.run.oracle import capture
+from kv_claims.run.plain_hooks import capture
 
 
 class PlainMeans:

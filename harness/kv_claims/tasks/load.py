@@ -13,6 +13,7 @@ from typing import Any, get_args
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
+from kv_claims.tasks.directions import Direction, read_direction
 from kv_claims.tasks.messages import Message
 from kv_claims.tasks.scorers import Lexicon, Published, Scorer
 from kv_claims.tasks.task import Pairing, Prompt, Task
@@ -30,10 +31,14 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "sources": list,
     "bases": list,
 }
-_OPTIONAL: dict[str, type | tuple[type, ...]] = {"max_degenerate_share": (int, float)}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "max_degenerate_share": (int, float),
+    "directions": dict,
+}
 _NAMED = ("id", "family")
 _PROMPT_KEYS = (*_NAMED, "text", "messages")
 _MESSAGE_KEYS = ("role", "content")
+_DIRECTION_KEYS = ("file",)
 
 
 def load_task(path: str | Path) -> Task:
@@ -43,7 +48,7 @@ def load_task(path: str | Path) -> Task:
     key of the wrong type, an empty or repeated prompt, or one text as both source and base.
     """
     path = Path(path)
-    return _task_of(read_yaml(path, "task file"), where=f"task file {path}")
+    return _task_of(read_yaml(path, "task file"), path.parent, where=f"task file {path}")
 
 
 def own_task(folder: Path | None) -> Path | None:
@@ -52,7 +57,7 @@ def own_task(folder: Path | None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _task_of(content: Any, where: str) -> Task:
+def _task_of(content: Any, folder: Path, where: str) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
     known = {**_REQUIRED, **_OPTIONAL}
@@ -82,7 +87,27 @@ def _task_of(content: Any, where: str) -> Task:
         lexicon=lexicon.words,
         max_degenerate_share=float(share),
         where=where,
+        directions=_directions_of(content.get("directions", {}), folder, where),
     )
+
+
+def _directions_of(entries: dict[Any, Any], folder: Path, where: str) -> tuple[Direction, ...]:
+    """The directions that a task names, from files beside it or in folders below."""
+    found = []
+    for name, entry in entries.items():
+        here = f"{where}: direction {name!r}"
+        if not isinstance(name, str) or not isinstance(entry, dict):
+            raise UsageError(f"{here}: {entry!r:.60}, expected a name and a mapping of `file`")
+        _check_keys(entry, set(_DIRECTION_KEYS), set(_DIRECTION_KEYS), here)
+        _check_text(entry, "file", here)
+        path = (folder / entry["file"]).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{here}: file {entry['file']!r} is not below {folder}, expected one beside the "
+                "task file or in a folder there"
+            )
+        found.append(read_direction(name, path))
+    return tuple(found)
 
 
 def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:
@@ -163,5 +188,11 @@ def _check_keys(found: dict[Any, Any], required: set[str], known: set[str], wher
 
 def _name_of(kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    words = {int: "a whole number", float: "a number", str: "text", list: "a list"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
     return words[kinds[-1]]
