@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from kv_claims.run.means import Means
 from kv_claims.run.oracle_means import PlainMeans
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
-from kv_claims.tasks.directions import Direction
-from kv_claims.tasks.task import Task
+from kv_claims.tasks.directions import Direction, MeanDifference
+from kv_claims.tasks.task import Prompt, Task
 from tests.models.architectures import ROTARY, prompt, tiny
 from tests.run.test_runner import number_task
 
@@ -133,6 +134,62 @@ def test_keys_that_cannot_be_turned_take_no_mean() -> None:
         of.check([patched(Patch("k", "1", "first(3)", donor=donor))], of.task.pairs)
     with pytest.raises(UsageError, match="here site 'v', or donor 'zero' or 'resample' would do"):
         of.check([patched(Patch("k", "1", "first(3)", donor="mean"))], of.task.pairs)
+
+
+def text(n: int, seed: int) -> str:
+    return " ".join(map(str, prompt(n, seed)))
+
+
+TOWARD, AWAY = (text(7, 901), text(12, 902)), (text(5, 903), text(9, 904), text(7, 905))
+
+
+@pytest.mark.parametrize("at", ["last", "all"])
+@pytest.mark.parametrize("name", ["llama-yarn", "gemma3"])
+def test_a_difference_of_means_is_the_oracles(name: str, at: Any) -> None:
+    task = replace(number_task(), directions=(MeanDifference("m", TOWARD, AWAY, at),))
+    on: dict[str, Any] = {"donor": "vector(m)", "active": "every_step"}
+    patches = [
+        Patch("kv", "1+3", "last(5)", mode="add(1.5)", **on),
+        Patch("residual", "2", "all", mode="project_out", **on),
+        Patch("z", "0", "all", heads="2", **on),
+        Patch("embed", "0", "last(2)", mode="add(-1)", **on),
+    ]
+    arms = [patched(patch) for patch in patches]
+    arms += [controls(patch, 4, about_layer=False)["random-direction"] for patch in patches]
+    trials = runner(task, tiny(name)).run(arms, task.first_pairs(2), [0])
+    assert len(trials) == 16
+    for trial in trials:
+        assert trial.oracle_error is not None
+        assert trial.oracle_error < 2e-5, trial.arm
+        assert trial.elements == trial.planned_elements > 0
+        assert (trial.differs is None) is trial.arm.startswith("vector")
+        assert trial.differs != 0
+
+
+def test_a_direction_is_found_on_texts_that_are_not_judged() -> None:
+    """By the text, by what is seen of it, and by the tokens that a model reads."""
+    task = number_task()
+    for one in (task.bases[1].text, f" {task.sources[2].text}\u200b "):
+        with pytest.raises(UsageError, match=r"is found on the text of prompt '(b1|s2)'"):
+            replace(task, directions=(MeanDifference("m", (one,), AWAY),))
+    # To the model's tokenizer leading zeros are nothing.
+    other = " ".join(f"0{word}" for word in task.bases[1].text.split())
+    found = replace(task, directions=(MeanDifference("m", (other,), AWAY),))
+    of = runner(found)
+    arm = patched(replace(STEER, donor="vector(m)"))
+    if of.rows.tokens(Prompt("x", "x", other)) == of.rows.tokens(task.bases[1]):
+        with pytest.raises(UsageError, match="a text of it is the same tokens as prompt 'b1'"):
+            of.check([arm], task.pairs)
+    else:
+        pytest.fail("this tokenizer tells them apart: expected another pair of texts")
+
+
+def test_two_sides_with_one_mean_are_no_direction() -> None:
+    task = replace(number_task(), directions=(MeanDifference("m", ("1 2 3",), ("4 5 3",)),))
+    of = runner(task)
+    arm = patched(replace(STEER, site="embed", layers="0", donor="vector(m)"))
+    with pytest.raises(UsageError, match="both sides have the same mean of 'embed' in layer 0"):
+        of.run([arm], task.first_pairs(1), [0])
 
 
 @settings(deadline=None, max_examples=30)

@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from kv_claims.errors import UsageError
-from kv_claims.tasks.directions import Direction, read_direction
+from kv_claims.tasks.directions import Direction, MeanDifference, read_direction
 from kv_claims.tasks.load import load_task
 from tests.tasks.test_load import GOOD
 
@@ -104,13 +104,22 @@ def test_a_task_names_its_directions_and_its_hash_does_not_hang_on_them(tmp_path
     [
         ([], "`directions` is .*, expected a mapping"),
         ({"calm": "d.npy"}, "direction 'calm': 'd.npy', expected a name and a mapping"),
-        ({"calm": {}}, "direction 'calm': missing key file"),
-        ({"calm": {"path": "d.npy"}}, "direction 'calm': unknown key path"),
+        ({"calm": {}}, "expected a name and a mapping of `file`, or of `toward` and `away`"),
+        ({"calm": {"path": "d.npy"}}, "expected a name and a mapping of `file`"),
+        ({"calm": {"file": "d.npy", "at": "all"}}, "direction 'calm': unknown key at"),
         ({"calm": {"file": 3}}, "direction 'calm': `file` is 3, expected text"),
         ({"calm": {"file": "../d.npy"}}, "file '../d.npy' is not below"),
         ({"calm": {"file": "/etc/passwd"}}, "file '/etc/passwd' is not below"),
         ({"calm": {"file": "none.npy"}}, "there is no such file"),
         ({"a b": {"file": "d.npy"}}, r"expected one of source.*vector\(NAME\)"),
+        ({"calm": {"toward": ["a"]}}, "direction 'calm': missing key away"),
+        ({"calm": {"toward": "a", "away": ["b"]}}, "`toward` is 'a', expected a list of texts"),
+        ({"calm": {"toward": ["a"], "away": []}}, "`away`, expected texts, none of them empty"),
+        ({"calm": {"toward": ["a"], "away": [" "]}}, "`away`, expected texts"),
+        ({"calm": {"toward": ["a", 3], "away": ["b"]}}, "`toward`, expected texts"),
+        ({"calm": {"toward": ["a"], "away": ["b", "a"]}}, "a text stands twice"),
+        ({"calm": {"toward": ["a"], "away": ["b"], "at": "first"}}, "at 'first', expected one of"),
+        ({"calm": {"toward": ["Granite is an  igneous rock."], "away": ["b"]}}, "prompt 'b1'"),
     ],
 )
 def test_a_task_with_a_bad_direction_is_refused(
@@ -119,6 +128,16 @@ def test_a_task_with_a_bad_direction_is_refused(
     saved(tmp_path / "d.npy", np.ones(D))
     with pytest.raises(UsageError, match=message):
         load_task(task_with(tmp_path, directions))
+
+
+def test_a_direction_may_be_a_difference_of_means(tmp_path: Path) -> None:
+    sides = {"toward": ["Calm sea.", "Calm sky."], "away": ["A storm."]}
+    (last,) = load_task(task_with(tmp_path, {"calm": sides})).directions
+    (every,) = load_task(task_with(tmp_path, {"calm": {**sides, "at": "all"}})).directions
+    assert last == MeanDifference("calm", ("Calm sea.", "Calm sky."), ("A storm.",), "last")
+    assert isinstance(every, MeanDifference)
+    assert every.at == "all"
+    assert last.sha != every.sha
 
 
 def test_a_direction_is_named_once(tmp_path: Path) -> None:

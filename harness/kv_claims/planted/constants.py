@@ -20,7 +20,7 @@ from kv_claims.planted.circuit import Circuit, Floats
 from kv_claims.planted.features import reference
 from kv_claims.planted.simulate import Constant, run
 from kv_claims.planted.unknown import UnknownTruth
-from kv_claims.tasks.directions import Direction
+from kv_claims.tasks.directions import Direction, MeanDifference
 from kv_claims.tasks.task import Task
 
 
@@ -58,6 +58,8 @@ def _direction(circuit: Circuit, task: Task, patches: Sequence[Patch], name: str
     if name not in named:
         raise UnknownTruth(f"direction {name!r}: task {task.name!r} does not name it")
     direction = named[name]
+    if isinstance(direction, MeanDifference):
+        raise UnknownTruth(f"direction {name!r}: a difference of means is not followed")
     modes = {patch.how.kind for patch in patches}
     if circuit.content_dims:
         raise UnknownTruth(f"direction {name!r}: what it does to the geometry is not known")

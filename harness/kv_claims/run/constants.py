@@ -7,22 +7,67 @@ a control keeps all lengths and angles. Does not: write anything (`kv_claims.pat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from kv_claims.claims.donors import vector_of
 from kv_claims.claims.patch import Patch, donor_of
-from kv_claims.claims.sites import PARTS, TENSORS, Tensor
+from kv_claims.claims.sites import PARTS, TENSORS, Spot, Tensor
 from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel
-from kv_claims.patch.constant import ZERO, Constant
+from kv_claims.patch.constant import ZERO, Constant, Vectors
 from kv_claims.patch.store import width_of
 from kv_claims.run.arms import Arm
 from kv_claims.run.means import Means
-from kv_claims.tasks.directions import Array, Direction
+from kv_claims.run.oracle_means import PlainMeans
+from kv_claims.tasks.directions import AnyDirection, Array, Direction, MeanDifference
 from kv_claims.tasks.task import Pair, Prompt, Task
+
+
+class Difference:
+    """A difference of means: the vectors of a direction that is found on texts.
+
+    kind: of the means, the engine's or the oracle's. tokens: of a text.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        direction: MeanDifference,
+        kind: type[Means] | type[PlainMeans],
+        tokens: Callable[[str], Sequence[int]],
+    ) -> None:
+        self._model, self._direction = model, direction
+        self._toward, self._away = (
+            kind(model, partial(_all_tokens, tokens, texts), direction.at)
+            for texts in (direction.toward, direction.away)
+        )
+
+    def prepare(self, spots: Iterable[Spot]) -> None:
+        """Compute what is not there yet. Raises UsageError where both sides have one mean."""
+        spots = list(spots)
+        for side in (self._toward, self._away):
+            if isinstance(side, Means):
+                side.prepare(spots)
+        for layer, tensor in spots:
+            if not self.of(layer, tensor).norm(dim=-1).all():
+                raise UsageError(
+                    f"{self._direction.where}: both sides have the same mean of {tensor!r} in "
+                    f"layer {layer}; expected a direction there"
+                )
+
+    def of(self, layer: int, tensor: Tensor) -> torch.Tensor:
+        """The difference of a layer's tensor, `head d_head`, in float64."""
+        return self._toward.of(layer, tensor) - self._away.of(layer, tensor)
+
+    def array(self, tensor: str) -> Array:
+        """The same of all layers, `[layer, head, d]`."""
+        known: Tensor = next(name for name in PARTS if name == tensor)
+        layers = range(1 if known == "embed" else self._model.n_layers)
+        return torch.stack([self.of(layer, known) for layer in layers]).cpu().numpy()
 
 
 class Constants:
@@ -31,11 +76,16 @@ class Constants:
     def __init__(
         self, model: LoadedModel, task: Task, tokens: Callable[[Prompt], Sequence[int]]
     ) -> None:
-        self._model, self._task = model, task
+        self._model, self._task, self._tokens = model, task, tokens
         self._directions = {one.name: one for one in task.directions}
         means = Means(model, self.reference)
         self._mean = Constant("mean", means.of, means.prepare)
-        self._tokens = tokens
+        self._mean_by_oracle = Constant("mean", PlainMeans(model, self.reference).of)
+        found = [one for one in task.directions if isinstance(one, MeanDifference)]
+        self._differences, self._by_oracle = (
+            {one.name: Difference(model, one, kind, self._of_text) for one in found}
+            for kind in (Means, PlainMeans)
+        )
 
     def reference(self) -> list[Sequence[int]]:
         """The prompts that means are over: the task's bases, all of them, judged or not."""
@@ -53,21 +103,30 @@ class Constants:
         direction = self._direction(arm)
         if direction is None:
             return None
+        own = self._constant(direction)
         if arm.donor == donor_of(arm.patches):
-            return _constant(f"{direction.name}:{direction.sha}", direction.parts.__getitem__)
+            return own
         stream = f"{pair.id}:{seed}:{direction.sha}"
+        whole = self._arrays(direction)
 
         def by_chance(part: str) -> Array:
-            return turned_by_chance(direction.parts[part], f"{stream}:{part}")
+            return turned_by_chance(whole(part), f"{stream}:{part}")
 
-        return _constant(f"random:{stream}", by_chance)
+        return Constant(f"random:{stream}", _vectors(by_chance), own.prepare)
 
     def instead_of(self, arm: Arm) -> Constant | None:
         """What the patched arm writes, where an arm is a control of one that adds a direction."""
         direction = self._direction(arm)
         if direction is None or arm.donor == donor_of(arm.patches):
             return None
-        return _constant(f"{direction.name}:{direction.sha}", direction.parts.__getitem__)
+        return self._constant(direction)
+
+    def by_oracle(self, arm: Arm) -> Constant | None:
+        """What an arm writes by the oracle's own means; None where it rests on none."""
+        if arm.donor == "mean":
+            return self._mean_by_oracle
+        name = vector_of(arm.donor or "")
+        return Constant(name, self._by_oracle[name].of) if name in self._by_oracle else None
 
     def sha(self, arm: Arm) -> str | None:
         """The hash of the direction that an arm rests on; None where it rests on none."""
@@ -85,6 +144,12 @@ class Constants:
         if (name := vector_of(donor)) is None:
             return None
         direction = self._named(name)
+        if isinstance(direction, MeanDifference):
+            sizes = len(direction.toward), len(direction.away)
+            return (
+                f"direction {name!r}, sha256 {direction.sha}, the mean over {sizes[0]} texts less "
+                f"that over {sizes[1]}, at {direction.at} positions; none of them is judged"
+            )
         shapes = {part or "any": list(array.shape) for part, array in direction.parts.items()}
         return f"direction {name!r}, sha256 {direction.sha}, [layer, head, d] {shapes}"
 
@@ -92,6 +157,9 @@ class Constants:
         """Raise UsageError for a direction that a patch of an arm cannot take on this model."""
         direction = self._direction(arm)
         if direction is None:
+            return
+        if isinstance(direction, MeanDifference):
+            self._check_apart(direction)
             return
         for tensor in TENSORS[patch.site]:
             part = _part_for(direction.parts, tensor)
@@ -102,6 +170,33 @@ class Constants:
                     f"{' and '.join(map(repr, TENSORS[patch.site]))}"
                 )
             self._check_shape(direction, part, patch, tensor, layers)
+
+    def _check_apart(self, direction: MeanDifference) -> None:
+        """Raise UsageError for texts that this model reads as a prompt that is judged."""
+        found = {tuple(self._of_text(text)) for text in (*direction.toward, *direction.away)}
+        for prompt in (*self._task.sources, *self._task.bases):
+            if tuple(self._tokens(prompt)) in found:
+                raise UsageError(
+                    f"{direction.where}: to {self._model.name} a text of it is the same tokens as "
+                    f"prompt {prompt.id!r}, which is judged; expected other texts"
+                )
+
+    def _of_text(self, text: str) -> Sequence[int]:
+        return self._tokens(Prompt("discovery", "discovery", text))
+
+    def _constant(self, direction: AnyDirection) -> Constant:
+        """What a direction is where it is written."""
+        name = f"{direction.name}:{direction.sha}"
+        if isinstance(direction, MeanDifference):
+            found = self._differences[direction.name]
+            return Constant(name, found.of, found.prepare)
+        return Constant(name, _vectors(direction.parts.__getitem__))
+
+    def _arrays(self, direction: AnyDirection) -> Callable[[str], Array]:
+        """Its arrays, `[layer, head, d]`, by the tensor's name; KeyError where one is for any."""
+        if isinstance(direction, MeanDifference):
+            return self._differences[direction.name].array
+        return direction.parts.__getitem__
 
     def _check_shape(
         self, direction: Direction, part: str, patch: Patch, tensor: Tensor, layers: Sequence[int]
@@ -127,12 +222,12 @@ class Constants:
                     f"{patch}: {direction.where} is 0 in layer {layer}; expected a direction there"
                 )
 
-    def _direction(self, arm: Arm) -> Direction | None:
+    def _direction(self, arm: Arm) -> AnyDirection | None:
         name = vector_of(donor_of(arm.patches)) if arm.patches else None
         # A self-patch takes the base's own: its patches name the source.
         return None if name is None else self._named(name)
 
-    def _named(self, name: str) -> Direction:
+    def _named(self, name: str) -> AnyDirection:
         if name not in self._directions:
             have = ", ".join(self._directions) or "none"
             raise UsageError(
@@ -163,8 +258,14 @@ def turned_by_chance(vectors: Array, stream: str) -> Array:
     return found
 
 
-def _constant(name: str, parts: Callable[[str], Array]) -> Constant:
-    """The constant of a direction. parts: its arrays by name, made when they are first read."""
+def _all_tokens(
+    tokens: Callable[[str], Sequence[int]], texts: Sequence[str]
+) -> list[Sequence[int]]:
+    return [tokens(text) for text in texts]
+
+
+def _vectors(parts: Callable[[str], Array]) -> Vectors:
+    """The vectors of arrays by name, made when they are first read."""
     made: dict[str, torch.Tensor] = {}
 
     def vectors(layer: int, tensor: Tensor) -> torch.Tensor:
@@ -177,4 +278,4 @@ def _constant(name: str, parts: Callable[[str], Array]) -> Constant:
         found = made[tensor]
         return found[layer if len(found) > 1 else 0]
 
-    return Constant(name, vectors)
+    return vectors

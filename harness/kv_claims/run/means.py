@@ -1,8 +1,8 @@
-"""Means of activations over prompts and positions, which a patch writes as the donor `mean`.
+"""Means of activations over prompts and positions, which a patch writes, or whose difference.
 
 Every prompt counts with all its T positions, its start of text included, so that a long prompt
-weighs more. Keys are turned back to position 0 before they are averaged (`patch.constant`). A
-prompt is run unpatched; of a tensor, all layers are taken at once.
+weighs more; or with its last one. Keys are turned back to position 0 before they are averaged
+(`patch.constant`). A prompt is run unpatched; of a tensor, all layers are taken at once.
 
 Promises: sums are of float64, and prompts are taken in one order, so that a mean is the same in
 every run on a machine. Does not: know which prompts; `kv_claims.run.constants` does.
@@ -22,6 +22,7 @@ from kv_claims.models.load import LoadedModel
 from kv_claims.models.rotary import rotation_of
 from kv_claims.patch.interception import edited
 from kv_claims.patch.store import PREFILL_TOKENS
+from kv_claims.tasks.directions import At
 
 Prompts = Callable[[], Sequence[Sequence[int]]]
 
@@ -29,18 +30,18 @@ Prompts = Callable[[], Sequence[Sequence[int]]]
 class Means:
     """Means of a model's tensors over some prompts, computed when first prepared.
 
-    prompts: gives their tokens; asked for once, when a mean is.
+    prompts: gives their tokens. at: their positions, 'all' or the 'last'.
     """
 
-    def __init__(self, model: LoadedModel, prompts: Prompts) -> None:
-        self._model, self._prompts = model, prompts
+    def __init__(self, model: LoadedModel, prompts: Prompts, at: At = "all") -> None:
+        self._model, self._prompts, self._at = model, prompts, at
         self._found: dict[Spot, torch.Tensor] = {}
 
     def prepare(self, spots: Iterable[Spot]) -> None:
         """Compute what is not there yet. Runs the model, so no patch may be on."""
         wanted = sorted({spot[1] for spot in spots if spot not in self._found})
         if wanted:
-            self._found |= _means(self._model, self._prompts(), wanted)
+            self._found |= _means(self._model, self._prompts(), wanted, self._at)
 
     def of(self, layer: int, tensor: Tensor) -> torch.Tensor:
         """The mean of a layer's tensor, `head d_head`, in float64. It must be prepared."""
@@ -49,7 +50,7 @@ class Means:
 
 @torch.no_grad()
 def _means(
-    model: LoadedModel, prompts: Sequence[Sequence[int]], tensors: Sequence[Tensor]
+    model: LoadedModel, prompts: Sequence[Sequence[int]], tensors: Sequence[Tensor], at: At
 ) -> dict[Spot, torch.Tensor]:
     sums: dict[Spot, torch.Tensor] = {}
     layers = range(model.n_layers)
@@ -63,7 +64,13 @@ def _means(
         width = len(batch[-1])
         # With causal attention no token sees the padding behind it.
         ids = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in batch])
-        there = torch.tensor([[at < len(prompt) for at in range(width)] for prompt in batch])
+        first = [0 if at == "all" else len(prompt) - 1 for prompt in batch]
+        there = torch.tensor(
+            [
+                [start <= position < len(prompt) for position in range(width)]
+                for start, prompt in zip(first, batch, strict=True)
+            ]
+        )
         real = there.to(model.device)[:, None, :, None]
 
         def add(
@@ -94,7 +101,7 @@ def _means(
                 keys = rotation(layer, placed.flatten(0, 1), back)
                 keys = rotation.scaled(layer, keys, back=True)
                 add(layer, tensor, keys.view(placed.shape).transpose(1, 2))
-    n_positions = sum(map(len, prompts))
+    n_positions = sum(map(len, prompts)) if at == "all" else len(prompts)
     return {spot: total / n_positions for spot, total in sums.items()}
 
 

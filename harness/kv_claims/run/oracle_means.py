@@ -12,24 +12,24 @@ import torch
 
 from kv_claims.claims.sites import Spot, Tensor
 from kv_claims.models.load import LoadedModel
-from kv_claims.patch.constant import Constant
 from kv_claims.run.plain_hooks import capture
+from kv_claims.tasks.directions import At
 
 
 class PlainMeans:
-    """Means of a model's tensors over some prompts and all their positions, made when asked for.
+    """Means of a model's tensors over some prompts, made when asked for.
 
-    prompts: gives their tokens.
+    prompts: gives their tokens. at: their positions, 'all' or the 'last'.
     """
 
-    def __init__(self, model: LoadedModel, prompts: Callable[[], Sequence[Sequence[int]]]) -> None:
-        self._model, self._prompts = model, prompts
+    def __init__(
+        self,
+        model: LoadedModel,
+        prompts: Callable[[], Sequence[Sequence[int]]],
+        at: At = "all",
+    ) -> None:
+        self._model, self._prompts, self._at = model, prompts, at
         self._found: dict[Spot, torch.Tensor] = {}
-
-    @property
-    def constant(self) -> Constant:
-        """Them, as what is written."""
-        return Constant("mean", self.of)
 
     @torch.no_grad()
     def of(self, layer: int, tensor: Tensor) -> torch.Tensor:
@@ -40,6 +40,8 @@ class PlainMeans:
             prompts = self._prompts()
             for prompt in prompts:
                 for spot, states in capture(self._model, prompt, spots, normed=True).items():
-                    share = states.double().sum(0) / sum(map(len, prompts))
+                    taken = states if self._at == "all" else states[-1:]
+                    n = sum(map(len, prompts)) if self._at == "all" else len(prompts)
+                    share = taken.double().sum(0) / n
                     self._found[spot] = self._found.get(spot, 0.0) + share
         return self._found[layer, tensor]

@@ -32,7 +32,6 @@ from kv_claims.patch.store import PromptStore
 from kv_claims.run.arms import FULL_SWAP, OTHER_PROMPTS, Arm
 from kv_claims.run.constants import Constants
 from kv_claims.run.oracle import Paste
-from kv_claims.run.oracle_means import PlainMeans
 from kv_claims.tasks.task import Pair, Prompt, Task, sha256
 
 Tokens = tuple[int, ...]
@@ -65,7 +64,6 @@ class Rows:
         self._checked: set[tuple[Arm, str]] = set()
         self.rotation: Rotation | None = None
         self.constants = Constants(model, task, self.tokens)
-        self._plain_means = PlainMeans(model, self.constants.reference)
 
     def tokens(self, prompt: Prompt) -> Tokens:
         """Token ids of a prompt."""
@@ -141,7 +139,7 @@ class Rows:
                 alpha=write.alpha,
                 active=write.active,
                 donor_generated=generated.get(donors[write.donor], ()),
-                constant=self._plain_means.constant if arm.donor == "mean" else write.constant,
+                constant=self.constants.by_oracle(arm) or write.constant,
             )
             for write in self._writes(arm, pair, seed, note)
         ]

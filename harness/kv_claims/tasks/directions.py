@@ -5,6 +5,9 @@ safetensors, several, each named as the tensor of a block that it is for (`k`, `
 d is the width of the tensor, of one head where it has heads; without a head axis all heads get the
 same. Keys are those before rotation, behind their norm.
 
+Or a direction is a difference of means: of a model's own activations over some texts, less those
+over others. These are *discovery* texts, which no task may judge.
+
 Promises: what is no direction is one error that names the file; what was read is hashed. Does not:
 know a model, so not whether widths and layers fit one (`kv_claims.run.constants`). No torch.
 """
@@ -12,10 +15,11 @@ know a model, so not whether widths and layers fit one (`kv_claims.run.constants
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +28,7 @@ from kv_claims.claims.donors import check_donor
 from kv_claims.claims.sites import PARTS
 from kv_claims.errors import UsageError
 
+At = Literal["last", "all"]
 Array = npt.NDArray[np.float64]
 SUFFIXES = (".npy", ".safetensors")
 
@@ -55,6 +60,40 @@ class Direction:
         parts = {name: _shaped(array, self.where) for name, array in self.parts.items()}
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "sha", _hashed(parts))
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """The mean of activations over the texts of one side less that over the other's.
+
+    at: 'last': of each text's last token, 'all': of all its tokens. sha: SHA-256 over it all, hex.
+    Raises UsageError for a name that no donor could have, an empty side, or a text in both.
+    """
+
+    name: str
+    toward: tuple[str, ...]
+    away: tuple[str, ...]
+    at: At = "last"
+    where: str = field(default="<memory>", compare=False)
+
+    def __post_init__(self) -> None:
+        check_donor(f"vector({self.name})")
+        if self.at not in get_args(At):
+            raise UsageError(f"{self.where}: at {self.at!r}, expected one of {get_args(At)}")
+        for side, texts in (("toward", self.toward), ("away", self.away)):
+            if not texts or not all(isinstance(one, str) and one.strip() for one in texts):
+                raise UsageError(f"{self.where}: `{side}`, expected texts, none of them empty")
+        both = [one for one in self.toward if one in self.away]
+        if both or len({*self.toward, *self.away}) < len(self.toward) + len(self.away):
+            raise UsageError(f"{self.where}: a text stands twice, expected each once")
+
+    @property
+    def sha(self) -> str:
+        told = json.dumps([self.toward, self.away, self.at])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+AnyDirection = Direction | MeanDifference
 
 
 def read_direction(name: str, path: Path) -> Direction:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
-from kv_claims.tasks.directions import Direction, read_direction
+from kv_claims.tasks.directions import AnyDirection, MeanDifference, read_direction
 from kv_claims.tasks.messages import Message
 from kv_claims.tasks.scorers import Lexicon, Published, Scorer
 from kv_claims.tasks.task import Pairing, Prompt, Task
@@ -38,7 +38,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
 _NAMED = ("id", "family")
 _PROMPT_KEYS = (*_NAMED, "text", "messages")
 _MESSAGE_KEYS = ("role", "content")
-_DIRECTION_KEYS = ("file",)
+_FILE_KEYS, _MEANS_KEYS = ("file",), ("toward", "away", "at")
 
 
 def load_task(path: str | Path) -> Task:
@@ -91,14 +91,23 @@ def _task_of(content: Any, folder: Path, where: str) -> Task:
     )
 
 
-def _directions_of(entries: dict[Any, Any], folder: Path, where: str) -> tuple[Direction, ...]:
-    """The directions that a task names, from files beside it or in folders below."""
-    found = []
+def _directions_of(entries: dict[Any, Any], folder: Path, where: str) -> tuple[AnyDirection, ...]:
+    """The directions that a task names: from files beside it or in folders below, or of texts."""
+    found: list[AnyDirection] = []
     for name, entry in entries.items():
         here = f"{where}: direction {name!r}"
-        if not isinstance(name, str) or not isinstance(entry, dict):
-            raise UsageError(f"{here}: {entry!r:.60}, expected a name and a mapping of `file`")
-        _check_keys(entry, set(_DIRECTION_KEYS), set(_DIRECTION_KEYS), here)
+        known = isinstance(entry, dict) and not {"file", "toward", "away"}.isdisjoint(entry)
+        if not isinstance(name, str) or not known:
+            raise UsageError(
+                f"{here}: {entry!r:.60}, expected a name and a mapping of `file`, or of `toward` "
+                "and `away`"
+            )
+        if "file" not in entry:
+            _check_keys(entry, {"toward", "away"}, set(_MEANS_KEYS), here)
+            toward, away = (_texts_of(entry[side], side, here) for side in ("toward", "away"))
+            found.append(MeanDifference(name, toward, away, entry.get("at", "last"), here))
+            continue
+        _check_keys(entry, set(_FILE_KEYS), set(_FILE_KEYS), here)
         _check_text(entry, "file", here)
         path = (folder / entry["file"]).resolve()
         if not path.is_relative_to(folder.resolve()):
@@ -108,6 +117,12 @@ def _directions_of(entries: dict[Any, Any], folder: Path, where: str) -> tuple[D
             )
         found.append(read_direction(name, path))
     return tuple(found)
+
+
+def _texts_of(entries: Any, side: str, where: str) -> tuple[str, ...]:
+    if not isinstance(entries, list):
+        raise UsageError(f"{where}: `{side}` is {entries!r:.60}, expected a list of texts")
+    return tuple(entries)
 
 
 def _scorer_of(name: str, lexicon: Lexicon, where: str) -> Scorer:

@@ -21,7 +21,7 @@ import regex
 
 from kv_claims.errors import UsageError
 from kv_claims.tasks import words
-from kv_claims.tasks.directions import Direction
+from kv_claims.tasks.directions import AnyDirection, MeanDifference
 from kv_claims.tasks.messages import Message, check_messages, identity_of, plain_form
 from kv_claims.tasks.scorers import Lexicon, Scorer
 
@@ -101,13 +101,16 @@ class Task:
     lexicon: frozenset[str]
     max_degenerate_share: float = 0.10
     where: str = "<memory>"
-    directions: tuple[Direction, ...] = ()
+    directions: tuple[AnyDirection, ...] = ()
 
     def __post_init__(self) -> None:
         check_prompts(self.sources, self.bases, self.pairing, self.where)
         names = [one.name for one in self.directions]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"{self.where}: directions named twice: {', '.join(twice)}")
+        for one in self.directions:
+            if isinstance(one, MeanDifference):
+                _check_apart(one, (*self.sources, *self.bases), self.where)
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -194,6 +197,18 @@ class Task:
     @cached_property
     def _families(self) -> set[str]:
         return {base.family for base in self.bases}
+
+
+def _check_apart(direction: MeanDifference, prompts: Iterable[Prompt], where: str) -> None:
+    """Raise UsageError for a direction that is found on a prompt that is judged."""
+    found = {seen(text) for text in (*direction.toward, *direction.away)}
+    for prompt in prompts:
+        texts = [prompt.text, *(message.content for message in prompt.messages or ())]
+        if found & set(map(seen, texts)):
+            raise UsageError(
+                f"{where}: direction {direction.name!r} is found on the text of prompt "
+                f"{prompt.id!r}, which is judged; expected other texts"
+            )
 
 
 def _told(prompt: Prompt) -> list[Any]:
