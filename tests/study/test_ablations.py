@@ -22,6 +22,7 @@ from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study.cell import Cell
 from kv_claims.study.expectation import Expectation
 from kv_claims.study.study import ModelStudy
+from kv_claims.study.testable import idle
 from kv_claims.tasks.directions import Direction
 
 COSTS = Region(high=-20)
@@ -101,6 +102,13 @@ def test_a_direction_has_one_of_chance_beside_it(study: ModelStudy) -> None:
     against = replace(steer, mode="add(-2)")
     evidence, expected = judged(study, against, claims(Region(high=-10), margin=10))
     assert (evidence.verdict, expected.word) == ("supported", "supported")
+
+
+def test_a_constant_is_given_by_no_other() -> None:
+    """What attention adds is computed from z; its mean, or zeros, are not."""
+    for donor, n_idle in (("source", 1), ("resample", 1), ("mean", 0), ("zero", 0)):
+        arm = tuple(Patch(site, "9", "all", donor=donor) for site in ("z", "attn_out"))
+        assert len(idle([arm], 16)) == n_idle
 
 
 def test_what_is_carried_comes_from_the_source() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from kv_claims.claims.donors import FROM_SOURCE
+from kv_claims.claims.donors import FROM_SOURCE, is_constant
 from kv_claims.claims.layers import resolve_layers
 from kv_claims.claims.outcome import Outcome
 from kv_claims.claims.patch import Patch, donor_of, is_full_swap
@@ -73,12 +73,13 @@ def unreached(
 def idle(arms: Iterable[tuple[Patch, ...]], n_layers: int) -> list[Check]:
     """Failed checks for patches that write what another one gives there already.
 
-    As projections do of a layer whose stream is pasted at the same positions, or below.
+    As projections do of a layer whose stream is pasted at the same positions, or below. Not so of
+    constants: a mean of what is computed is not what is computed of a mean.
     """
     failed: dict[str, Check] = {}
     for patches in arms:
         for patch in patches:
-            if patch.is_splice:
+            if patch.is_splice or is_constant(patch.donor):
                 continue
             for other in patches:
                 if not _gives_whole(other) or patch.positions != other.positions:
