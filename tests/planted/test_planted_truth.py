@@ -148,7 +148,18 @@ ABLATED: list[Patch] = [
 ]
 
 
-@pytest.mark.parametrize("name", ["standing", "disrupted", "bound-by-keys", "self-sustaining"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "standing",
+        "disrupted",
+        pytest.param("bound-by-keys", marks=SLOW),
+        pytest.param("self-sustaining", marks=SLOW),
+    ],
+)
 def test_every_ablation_gives_the_words_that_the_network_gives(
     name: str, benches: dict[str, Bench]
 ) -> None:
@@ -189,7 +200,15 @@ STEERED: list[Patch] = [
 ]
 
 
-@pytest.mark.parametrize("name", ["standing", "relay", "bound-by-keys", "self-sustaining"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "standing",
+        "self-sustaining",
+        pytest.param("relay", marks=SLOW),
+        pytest.param("bound-by-keys", marks=SLOW),
+    ],
+)
 def test_every_direction_gives_the_words_that_the_network_gives(
     name: str, benches: dict[str, Bench]
 ) -> None:

@@ -189,8 +189,15 @@ VARIANTS_OF_ROPE = (
 """They differ from others where keys move, and only there: one group of each kind of write."""
 WITH_CONTROLS = ("llama", "gemma3")
 """Controls run the same code on other donors: two architectures are enough for them."""
+OF_CONSTANTS = ("ablated", "steered")
+UNLIKE = ("llama", "phi3-longrope", "gemma3", "gpt_neox", "gpt2")
+"""What is written where no prompt is the donor runs the same code everywhere: on those that differ
+in norms, rotation, scaling and heads always, on the others in the slow tests."""
 CASES = [
-    (name, group)
+    pytest.param(
+        *(name, group),
+        marks=[pytest.mark.slow] if group in OF_CONSTANTS and name not in UNLIKE else [],
+    )
     for name in CONFIGS
     for group in ARMS
     if name not in VARIANTS_OF_ROPE or group in ("spliced", "held", "steered")
