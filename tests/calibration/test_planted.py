@@ -44,8 +44,8 @@ def known(name: str, patches: tuple[Patch, ...]) -> dict[str, Arm]:
     on keys that are read by queries with content."""
     found = roles(patches, versus=Patch("v", "12/32", "last(24)"))
     talks = name == "self-sustaining" and patches[0].active == "every_step"
-    turns = name == "through-blocks" and {"k", "residual"} & {*patches[0].tensors}
-    if patches[0].site == "residual" or talks or turns:
+    sought = CATALOG[name].filled and "k" in patches[0].tensors
+    if patches[0].site == "residual" or talks or sought:
         del found["noise"]
     return found
 

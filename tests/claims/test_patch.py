@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from kv_claims.claims.layers import resolve_heads, resolve_layers, shifted_layers
 from kv_claims.claims.patch import (
     Patch,
     as_patches,
     canonical,
     check_apart,
     is_full_swap,
-    resolve_heads,
-    resolve_layers,
-    shifted_layers,
 )
 from kv_claims.claims.sites import SITES, HeadCounts
 from kv_claims.errors import UsageError
@@ -173,7 +171,7 @@ def test_an_activity_that_there_is_not_is_refused(active: str) -> None:
 @pytest.mark.parametrize(
     ("site", "options", "message"),
     [
-        ("kv", {"mode": "add"}, "expected 'replace', 'append', or 'mix"),
+        ("kv", {"mode": "add"}, "expected 'replace', 'append', 'mix"),
         ("kv", {"mode": "mix(0)"}, "with 0 < alpha <= 1"),
         ("kv", {"mode": "mix(1.01)"}, "with 0 < alpha <= 1"),
         ("kv", {"mode": "mix(-0.5)"}, "with 0 < alpha <= 1"),

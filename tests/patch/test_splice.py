@@ -209,7 +209,7 @@ def test_what_is_appended_stands_behind_the_bases_own_cache(bench: Bench) -> Non
     """Own cache, then the tail of the donor: values as they are, keys at their new positions."""
     tail = range(len(DONOR) - 1 - 4, len(DONOR) - 1)
     behind = range(len(BASE) - 1, len(BASE) - 1 + 4)
-    write = Write(bench.store.index(DONOR), "kv", (0, 1, 2, 3), Window(tail, behind), appended=True)
+    write = Write(bench.store.index(DONOR), "kv", (0, 1, 2, 3), Window(tail, behind), mode="append")
     slab, (footprint, _), _ = bench.build(write, None)
     own, appended = slice(-15, -4), slice(-4, None)
     assert slab.lengths.tolist() == [16, 12]

@@ -17,7 +17,7 @@ from kv_claims.patch import tails
 from kv_claims.patch.plan import RowPlan
 from kv_claims.patch.slab import Slab
 from kv_claims.patch.store import PromptStore
-from kv_claims.run import oracle
+from kv_claims.run import oracle, plain_hooks
 
 
 @contextmanager
@@ -68,10 +68,10 @@ def by_oracle(model: LoadedModel, store: PromptStore, plan: RowPlan) -> list[tor
     overwrites = [
         one for paste in pastes for one in oracle._overwrites(model, paste, len(tokens), tokens)
     ]
-    with oracle._overwriting(model, overwrites, first_position=0):
+    with plain_hooks.overwriting(model, overwrites, first_position=0):
         cache = oracle._prefill(model, tokens[:-1], first_position=0)
     for paste in pastes:
         if paste.site in oracle.CACHE_SITES:
-            oracle._splice(model, cache, paste)
+            oracle._splice(model, cache, paste, tokens[:-1])
     keys, values = ([getattr(x, name)[0] for x in cache.layers] for name in ("keys", "values"))
     return [*keys, *values]

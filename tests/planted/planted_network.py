@@ -16,7 +16,9 @@ import torch
 from transformers import DynamicCache
 from transformers.models.mistral.modeling_mistral import apply_rotary_pos_emb
 
-from kv_claims.claims.patch import Patch, resolve_layers
+from kv_claims.claims.donors import vector_of
+from kv_claims.claims.layers import resolve_layers
+from kv_claims.claims.patch import Patch
 from kv_claims.claims.positions import resolve_window
 from kv_claims.models.forward import with_cache
 from kv_claims.planted.build import build_planted
@@ -44,9 +46,20 @@ class Donor:
     acts: dict[Key, torch.Tensor]
 
 
-Edits = dict[Key, dict[int, tuple[torch.Tensor, slice, float]]]
-"""For a layer and tensor: what stands at a position (counted through prompt and generation), in
-which columns, with which weight."""
+Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Edits = dict[Key, dict[int, tuple[torch.Tensor, slice, Change]]]
+"""For a layer and tensor: what is written at a position (counted through prompt and generation), in
+which columns, and how it is put together with what stands there."""
+
+
+def change_of(patch: Patch) -> Change:
+    """What becomes of a vector by a patch."""
+    alpha = patch.alpha
+    if patch.mode.startswith("add"):
+        return lambda own, new: own + alpha * new
+    if patch.mode == "project_out":
+        return lambda own, new: own - (own * new).sum(-1, True) / (new * new).sum(-1, True) * new
+    return lambda own, new: (1 - alpha) * own + alpha * new
 
 
 @contextmanager
@@ -55,10 +68,10 @@ def _hooks(network: Any, first: int, edits: Edits, acts: dict[Key, torch.Tensor]
         def edit(_module: Any, _inputs: Any, output: Any) -> Any:
             states = output[0] if isinstance(output, tuple) else output
             states = states.clone()
-            for position, (vector, columns, alpha) in edits.get(key, {}).items():
+            for position, (vector, columns, change) in edits.get(key, {}).items():
                 if 0 <= position - first < states.shape[1]:
                     own = states[0, position - first, columns]
-                    own[:] = (1 - alpha) * own + alpha * vector[columns]
+                    own[:] = change(own.clone(), vector[columns])
             acts[key] = states[0].clone()
             return (states, *output[1:]) if isinstance(output, tuple) else states
 
@@ -184,7 +197,7 @@ def _edit(
         for tensor in patch.tensors:
             at = edits.setdefault((layer, tensor), {})
             for position, place in zip(taken, places, strict=True):
-                at[place] = donor.acts[layer, tensor][position], columns, patch.alpha
+                at[place] = donor.acts[layer, tensor][position], columns, change_of(patch)
 
 
 def _splice(
@@ -209,8 +222,7 @@ def _splice(
             if patch.mode == "append":
                 setattr(layer, name, torch.cat([old, new[tensor]], dim=2))
             else:
-                mixed = (1 - patch.alpha) * old[:, :, slots] + patch.alpha * new[tensor]
-                old[:, :, slots] = mixed
+                old[:, :, slots] = change_of(patch)(old[:, :, slots], new[tensor])
 
 
 def noisy(donor: Donor, seed: int) -> Donor:
@@ -222,6 +234,11 @@ def noisy(donor: Donor, seed: int) -> Donor:
         noise *= vectors.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
         acts[layer, tensor] = noise
     return Donor(donor.tokens, acts)
+
+
+def everywhere(vectors: dict[Key, torch.Tensor], positions: int) -> Donor:
+    """A donor that has the same vector of a layer and tensor at so many positions."""
+    return Donor(positions, {key: one.expand(positions, -1) for key, one in vectors.items()})
 
 
 @dataclass
@@ -252,6 +269,32 @@ class Bench:
             needed = max(needed, len(window.base_slots) + patch.is_splice)
         ids = next(i for i in map(self.ids, self.task.unrelated(pair)) if len(i) >= needed)
         return self.run(ids, generated)
+
+    def instead(self, pair: Pair, patch: Patch, generated: list[int]) -> Donor:
+        """The donor that a patch names, where that is not the source."""
+        base = self.ids(pair.base)
+        own = self.run(base, generated)
+        name = vector_of(patch.donor)
+        if patch.donor == "resample":
+            window = resolve_window(patch.positions, len(base), len(base), span=patch.span)
+            needed = len(window.base_slots) + patch.is_splice
+            found = (i for i in map(self.ids, self.task.unrelated(pair)) if len(i) >= needed)
+            return self.run(next(found), generated)
+        if patch.donor == "mean":
+            runs = [self.run(self.ids(other), []) for other in self.task.bases]
+            tensors = [(layer, t) for layer, t in own.acts if t in {*patch.tensors, "k", "v"}]
+            means = {key: torch.cat([run.acts[key] for run in runs]).mean(0) for key in tensors}
+        elif name is None:
+            means = {key: torch.zeros_like(one[0]) for key, one in own.acts.items()}
+        else:
+            (direction,) = (one for one in self.task.directions if one.name == name)
+            array = torch.tensor(direction.parts[""])
+            # As wide as one head: both get the same.
+            times = {key: one.shape[1] // array.shape[2] for key, one in own.acts.items()}
+            means = {
+                key: array[key[0] % len(array)].flatten().repeat(times[key]) for key in own.acts
+            }
+        return Donor(len(base), everywhere(means, len(base) + len(generated)).acts)
 
     def run(self, ids: list[int], generated: list[int]) -> Donor:
         """A donor's run, done once."""

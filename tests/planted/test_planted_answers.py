@@ -13,7 +13,7 @@ from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel, load_model
 from kv_claims.planted.catalog import CATALOG
 from kv_claims.planted.prompts import planted_task
-from kv_claims.planted.truth import Donor, UnknownTruth, expected_means
+from kv_claims.planted.truth import UnknownTruth, expected_means
 from kv_claims.planted.words import MARKERS, PLAIN
 from kv_claims.run.arms import Arm, controls
 from kv_claims.study.scripting import run_study
@@ -112,7 +112,7 @@ def test_what_was_fed_before_matters_there() -> None:
 
 @pytest.mark.parametrize("donor", ["unrelated-base", "noise"])
 @pytest.mark.parametrize("outcome", ["logit_diff", "prob"])
-def test_controls_have_the_truth_of_answers_too(donor: Donor, outcome: str) -> None:
+def test_controls_have_the_truth_of_answers_too(donor: str, outcome: str) -> None:
     """Of noise the mean over its draws, a normal law: 12 pairs lie within a few standard errors."""
     name, patch = "stored-at-layer", PATCHES["stored-at-layer"]
     task = answered_task(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from kv_claims.claims.donors import ABLATIONS
 from kv_claims.claims.patch import Active, Patch, is_full_swap
 from kv_claims.claims.sites import SITES, Site
-from kv_claims.planted.catalog import CATALOG, Planted
+from kv_claims.planted.catalog import CATALOG, COLUMN, HIDDEN, Dim, Planted
 from kv_claims.planted.law import Law
 from kv_claims.planted.prompts import planted_task
-from kv_claims.planted.truth import Donor, expected_means, laws
+from kv_claims.planted.truth import UnknownTruth, expected_means, laws
 from kv_claims.planted.words import MARKERS, PLAIN
+from kv_claims.tasks.directions import Direction
 from kv_claims.tasks.task import Task
 from tests.planted.planted_network import Bench, bench, forward, noisy, patched_run
 
@@ -94,7 +97,7 @@ def by_network(logits: torch.Tensor) -> np.ndarray:
     return chances
 
 
-def of_pairs(planted: Planted, patches: Sequence[Patch], task: Task, donor: Donor) -> Any:
+def of_pairs(planted: Planted, patches: Sequence[Patch], task: Task, donor: str) -> Any:
     return laws(
         planted,
         patches,
@@ -132,6 +135,119 @@ def test_every_patch_gives_the_words_that_the_network_gives(
             wanted = given(law, row, on.planted, own, words)
             error = np.abs(by_network(logits) - wanted).sum(1).max()
             assert error < 1e-6, f"{[*map(str, patches)]} from {donor}"
+
+
+ABLATED: list[Patch] = [
+    *(
+        Patch(site, *where, active=active, donor=donor)
+        for site in ("kv", "k", "v", "v_proj", "z", "attn_out", "mlp_out", "residual")
+        for donor in ABLATIONS
+        for *where, active in (("9", "all", "every_step"), ("8:16", "last(20)", "prompt"))
+        if donor != "zero" or site != "residual"  # without its constant the stream is no longer
+    ),
+    *(Patch("z", "9", "all", head, active="every_step", donor="zero") for head in "01"),
+    Patch("v", "12", "first(25%)", mode="mix(0.3)", donor="mean"),
+    Patch("kv", "all", "last(32)", active="every_step", donor="resample"),
+]
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "standing",
+        "disrupted",
+        pytest.param("bound-by-keys", marks=SLOW),
+        pytest.param("self-sustaining", marks=SLOW),
+    ],
+)
+def test_every_ablation_gives_the_words_that_the_network_gives(
+    name: str, benches: dict[str, Bench]
+) -> None:
+    on = benches[name]
+    own, donors = some_words(1), some_words(2)
+    for number, patch in enumerate(ABLATED):
+        row = number % 3
+        pair = on.task.pairs[row]
+        base = on.ids(pair.base)
+        law = of_pairs(on.planted, [patch], on.task, patch.donor).patched
+        run = on.instead(pair, patch, donors)
+        logits, _ = patched_run(on.network, base, own, [patch], run, len(base))
+        wanted = given(law, row, on.planted, own, donors)
+        assert np.abs(by_network(logits) - wanted).sum(1).max() < 1e-6, str(patch)
+
+
+def along(*dims: Dim) -> Direction:
+    """A direction of the stream that has these dimensions and no others."""
+    array = np.zeros(HIDDEN)
+    array[[COLUMN[dim] for dim in dims]] = 0.1 * np.arange(1, 1 + len(dims))
+    return Direction("of-stream", {"": array})
+
+
+OF_HEAD = Direction("of-head", {"": np.array([0.3, 0, 0, 0, 0, 0, 0, 0])})
+STEERED: list[Patch] = [
+    *(
+        Patch(site, "9", "all", mode=mode, active=active, donor="vector(of-stream)")
+        for site in ("attn_out", "resid_mid", "mlp_out", "resid_pre", "residual")
+        for mode in ("add(2)", "add(-0.7)", "project_out")
+        for active in ("prompt", "every_step")
+    ),
+    *(
+        Patch(site, "9+12", "last(20)", mode=mode, donor="vector(of-head)")
+        for site in ("v", "v_proj", "z")
+        for mode in ("add(1.5)", "project_out", "replace")
+    ),
+    Patch("v", "12", "all", mode="add(-3)", active="every_step", donor="vector(of-head)"),
+]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "standing",
+        "self-sustaining",
+        pytest.param("relay", marks=SLOW),
+        pytest.param("bound-by-keys", marks=SLOW),
+    ],
+)
+def test_every_direction_gives_the_words_that_the_network_gives(
+    name: str, benches: dict[str, Bench]
+) -> None:
+    on = benches[name]
+    dims: tuple[Dim, ...] = ("signal", "note") if name in ("standing", "relay") else ("signal",)
+    if name != "self-sustaining":
+        # There a generated marker's own trigger would be turned into something else.
+        dims = (*dims, "trigger")
+    directions = (along(*dims), OF_HEAD)
+    on = replace(on, task=replace(on.task, directions=directions))
+    own, donors = some_words(1), some_words(2)
+    for number, patch in enumerate(STEERED):
+        row = number % 3
+        pair = on.task.pairs[row]
+        base = on.ids(pair.base)
+        law = of_pairs(on.planted, [patch], on.task, patch.donor).patched
+        run = on.instead(pair, patch, donors)
+        logits, _ = patched_run(on.network, base, own, [patch], run, len(base))
+        wanted = given(law, row, on.planted, own, donors)
+        assert np.abs(by_network(logits) - wanted).sum(1).max() < 1e-6, str(patch)
+
+
+def test_a_direction_whose_effect_is_not_followed_has_no_known_truth() -> None:
+    planted = CATALOG["standing"]
+    task = planted_task(planted, 3)
+    for array, mode in (
+        (np.ones(HIDDEN), "add(1)"),  # moves the constant
+        (np.eye(HIDDEN)[COLUMN["signal"]], "replace"),  # has none
+        (np.eye(HIDDEN)[COLUMN["signal"]] + np.eye(HIDDEN)[3], "project_out"),  # has content
+    ):
+        has = replace(task, directions=(Direction("d", {"": array}),))
+        patch = Patch("residual", "9", "all", mode=mode, donor="vector(d)")
+        with pytest.raises(UnknownTruth, match="direction 'd'"):
+            of_pairs(planted, [patch], has, patch.donor)
+        with pytest.raises(UnknownTruth, match="does not name it"):
+            of_pairs(planted, [patch], task, patch.donor)
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kv_claims.claims.layers import resolve_heads, resolve_layers, shifted_layers
 from kv_claims.claims.patch import (
     ACTIVE,
     Patch,
     canonical,
     heads_on,
-    resolve_heads,
-    resolve_layers,
-    shifted_layers,
 )
 from kv_claims.claims.positions import Window, resolve_window
 from kv_claims.claims.sites import SITES, TENSORS, HeadCounts, heads_of

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
-from kv_claims.claims.patch import Patch, resolve_layers
+from kv_claims.claims.donors import ABLATIONS, is_constant
+from kv_claims.claims.layers import resolve_layers
+from kv_claims.claims.patch import Patch
 from kv_claims.claims.reach import is_donor
 from kv_claims.claims.sites import CACHE_SITES, SITES, TENSORS, HeadCounts, Site, heads_of
 from kv_claims.errors import UsageError
@@ -34,6 +37,7 @@ from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.run.trial import Trial
+from kv_claims.tasks.directions import Direction
 from tests.models.architectures import CONFIGS, sites_of, tiny
 from tests.run.test_runner import number_task
 
@@ -44,6 +48,13 @@ TOLERANCE = 2e-5
 REPEAT = REPEAT_TOLERANCE["float64"]
 LENGTHS = ((9, 14), (20, 8), (11, 11))
 """Tokens of source and base: shorter, longer, equal."""
+DRAW = np.random.default_rng(0)
+DIRECTIONS = (
+    Direction("wide", {"": DRAW.normal(size=(N_LAYERS, 32))}),
+    Direction("head", {"": DRAW.normal(size=8)}),
+    Direction("cache", {name: DRAW.normal(size=(N_LAYERS, 1, 8)) for name in "kv"}),
+)
+"""As wide as the stream, as a head, and for keys and values apart."""
 IN_PREFILL = tuple(site for site in SITES if site not in CACHE_SITES)
 
 
@@ -59,6 +70,21 @@ def mixes(site: Site) -> bool:
 def at(site: Site, layers: str, positions: str, **more: Any) -> Patch:
     """A patch in these layers; of the embedding, which stands before them."""
     return Patch(site, "0" if site == "embed" else layers, positions, **more)
+
+
+def vector(site: Site) -> str:
+    """The donor that is as wide as the site."""
+    if site in ("kv", "kv_proj"):
+        return "vector(cache)"
+    return "vector(head)" if heads_of(site) else "vector(wide)"
+
+
+STEERING = ("replace", "add(1.5)", "project_out")
+
+
+def in_turn(some: Sequence[str]) -> list[tuple[Site, str]]:
+    """Every site with one of some, in turn, so that sites alike have different ones."""
+    return [(site, some[number % len(some)]) for number, site in enumerate(SITES)]
 
 
 ARMS: dict[str, list[tuple[Patch, ...]]] = {
@@ -122,6 +148,44 @@ ARMS: dict[str, list[tuple[Patch, ...]]] = {
             Patch("k_proj", "2", "all", active="every_step"),
         ),
     ],
+    "ablated": [
+        *alone(
+            *(at(site, "1+3", "last(5)", donor=donor) for site, donor in in_turn(ABLATIONS)),
+            *(
+                at(site, "2", "all", donor=donor, active="every_step")
+                for site, donor in in_turn(("mean", "zero"))
+            ),
+            Patch("residual", "1", "last(3)", donor="resample", active="every_step"),
+            Patch("kv", "2", "first(4)", donor="resample", active="every_step(held)"),
+            *(
+                Patch(site, "0+1", "first(7)", heads="1", donor=donor)
+                for site in ("kv", "k_proj", "z")
+                for donor in ABLATIONS
+            ),
+            Patch("kv", "1", "last(6)", mode="mix(0.3)", donor="mean"),
+            Patch("mlp_out", "1", "last(6)", mode="mix(0.3)", donor="zero"),
+        ),
+        (Patch("attn_out", "all", "all", donor="mean"), Patch("v", "2", "last(2)", donor="mean")),
+        (Patch("z", "0", "all", heads="2", donor="zero"), Patch("k", "3", "all", donor="zero")),
+    ],
+    "steered": [
+        *alone(
+            *(
+                at(site, "1+3", "last(5)", mode=mode, donor=vector(site))
+                for site, mode in in_turn(STEERING)
+            ),
+            *(
+                at(site, "1:3", "last(3)", mode=mode, active="every_step", donor=vector(site))
+                for site, mode in in_turn(STEERING[1:])
+            ),
+            Patch("kv", "2", "last(4)", "1", "add(-2.5)", donor="vector(cache)"),
+            Patch("z", "1", "all", "0+3", "project_out", "every_step", "vector(head)"),
+        ),
+        (
+            Patch("residual", "all", "all", mode="project_out", donor="vector(wide)"),
+            Patch("embed", "0", "all", mode="project_out", donor="vector(wide)"),
+        ),
+    ],
 }
 VARIANTS_OF_ROPE = (
     *("llama-llama3-rope", "llama-yarn", "llama-linear", "llama-dynamic", "phi3-longrope"),
@@ -130,11 +194,18 @@ VARIANTS_OF_ROPE = (
 """They differ from others where keys move, and only there: one group of each kind of write."""
 WITH_CONTROLS = ("llama", "gemma3")
 """Controls run the same code on other donors: two architectures are enough for them."""
+OF_CONSTANTS = ("ablated", "steered")
+UNLIKE = ("llama", "phi3-longrope", "gemma3", "gpt_neox", "gpt2")
+"""What is written where no prompt is the donor runs the same code everywhere: on those that differ
+in norms, rotation, scaling and heads always, on the others in the slow tests."""
 CASES = [
-    (name, group)
+    pytest.param(
+        *(name, group),
+        marks=[pytest.mark.slow] if group in OF_CONSTANTS and name not in UNLIKE else [],
+    )
     for name in CONFIGS
     for group in ARMS
-    if name not in VARIANTS_OF_ROPE or group in ("spliced", "held")
+    if name not in VARIANTS_OF_ROPE or group in ("spliced", "held", "steered")
 ]
 
 
@@ -156,7 +227,7 @@ def run(
     pairs: int = 3,
     seeds: int = 1,
 ) -> Ran:
-    task = number_task(lengths)
+    task = replace(number_task(lengths), directions=DIRECTIONS)
     runner = Runner(model, task, Sampling(STEPS), Ledger())
     found: dict[str, list[Trial]] = {}
     for trial in runner.run([BASE, SOURCE, *arms], task.first_pairs(pairs), range(seeds)):
@@ -170,7 +241,13 @@ def can_stand(patch: Patch, name: str) -> bool:
         return False
     stays = patch.active != "every_step(held)" and patch.mode != "append"
     stays = stays and "part" not in patch.positions
+    stays = stays and (patch.donor == "zero" or not is_constant(patch.donor))
     return stays or name != "gpt2" or "k" not in patch.tensors
+
+
+def may_stay(patches: Sequence[Patch]) -> bool:
+    """Whether what is written may stand there already, or change nothing that does."""
+    return patches[0].donor in ("zero", "mean") or patches[0].mode == "project_out"
 
 
 def writes_while_generating(patch: Patch) -> int:
@@ -196,7 +273,9 @@ def test_arms_equal_the_oracle(name: str, group: str) -> None:
             f"self {patches}": self_patch(patches),
             **{
                 f"{control} {patches}": arm
-                for control, arm in controls(patches, N_LAYERS, about_layer=True).items()
+                for control, arm in controls(
+                    patches, N_LAYERS, about_layer=True, heads=model.heads
+                ).items()
                 if name in WITH_CONTROLS
             },
         }.items()
@@ -221,10 +300,11 @@ def test_arms_equal_the_oracle(name: str, group: str) -> None:
                 assert trial.reference_same_tokens, role
                 assert trial.reference_difference <= REPEAT * trial.reference_scale, role
         else:
-            assert all(trial.least_changed > 0 for trial in trials), role
+            assert all(trial.least_changed != 0 for trial in trials), role
+            assert all(trial.least_changed or may_stay(patches) for trial in trials), role
             live = any(patch.active != "prompt" for patch in patches)
             assert all(trial.beyond_rounding_steps > 0 for trial in trials) or not live, role
-        if role.startswith(("noise", "unrelated")):
+        if role.startswith(("noise", "unrelated", "random")):
             assert all(trial.differs for trial in trials), role
 
 

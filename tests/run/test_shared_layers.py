@@ -269,7 +269,7 @@ def test_a_model_whose_layers_are_not_known_runs_every_row(
         (row(0, 3, site="residual"), N_LAYERS),
         (RowPlan(0, TOKENS, (row(0, 3).writes[0], row(0, 1).writes[0])), 1),
         # Its own cache stands elsewhere, or it has another length.
-        (RowPlan(0, TOKENS + 6, (row(0, 3).writes[0]._replace(appended=True),)), 0),
+        (RowPlan(0, TOKENS + 6, (row(0, 3).writes[0]._replace(mode="append"),)), 0),
     ],
 )
 def test_the_layer_from_which_a_row_is_its_own(plan: RowPlan, layer: int) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from kv_claims.claims.claim import Claim, Part, Region
-from kv_claims.claims.patch import Patch, resolve_layers
+from kv_claims.claims.layers import resolve_layers
+from kv_claims.claims.patch import Patch
 from kv_claims.errors import NoSuchCellError, UsageError
 from kv_claims.evidence.evidence import Evidence, plain, to_json
 from kv_claims.measure.separation import auc, repetition_share

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from transformers import DynamicCache, MistralForCausalLM
 
-from kv_claims.claims.patch import resolve_layers
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import Site
 from kv_claims.errors import UsageError

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from kv_claims.claims.patch import resolve_layers
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.errors import NoSuchCellError, UsageError
 
 WINDOW = 16

@@ -1,8 +1,8 @@
-"""What is patched: site, layers, positions, and their resolution to indices. No torch here.
+"""What is patched: site, layers, positions, donor, mode. No torch here.
 
-Promises: exact rational arithmetic for depths; a window that does not fit is an error, never
-shortened (docs/failures.md names it *short-window*); two layer parts that meet are an error. What
-no model could have is a `UsageError`, what others have and this one has not a `NoSuchCellError`.
+Promises: a window that does not fit is an error, never shortened (docs/failures.md names it
+*short-window*). Layers and heads are read in `claims.layers`, modes in `claims.modes`, donors in
+`claims.donors`.
 Does not: touch tensors, know architectures, or know what a source and a base are.
 
 Two experiments share the name "KV patch" and are kept apart by their site. A *splice* (`kv`, `k`,
@@ -15,47 +15,34 @@ What the sites are is in `claims.sites`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import lru_cache
-from math import floor
 from typing import Literal, get_args
 
-from kv_claims.claims.positions import Positions, Span
+from kv_claims.claims.donors import FROM_SOURCE, check_donor
+from kv_claims.claims.layers import parse_spans, resolve_heads, resolve_layers, squeezed
+from kv_claims.claims.modes import Mode, check_mode, mode_of
+from kv_claims.claims.positions import Positions, Prompted, Span, Window, resolve_window
 from kv_claims.claims.sites import (
     CACHE_SITES,
     IN_CACHE,
     SITES,
     TENSORS,
     HeadCounts,
-    HeadKind,
     Site,
     Tensor,
     heads_of,
 )
-from kv_claims.errors import NoSuchCellError, UsageError
+from kv_claims.errors import UsageError
 from kv_claims.plain import nearest
 
 Active = Literal["prompt", "every_step", "every_step(held)"]
 ACTIVE: tuple[Active, ...] = get_args(Active)
 
-_HELP = {
-    "layers": "expected a layer such as '9', a depth such as '18/32', several joined by '+', "
-    "a half-open range such as '0:8' or '16/32:32/32', or 'all'",
-    "heads": "expected a head such as '0', several joined by '+', a half-open range such as "
-    "'0:4', or 'all'",
-}
-
-
-_SIZES = range(1, 1025)
-"""Layers, or heads, that some model may have."""
-
 
 @dataclass(frozen=True)
 class Patch:
-    """One intervention: `site` in `layers` at `positions`, from the source into the base.
+    """One intervention: `site` in `layers` at `positions`, from a donor into the base.
 
     site: 'kv', 'k', 'v' (the cache, spliced); in the prompt pass 'kv_proj', 'k_proj', 'v_proj',
         'q_proj' (the projections' outputs) | 'z' (what each query head gives to the output
@@ -68,11 +55,16 @@ class Patch:
         'last(NAME)' | 'first(NAME)'; see `claims.positions`.
     heads: '0' | 'a+b' | 'a:b' | 'all': KV heads of keys and values, query heads of 'q_proj' and
         'z'; other sites have none.
-    mode: 'replace' | 'mix(alpha)' ((1 - alpha) base + alpha source; not of projected keys, which
-        some models norm after) | 'append' (the source's last W slots behind the base's; 'kv' only).
-    active: 'prompt' (written once) | 'every_step' (also on at each generated token: the source's
-        own activation at the same step of its own generation) | 'every_step(held)' (there the
-        source's last prompt position, held constant).
+    mode: 'replace' | 'mix(alpha)' ((1 - alpha) base + alpha donor; not of projected keys, which
+        some models norm after) | 'append' (the source's last W slots behind the base's; 'kv' only)
+        | 'add(alpha)' (base + alpha direction) | 'project_out' (base less its share along a
+        direction).
+    active: 'prompt' (written once) | 'every_step' (also on at each generated token: the donor's
+        own activation at the same step of its own generation, or its one vector) |
+        'every_step(held)' (there the donor's last prompt position, held constant).
+    donor: 'source' | 'zero' | 'mean' (over the task's bases, all positions) | 'resample' (another
+        pair's base) | 'vector(NAME)' (a direction that the task names); see `claims.donors`. Of any
+        but the source, 'all' positions are those of the base.
     Raises UsageError where the text cannot be read or the parts do not go together; whether it
     fits a model or a prompt is found by `resolve_layers`, `resolve_heads` and `resolve_window`.
     """
@@ -83,6 +75,7 @@ class Patch:
     heads: str = "all"
     mode: str = "replace"
     active: Active = "prompt"
+    donor: str = FROM_SOURCE
 
     def __post_init__(self) -> None:
         if self.site not in SITES:
@@ -90,11 +83,12 @@ class Patch:
             raise UsageError(f"Patch(site={self.site!r}): expected one of {', '.join(SITES)}{near}")
         if self.active not in ACTIVE:
             raise UsageError(f"Patch(active={self.active!r}): expected one of {', '.join(ACTIVE)}")
-        for field in ("layers", "positions", "heads", "mode"):
-            object.__setattr__(self, field, _squeeze(getattr(self, field), field))
-        _parse_spans(self.layers, "layers")
+        for field in ("layers", "positions", "heads", "mode", "donor"):
+            object.__setattr__(self, field, squeezed(getattr(self, field), field))
+        parse_spans(self.layers, "layers")
         Positions.parse(self.positions)
-        _parse_spans(self.heads, "heads")
+        parse_spans(self.heads, "heads")
+        check_donor(self.donor)
         if self.heads != "all" and heads_of(self.site) is None:
             have = ", ".join(site for site in SITES if heads_of(site) is not None)
             raise UsageError(
@@ -106,9 +100,14 @@ class Patch:
                 f"Patch(site='embed', layers={self.layers!r}): the embedding stands before all "
                 "layers; expected layers '0'"
             )
-        _check_mode(self)
+        check_mode(self)
 
     def __str__(self) -> str:
+        return self.where if self.donor == FROM_SOURCE else f"{self.where}/donor={self.donor}"
+
+    @property
+    def where(self) -> str:
+        """What is written to, and how: all but the donor."""
         extra = [f"heads={self.heads}"] if self.heads != "all" else []
         extra += [part for part in (self.mode, self.active) if part not in ("replace", "prompt")]
         return "/".join([f"{self.site}@{self.layers}/{self.positions}", *extra])
@@ -129,9 +128,22 @@ class Patch:
         return "cache" if self.is_splice else "prompt"
 
     @property
+    def how(self) -> Mode:
+        """The mode, read."""
+        found = mode_of(self.mode)
+        assert found is not None  # checked when this was made
+        return found
+
+    @property
     def alpha(self) -> float:
-        """The source's weight: 1 but for `mix(alpha)`."""
-        return float(self.mode[4:-1]) if self.mode.startswith("mix(") else 1.0
+        """The donor's weight: 1 but for `mix(alpha)` and `add(alpha)`."""
+        return self.how.alpha
+
+    @property
+    def writes_whole(self) -> bool:
+        """Whether nothing is left of what stood there: all heads are the donor's, and it alone."""
+        is_donors = self.how.kind not in ("add", "project_out") and self.alpha == 1
+        return self.heads == "all" and is_donors
 
 
 def is_full_swap(patches: Sequence[Patch], n_layers: int) -> bool:
@@ -145,6 +157,7 @@ def is_full_swap(patches: Sequence[Patch], n_layers: int) -> bool:
         for patch in patches
         if patch.is_splice
         and (patch.positions, patch.heads, patch.mode) == ("all", "all", "replace")
+        and patch.donor == FROM_SOURCE
         for layer in resolve_layers(patch.layers, n_layers)
         for tensor in patch.tensors
     }
@@ -152,17 +165,30 @@ def is_full_swap(patches: Sequence[Patch], n_layers: int) -> bool:
 
 
 def as_patches(patches: Patch | Sequence[Patch]) -> tuple[Patch, ...]:
-    """One patch or several of one arm, as a tuple. Raises UsageError for none."""
+    """One patch or several of one arm, as a tuple. Raises UsageError for none, or two donors."""
     found = (patches,) if isinstance(patches, Patch) else tuple(patches)
     if not found or not all(isinstance(patch, Patch) for patch in found):
         raise UsageError(f"patches {patches!r}: expected a Patch, or several")
+    donor_of(found)
     return found
+
+
+def donor_of(patches: Sequence[Patch]) -> str:
+    """The donor of an arm's patches. Raises UsageError where they do not share one."""
+    donors = list(dict.fromkeys(patch.donor for patch in patches))
+    if len(donors) > 1:
+        raise UsageError(
+            f"patches {' & '.join(map(str, patches))}: donors {', '.join(donors)}; expected one "
+            "donor for all patches of an arm"
+        )
+    return donors[0]
 
 
 def canonical(patch: Patch, n_layers: int, heads: HeadCounts) -> Patch:
     """The same patch in one spelling: layers and heads as plain numbers on this model.
 
-    `all` stays, and stands for every range that is all; 'mix(1)' is 'replace'.
+    `all` stays, and stands for every range that is all; 'mix(1)' is 'replace', 'add(2.0)' is
+    'add(2)'.
     """
     layers = resolve_layers(patch.layers, n_layers)
     is_all = len(layers) == n_layers and patch.site != "embed"
@@ -171,24 +197,13 @@ def canonical(patch: Patch, n_layers: int, heads: HeadCounts) -> Patch:
         patch,
         layers="all" if is_all else "+".join(map(str, layers)),
         heads="all" if picked is None else "+".join(map(str, picked)),
-        mode="replace" if patch.mode.startswith("mix(") and patch.alpha == 1 else patch.mode,
+        mode=str(patch.how) if patch.how.kind == "add" or patch.alpha == 1 else patch.mode,
     )
 
 
 def names_span(arms: Iterable[Sequence[Patch]]) -> bool:
     """Whether some patch of some arms names a part of the prompt that a task marks."""
     return any(Positions.parse(patch.positions).needs_spans for arm in arms for patch in arm)
-
-
-def some_model_has(find: Callable[[int], object]) -> bool:
-    """Whether a call raises no UsageError at some size. find: takes a number of layers or heads."""
-    for size in _SIZES:
-        try:
-            find(size)
-        except UsageError:
-            continue
-        return True
-    return False
 
 
 def check_apart(patches: Sequence[Patch], n_layers: int) -> None:
@@ -206,25 +221,6 @@ def check_apart(patches: Sequence[Patch], n_layers: int) -> None:
         raise UsageError("mode 'append' moves every later position; expected it alone in its arm")
 
 
-def resolve_layers(text: str, n_layers: int) -> tuple[int, ...]:
-    """Layer indices, ascending, of a layers text on a model of `n_layers`.
-
-    Raises UsageError for a layer out of range, an empty range, or two parts that meet, as a
-    NoSuchCellError where it fits another model.
-    """
-    return _resolve(text, n_layers, "layers")
-
-
-def resolve_heads(text: str, n_heads: int, kind: HeadKind = "KV heads") -> tuple[int, ...]:
-    """Head indices, ascending, of a heads text on a model of `n_heads` of a kind.
-
-    With grouped queries a KV head serves several query heads; which are meant is the site's.
-    Raises UsageError for a head out of range, as a NoSuchCellError where another model has it: a
-    slice past the end would silently be empty.
-    """
-    return _resolve(text, n_heads, "heads", kind)
-
-
 def heads_on(patch: Patch, heads: HeadCounts) -> tuple[int, ...] | None:
     """The heads that a patch names on a model, ascending; None for all of them, or no heads.
 
@@ -237,138 +233,13 @@ def heads_on(patch: Patch, heads: HeadCounts) -> tuple[int, ...] | None:
     return None if len(found) == count else found
 
 
-def _resolve(text: str, n: int, what: str, kind: str = "layers") -> tuple[int, ...]:
-    squeezed = _squeeze(text, what)
-    _parse_spans(squeezed, what)
-    try:
-        return _indices(squeezed, n, what, kind)
-    except UsageError as error:
-        if _fits_some_model(squeezed, what):
-            raise NoSuchCellError(str(error)) from None
-        raise
+def window_of(
+    patch: Patch, source: Prompted, base: Prompted, *, where: str = "this pair"
+) -> Window:
+    """The positions of the donor and of the base that a patch names, but for what it appends.
 
-
-@lru_cache(maxsize=1024)
-def _fits_some_model(text: str, what: str) -> bool:
-    return some_model_has(lambda size: _indices(text, size, what, what))
-
-
-def _indices(text: str, n: int, what: str, kind: str) -> tuple[int, ...]:
-    """Indices among n of a text that can be read. Raises UsageError where it does not fit n.
-
-    kind: what is counted, in an error.
+    A donor that is not the source has as many positions as the base: nothing of the source is
+    pasted, so its length says nothing. Errors as in `resolve_window`.
     """
-    spans = _parse_spans(text, what)
-    if spans is None:
-        return tuple(range(n))
-    owner: dict[int, str] = {}
-    for part, start, stop in spans:
-        first = _layer_index(start, n)
-        last = first + 1 if stop is None else _layer_index(stop, n)
-        if not 0 <= first < n or last > n:
-            raise UsageError(
-                f"{what} {text!r}: {part!r} is out of range, "
-                f"expected {kind} 0 to {n - 1} (the model has {n})"
-            )
-        if last <= first:
-            raise UsageError(f"{what} {text!r}: the range {part!r} is empty on {n} {what}")
-        for index in range(first, last):
-            if index in owner:
-                raise UsageError(
-                    f"{what} {text!r}: {owner[index]!r} and {part!r} meet in {what[:-1]} {index} "
-                    f"of {n}; expected parts that are different {what}"
-                )
-            owner[index] = part
-    return tuple(sorted(owner))
-
-
-def shifted_layers(text: str, n_layers: int) -> str | None:
-    """The wrong-layer control: the same layers moved by half the depth, modulo the depth.
-
-    None where there is no such control: for `all`, or when the moved set meets the patched one.
-    """
-    layers = resolve_layers(text, n_layers)
-    moved = sorted((layer + n_layers // 2) % n_layers for layer in layers)
-    if set(moved) & set(layers):
-        return None
-    return "+".join(map(str, moved))
-
-
-_Point = int | Fraction
-
-
-def _squeeze(text: object, what: str) -> str:
-    if not isinstance(text, str):
-        raise UsageError(f"{what} {text!r}: expected text, got {type(text).__name__}")
-    if re.search(r"\d\s+\d", text):
-        raise UsageError(f"{what} {text!r}: two numbers with nothing between them")
-    return "".join(text.split())
-
-
-def _check_mode(patch: Patch) -> None:
-    """Raise UsageError for a mode that cannot be read, or that its site does not have."""
-    given = f"Patch(site={patch.site!r}, mode={patch.mode!r})"
-    if patch.mode == "replace":
-        return
-    number = re.fullmatch(r"mix\((\d*\.?\d+)\)", patch.mode)
-    if patch.mode != "append" and not (number and 0 < float(number[1]) <= 1):
-        raise UsageError(
-            f"{given}: expected 'replace', 'append', or 'mix(alpha)' with 0 < alpha <= 1"
-        )
-    if number and "k" in patch.tensors and not patch.is_splice:
-        raise UsageError(
-            f"{given}: some models norm keys behind their projection, so what is mixed there is "
-            "not what is read; expected site 'k' or 'kv', or mode 'replace'"
-        )
-    if patch.active != "prompt":
-        raise UsageError(f"{given}: active={patch.active!r} goes with mode 'replace' only")
-    if patch.mode == "append" and (patch.site, patch.layers, patch.heads) != ("kv", "all", "all"):
-        raise UsageError(
-            f"{given}: appending makes the cache longer, which it must be in every layer and head "
-            "alike; expected site 'kv', layers 'all', heads 'all'"
-        )
-    if patch.mode == "append" and not patch.positions.startswith("last("):
-        raise UsageError(f"{given}: the source's tail is appended; expected positions 'last(W)'")
-
-
-def _parse_spans(text: str, what: str) -> list[tuple[str, _Point, _Point | None]] | None:
-    """Parts as (text, start, stop or None for one index); None means all."""
-    if text == "all":
-        return None
-    spans: list[tuple[str, _Point, _Point | None]] = []
-    for part in text.split("+"):
-        ends = part.split(":")
-        if len(ends) > 2:
-            raise UsageError(f"{what} {text!r}: cannot read {part!r}; {_HELP[what]}")
-        is_range = len(ends) == 2
-        start = _parse_point(ends[0], text, what, is_range_end=False)
-        spans.append(
-            (
-                part,
-                start,
-                _parse_point(ends[1], text, what, is_range_end=True) if is_range else None,
-            )
-        )
-    return spans
-
-
-def _parse_point(point: str, text: str, what: str, *, is_range_end: bool) -> _Point:
-    """An index or, of layers, a depth; a depth of 1 is a range's end and nothing else."""
-    match = re.fullmatch(r"(-?\d+)(?:/(\d+))?", point)
-    if match is None or (match[2] is not None and what == "heads"):
-        raise UsageError(f"{what} {text!r}: cannot read {point!r}; {_HELP[what]}")
-    number, denominator = int(match[1]), match[2]
-    if denominator is None:
-        if number < 0:
-            raise UsageError(f"{what} {text!r}: {what[:-1]} {number} is below 0; {_HELP[what]}")
-        return number
-    if int(denominator) == 0:
-        raise UsageError(f"{what} {text!r}: {point!r} divides by zero; {_HELP[what]}")
-    depth = Fraction(number, int(denominator))
-    if not 0 <= depth < 1 and not (is_range_end and depth == 1):
-        raise UsageError(f"{what} {text!r}: depth {point} is outside [0, 1); {_HELP[what]}")
-    return depth
-
-
-def _layer_index(point: _Point, n_layers: int) -> int:
-    return floor(point * n_layers) if isinstance(point, Fraction) else point
+    donor = source if patch.donor == FROM_SOURCE else base
+    return resolve_window(patch.positions, donor, base, span=patch.span, where=where)

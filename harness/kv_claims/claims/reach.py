@@ -3,8 +3,9 @@
 A patch writes *cells*: (layer, tensor, position). This module follows them through a causal
 transformer as sets of positions, layer by layer. Per cell, for the patched arm:
   changed  it may differ from the base: it was written, or an input of it is changed;
-  pasted   it was written itself, in part (heads, mix) or whole;
-  given    nothing of the base is in it: it was written whole, or all its inputs are given;
+  pasted   it was written itself, in part (heads, mix, add, project_out) or whole;
+  given    nothing of the base is in it: it was written whole, or all its inputs are given
+           (by the donor's run, or by a constant, such as zeros);
   fixed    changed, and pasted or given: arithmetic of what was pasted, whatever the model does;
   moved    changed and not fixed: what the model made of the patch.
 Inputs: the stream before layer 0 at p is computed from the token at p, of layer l from the output
@@ -35,8 +36,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kv_claims.claims.donors import is_constant
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.claims.outcome import WINDOW, Outcome
-from kv_claims.claims.patch import Patch, as_patches, is_full_swap, resolve_layers
+from kv_claims.claims.patch import Patch, as_patches, donor_of, is_full_swap, window_of
 from kv_claims.claims.positions import Prompted, n_tokens, resolve_window
 from kv_claims.claims.sites import Tensor
 from kv_claims.errors import UsageError
@@ -191,8 +194,11 @@ def is_donor(
 
     Followed cell by cell, so no spelling hides it: what counts is that each key and value of each
     layer and head at each of the T-1 cached positions was written, or computed from what was
-    written alone. The base's last token may be left. patches: of one arm, in one spelling.
+    written alone. The base's last token may be left. patches: of one arm, in one spelling. What is
+    no prompt's (zeros, a mean, a direction) is nobody's run.
     """
+    if is_constant(donor_of(patches)):
+        return False
     if is_full_swap(patches, n_layers):
         return True
     base_tokens = n_tokens(base)
@@ -266,7 +272,7 @@ class _Written:
         if patch.mode == "append":
             positions = np.arange(n_tokens(base) - 1, self._tokens - 1)
         else:
-            window = resolve_window(patch.positions, source, base, span=patch.span)
+            window = window_of(patch, source, base)
             positions = np.asarray(window.base_slots)
         if patch.active != "prompt":
             positions = np.append(positions, np.arange(self._tokens, self.shape[1]))
@@ -275,7 +281,7 @@ class _Written:
             key = (tensor, patch.is_splice)
             for flags, here in (
                 (self._some, True),
-                (self._whole, patch.heads == "all" and patch.alpha == 1),
+                (self._whole, patch.writes_whole),
             ):
                 if key not in flags:
                     flags[key] = np.zeros(self.shape, dtype=np.bool_)

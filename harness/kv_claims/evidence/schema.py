@@ -49,6 +49,8 @@ class OnePatch(TypedDict):
     positions: str
     heads: str
     mode: str
+    donor: NotRequired[str]
+    donor_told: NotRequired[str | None]
     text: str
     resolved_layers: list[Count]
     resolved_heads: list[Count] | None

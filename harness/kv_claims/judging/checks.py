@@ -25,7 +25,7 @@ INSTRUMENT_CHECKS = (
 )
 """Checks of the instrument, which a table of scores alone cannot make."""
 
-CONTROLS = ("unrelated-base", "noise", "wrong-layer")
+CONTROLS = ("unrelated-base", "noise", "wrong-layer", "other-heads", "random-direction")
 """Negative controls: arms that should not move the outcome."""
 
 STATISTICAL_CHECKS = ("enough-pairs", "no-ceiling", "degenerate", "weak-ratio")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from kv_claims.judging.checks import Check
+from kv_claims.claims.donors import ABLATIONS
+from kv_claims.claims.patch import donor_of
+from kv_claims.judging.checks import CONTROLS, NO_CONTROL, Check
 from kv_claims.judging.fieller import Floats
 from kv_claims.judging.frame import ARMS, groupings
 from kv_claims.judging.texts import degenerate_texts, parts_of_words, texts_of
@@ -239,14 +241,15 @@ def vacuous_control(
     """A control pastes something else than the patched arm does, or somewhere else.
 
     Where the patched arm changes nothing, because it pastes what stands there already, there is
-    nothing to control for: a control that does the same there is none the worse.
+    nothing to control for: a control that does the same there is none the worse. An ablation may
+    have no control at all: that is the check *no-control*.
     """
     nothing = {(trial.pair, trial.seed) for trial in patched if _changes_nothing(trial)}
     vacuous = []
     for role, trials in controls.items():
-        if role == "wrong-layer":
-            same = _layers(arms[role]) & _layers(arms["patched"])
-            n = len(trials) if same else 0
+        if role in _ELSEWHERE:
+            of = _ELSEWHERE[role]
+            n = len(trials) if of(arms[role]) & of(arms["patched"]) else 0
         else:
             n = sum(not t.differs and (t.pair, t.seed) not in nothing for t in trials)
         if n:
@@ -254,8 +257,9 @@ def vacuous_control(
     everywhere = bool(patched) and len(nothing) == len(patched)
     return Check(
         "vacuous-control",
-        not vacuous and bool(controls),
+        not vacuous and bool(controls or no_control(arms)),
         "; ".join(vacuous)
+        or ("" if controls else "there is no control")
         or (
             "nothing to control for: the patched arm changes nothing in any pair"
             if everywhere
@@ -434,9 +438,34 @@ def _oracle(name: str, trials: Sequence[Trial], model: LoadedModel, what: str) -
     )
 
 
+def no_control(arms: Mapping[str, Arm]) -> list[Check]:
+    """That there is nothing to hold an ablation against, where it has no other heads and layers.
+
+    What is ablated is the donor's place, not its content, so only other places can be a control.
+    """
+    if donor_of(arms["patched"].patches) not in ABLATIONS or set(CONTROLS) & set(arms):
+        return []
+    detail = "no other heads, nor layers half the depth away, could be ablated instead"
+    return [Check(NO_CONTROL, None, detail)]
+
+
 def _layers(arm: Arm) -> set[str]:
     """The layers that an arm in one spelling patches."""
     return {layer for patch in arm.patches for layer in patch.layers.split("+")}
+
+
+def _heads(arm: Arm) -> set[str]:
+    """The heads that an arm in one spelling patches, each with its site and layer."""
+    return {
+        f"{patch.site}@{layer} head {head}"
+        for patch in arm.patches
+        for layer in patch.layers.split("+")
+        for head in patch.heads.split("+")
+    }
+
+
+_ELSEWHERE: dict[str, Callable[[Arm], set[str]]] = {"wrong-layer": _layers, "other-heads": _heads}
+"""Controls that write as the patched arm does, somewhere else, and what they may not share."""
 
 
 def near_ties(trials: Sequence[Trial], within: float) -> int:

@@ -83,8 +83,9 @@ def judge(
 
     frame: one row a trial, columns `pair, arm, seed, score`; arm is base, source, patched, versus
         (the second patch of a difference), or a control of the patched arm (unrelated-base, noise,
-        wrong-layer). Pairs that share a source or a base: columns `source`, `base`, or one column
-        `cluster`. An arm that `refused` tells of (a column of `run_study`) is *invalid* by it.
+        wrong-layer, other-heads, random-direction). Pairs that share a source or a base: columns
+        `source`, `base`, or one column `cluster`. An arm that `refused` tells of (a column of
+        `run_study`) is *invalid* by it.
     region: a share of source - base; for a gap, in the unit of the score.
     margin: how far from 0 a control's transfer may lie; not read for a gap.
     checks: instrument checks already made; those that are not among them are listed as not run.

@@ -42,9 +42,11 @@ class Rotation:
     """Turns keys of one model.
 
     inv_freq: for each layer radians per position, `[n_rotary / 2]`.
+    scaling: for each layer what rotated components are multiplied by besides; empty: 1 everywhere.
     """
 
     inv_freq: tuple[torch.Tensor, ...]
+    scaling: tuple[float, ...] = ()
 
     def __call__(self, layer: int, keys: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """A layer's keys moved by `shift` positions each; 0 returns the very same numbers.
@@ -61,6 +63,18 @@ class Rotation:
         moved = torch.cat([turned.to(keys.dtype), keys[..., 2 * half :]], dim=-1)
         # Turned by 0, a negative zero would come out positive: other bits.
         return torch.where(shift[:, None, None] == 0, keys, moved)
+
+    def scaled(self, layer: int, keys: torch.Tensor, *, back: bool = False) -> torch.Tensor:
+        """Keys as a layer's attention has them at position 0, from its projection's; or back.
+
+        keys: `... d_head`, behind their norm. Moving them is not scaled again.
+        """
+        factor = self.scaling[layer] if self.scaling else 1.0
+        if factor == 1:
+            return keys
+        width = 2 * self.inv_freq[layer].shape[0]
+        part = keys[..., :width] / factor if back else keys[..., :width] * factor
+        return torch.cat([part, keys[..., width:]], dim=-1)
 
 
 def rotation_of(network: Any) -> Rotation:
@@ -85,10 +99,12 @@ def rotation_of(network: Any) -> Rotation:
                 f"one of {', '.join((*FIXED_TYPES, *FIXED_WITHIN))}"
             )
     found = {name: _inv_freq(anatomy.rotary, name, types[name]) for name in types}
+    scaling = {name: _scaling(anatomy.rotary, name) for name in types}
     if set(found) == {""}:
-        return Rotation((found[""],) * len(anatomy.layers))
+        n_layers = len(anatomy.layers)
+        return Rotation((found[""],) * n_layers, (scaling[""],) * n_layers)
     kinds = network.config.get_text_config().layer_types
-    return Rotation(tuple(found[kind] for kind in kinds))
+    return Rotation(tuple(found[kind] for kind in kinds), tuple(scaling[kind] for kind in kinds))
 
 
 def longest_fixed(network: Any) -> int | None:
@@ -115,6 +131,12 @@ def _rope_types(network: Any) -> dict[str, Mapping[str, Any]]:
 def _limit(network: Any, parameters: Mapping[str, Any], name: str) -> int:
     """An entry of the RoPE parameters, or of the configuration around them."""
     return int(parameters.get(name) or getattr(network.config.get_text_config(), name))
+
+
+def _scaling(rotary: Any, kind: str) -> float:
+    """What the cosines and sines of one type of layer are multiplied by."""
+    name = f"{kind}_attention_scaling" if kind else "attention_scaling"
+    return float(getattr(rotary, name, 1.0))
 
 
 def _inv_freq(rotary: Any, kind: str, parameters: Mapping[str, Any]) -> torch.Tensor:

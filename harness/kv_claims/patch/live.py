@@ -2,8 +2,9 @@
 
 Step 0 feeds the last prompt token: rows whose window holds it get there what the patched prompt
 pass gave it. From step 1 on, rows with `every_step` get their donor's own activation at the same
-step of the donor's own generation, from the donor's row of the same batch; rows with
-`every_step(held)` get the donor's activation at its last prompt position, again and again.
+step of the donor's own generation, from the donor's row of the same batch, or their constant, put
+together with what stands there; rows with `every_step(held)` get the donor's activation at its last
+prompt position, again and again.
 Counts are kept for every row and step (*hook-never-fired*: a patch guarded against single tokens
 once never ran).
 """
@@ -16,31 +17,40 @@ from typing import Literal
 
 import torch
 
+from kv_claims.claims.modes import Kind
 from kv_claims.claims.sites import Spot, Tensor
 from kv_claims.models.rotary import Rotation
 from kv_claims.patch.activations import Catch, PromptPass
+from kv_claims.patch.constant import Constant
 from kv_claims.patch.noise import directions, with_norms
-from kv_claims.patch.overwrite import ROUNDING, Place, overwrite
+from kv_claims.patch.overwrite import ROUNDING, Place, of_constants, overwrite, turned
 from kv_claims.patch.plan import RowPlan, Steps, Write
 
-When = Literal["first", "held", "live"]
+When = Literal["first", "held", "live", "constant"]
+_FROM_ONE_PLACE = ("held", "constant")
+"""Keys of these are written ever further from where they were: by a position a step."""
 
 
 @dataclass
 class _Item:
-    """Writes alike in heads, for one layer and tensor: where vectors come from, when, how far.
+    """Writes alike in heads and mode, for one layer and tensor: where vectors come from, when.
 
-    vectors: `n head d_head`, or None where they are read from the donors' rows at each step.
-    shift: how far keys move; where they are held, before the first step.
+    mode, alpha: how they are put together with what stands there.
+    vectors: `n head d_head`, or None where they are read from the donors' rows at each step; of
+    constants from the first step on. shift: how far keys move; where they are held, or a
+    constant's, before the first step.
     noise: names of the draws whose directions the vectors get, or None.
     """
 
     when: When
     rows: torch.Tensor
     heads: tuple[int, ...] | None
+    mode: Kind
+    alpha: float
     shift: torch.Tensor
     vectors: torch.Tensor | None
     donor_rows: torch.Tensor | None
+    constants: list[Constant]
     noise: list[str] | None
     _unit: torch.Tensor | None = None
 
@@ -84,9 +94,9 @@ class Live:
             for key, found in caught.items():
                 for one in found:
                     self._add(key, when, one.rows, one.writes, one.vectors)
-        for key, members in _every_step(plans).items():
+        for (on, key), members in _every_step(plans).items():
             rows, writes = [row for row, _ in members], [write for _, write in members]
-            self._add(key, "live", rows, writes, None)
+            self._add(key, on, rows, writes, None)
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -127,6 +137,9 @@ class Live:
         for column in columns:
             step = self._now[column]
             place = Place(item.rows, torch.full_like(item.rows, column))
+            if item.vectors is None and item.constants:
+                known = item.constants
+                item.vectors = of_constants(known, layer, tensor, states, self._rotation)
             if item.vectors is not None:
                 new = item.vectors
             else:
@@ -134,12 +147,17 @@ class Live:
                 new = states[item.donor_rows, :, column]
             if item.noise is not None:
                 new = with_norms(item.directions(step, self._steps, new), new)
-            elif tensor == "k" and item.when != "first" and self._rotation is not None:
-                further = step if item.when == "held" else 0
-                new = self._rotation(layer, new, item.shift + further)
-            rounding = ROUNDING[states.dtype]
+            elif item.when != "first":
+                further = step if item.when in _FROM_ONE_PLACE else 0
+                new = turned(new, item.shift + further, layer, tensor, self._rotation)
             written, changed, beyond = overwrite(
-                states, place, new.to(states.dtype), item.heads, 1.0, rounding=rounding
+                states,
+                place,
+                new.to(states.dtype),
+                item.heads,
+                item.alpha,
+                mode=item.mode,
+                rounding=ROUNDING[states.dtype],
             )
             n_heads = states.shape[1] if item.heads is None else len(item.heads)
             counted = self._going[item.rows]
@@ -158,12 +176,18 @@ class Live:
         vectors: torch.Tensor | None,
     ) -> None:
         """Items of some rows' writes, one for each kind of write among them."""
-        kinds: dict[tuple[tuple[int, ...] | None, bool], list[int]] = {}
+        kinds: dict[tuple[tuple[int, ...] | None, bool, Kind, float], list[int]] = {}
         for i, write in enumerate(writes):
-            kinds.setdefault((write.heads, write.noise is not None), []).append(i)
-        for (heads, is_noise), picked in kinds.items():
+            # What the first step gets was put together in the prompt pass.
+            mode: Kind = "replace" if when == "first" else write.mode
+            alpha = 1.0 if when == "first" else write.alpha
+            kinds.setdefault((write.heads, write.noise is not None, mode, alpha), []).append(i)
+        for (heads, is_noise, mode, alpha), picked in kinds.items():
             members = [(rows[i], writes[i]) for i in picked]
-            moved = [self._plans[row].tokens - self._lengths[w.donor] for row, w in members]
+            moved = [
+                self._plans[row].tokens - (self._lengths[w.donor] if w.constant is None else 1)
+                for row, w in members
+            ]
             live = when == "live"
             donors = [self._donor_rows[row, w.donor] for row, w in members] if live else []
             streams = [f"{w.noise}:{key[0]}:{key[1]}:{when}" for _, w in members]
@@ -172,9 +196,12 @@ class Live:
                     when=when,
                     rows=self._long([row for row, _ in members]),
                     heads=heads,
+                    mode=mode,
+                    alpha=alpha,
                     shift=self._long(moved),
                     vectors=None if vectors is None else vectors[picked],
                     donor_rows=self._long(donors) if live else None,
+                    constants=[w.constant for _, w in members if w.constant is not None],
                     # What the first step gets is noise already: it was in the prompt pass.
                     noise=streams if is_noise and when != "first" else None,
                 )
@@ -184,12 +211,14 @@ class Live:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
 
-def _every_step(plans: Sequence[RowPlan]) -> dict[Spot, list[tuple[int, Write]]]:
-    """Rows and writes that read their donor at every step, by layer and tensor."""
-    found: dict[Spot, list[tuple[int, Write]]] = {}
+def _every_step(plans: Sequence[RowPlan]) -> dict[tuple[When, Spot], list[tuple[int, Write]]]:
+    """Rows and writes that are on at every step, by layer and tensor: those that read their donor
+    there, and those of constants."""
+    found: dict[tuple[When, Spot], list[tuple[int, Write]]] = {}
     for row, plan in enumerate(plans):
         for write in plan.writes:
             if write.active == "every_step":
+                when: When = "live" if write.reads_steps else "constant"
                 for spot in write.spots:
-                    found.setdefault(spot, []).append((row, write))
+                    found.setdefault((when, spot), []).append((row, write))
     return found

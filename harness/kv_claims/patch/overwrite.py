@@ -1,8 +1,9 @@
 """The one place that overwrites numbers: rows and positions of a tensor, from rows of a donor.
 
 Used alike for cached slots (`splice`) and for activations on their way through the model
-(`activations`): gather the donor's vectors, rotate keys by the distance they move, mix, write,
-read back, count. A self-patch runs all of it with a distance of 0.
+(`activations`): gather the donor's vectors, rotate keys by the distance they move, put them
+together with what stands there, write, read back, count. A self-patch runs all of it with a
+distance of 0. A constant's keys move from position 0.
 
 Three facts are kept apart. *Written*: what was to be written stands there, by its bits. *Changed*:
 its bits are others than what stood there before. *Beyond rounding*: it differs by more than two
@@ -18,10 +19,12 @@ from typing import NamedTuple
 
 import torch
 
+from kv_claims.claims.modes import Kind
 from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import Tensor
 from kv_claims.models.rotary import Rotation
 from kv_claims.patch.bits import other_bits
+from kv_claims.patch.constant import Constant
 from kv_claims.patch.noise import noise_like
 from kv_claims.patch.plan import Footprint, RowPlan, Write
 
@@ -48,10 +51,11 @@ class Written(NamedTuple):
 
 @dataclass
 class Group:
-    """Writes of one kind (site, layers, heads, weight) over several rows, carried out at once.
+    """Writes of one kind (site, layers, heads, mode) over several rows, carried out at once.
 
     owner: which of the group's writes each vector belongs to, `[n]`. shift: how far it moves.
-    instead: where the vectors stand that the patched arm would paste, with their own shifts.
+    donor: where the vectors stand; empty of constants. instead: where those that the patched arm
+    would paste stand, with their own shifts; None where this is no control, or of constants.
     """
 
     rows: list[int]
@@ -88,16 +92,29 @@ class Group:
         rounding: differences up to this share of the largest number there may be rounding (see
             `ROUNDING`); 0 where a number is copied over itself.
         """
-        write = self.writes[0]
-        new = gather(donors, self.donor, self.shift, layer, tensor, rotation)
+        write, other = self.writes[0], None
+        if write.constant is not None:
+            new = self._constant([w.constant for w in self.writes], target, layer, tensor, rotation)
+            if isinstance(write.instead_of, Constant):
+                instead = [w.instead_of for w in self.writes]
+                other = self._constant(instead, target, layer, tensor, rotation)
+        else:
+            new = gather(donors, self.donor, self.shift, layer, tensor, rotation)
         if write.noise is not None:
             new = self._noise(new, layer, tensor)
         if self.instead is not None:
             other = gather(donors, self.instead, self.instead_shift, layer, tensor, rotation)
+        if other is not None:
             heads = slice(None) if write.heads is None else list(write.heads)
             self._differs.append(self._per_write(other_bits(new, other)[:, heads].sum((1, 2))))
         written = overwrite(
-            target, place or self.target, new, write.heads, write.alpha, rounding=rounding
+            target,
+            place or self.target,
+            new,
+            write.heads,
+            write.alpha,
+            mode=write.mode,
+            rounding=rounding,
         )
         self._written.append(Written(*map(self._per_write, written)))
 
@@ -127,6 +144,19 @@ class Group:
         zeros = torch.zeros(len(self.rows), dtype=torch.long, device=counts.device)
         return zeros.index_add_(0, self.owner, counts)
 
+    def _constant(
+        self,
+        constants: Sequence[object],
+        target: torch.Tensor,
+        layer: int,
+        tensor: Tensor,
+        rotation: Rotation | None,
+    ) -> torch.Tensor:
+        """The vectors of each write's constant where they are written, `n head d_head`."""
+        known = [one for one in constants if isinstance(one, Constant)]
+        vectors = of_constants(known, layer, tensor, target, rotation)[self.owner]
+        return turned(vectors, self.shift, layer, tensor, rotation)
+
     def _noise(self, vectors: torch.Tensor, layer: int, tensor: Tensor) -> torch.Tensor:
         parts = torch.split(vectors, self.widths)
         return torch.cat(
@@ -153,7 +183,8 @@ def group_writes(
     kinds: dict[tuple[object, ...], list[tuple[int, Write]]] = {}
     for row, plan in enumerate(plans):
         for write in filter(wanted, plan.writes):
-            kind = (write.site, write.layers, write.heads, write.alpha, bool(plan.computed))
+            how = (write.mode, write.alpha, write.constant is None)
+            kind = (write.site, write.layers, write.heads, *how, bool(plan.computed))
             extra = (write.noise is None, write.instead_of is None, write.donor == plan.prompt)
             kinds.setdefault((*kind, *extra), []).append((row, write))
 
@@ -176,8 +207,13 @@ def group_writes(
             for row, write in members
             for position in write.window.base_slots
         ]
-        place, shift = donors([(write.donor, write.window) for write in writes])
-        would_be = [write.instead_of for write in writes if write.instead_of is not None]
+        if writes[0].constant is None:
+            place, shift = donors([(write.donor, write.window) for write in writes])
+        else:
+            # Its keys come from position 0.
+            place, _ = donors([])
+            shift = _long([at for write in writes for at in write.window.base_slots], device)
+        would_be = [one for write in writes if isinstance(one := write.instead_of, tuple)]
         instead, instead_shift = donors(would_be)
         groups.append(
             Group(
@@ -203,7 +239,31 @@ def gather(
     rotation: Rotation | None,
 ) -> torch.Tensor:
     """The donors' vectors as they must stand at the new positions, `n head d_head`."""
-    vectors = donors[place.row, :, place.column]
+    return turned(donors[place.row, :, place.column], shift, layer, tensor, rotation)
+
+
+def of_constants(
+    constants: Sequence[Constant],
+    layer: int,
+    tensor: Tensor,
+    like: torch.Tensor,
+    rotation: Rotation | None,
+) -> torch.Tensor:
+    """Vectors of constants as they stand at position 0, `n head d_head`; see `Constant.of`."""
+    vectors = torch.stack([one.of(layer, tensor, like) for one in constants])
+    if tensor == "k" and rotation is not None:
+        return rotation.scaled(layer, vectors)
+    return vectors
+
+
+def turned(
+    vectors: torch.Tensor,
+    shift: torch.Tensor,
+    layer: int,
+    tensor: Tensor,
+    rotation: Rotation | None,
+) -> torch.Tensor:
+    """Vectors moved by so many positions, `n head d_head`: keys turn, all else stays as it is."""
     if tensor == "k" and rotation is not None:
         return rotation(layer, vectors, shift)
     return vectors
@@ -216,16 +276,16 @@ def overwrite(
     heads: tuple[int, ...] | None,
     alpha: float,
     *,
+    mode: Kind = "replace",
     rounding: float = 0.0,
 ) -> Written:
     """Put vectors at places of a tensor, and count the numbers of each.
 
-    new: `n head d_head`; only `heads` of it are written (None: all), with weight `alpha` over what
-    stands there. Equal numbers stay equal, to the bit, under any weight.
+    new: `n head d_head`; only `heads` of it are written (None: all), by `mode` with weight `alpha`
+    over what stands there. Equal numbers stay equal, to the bit, under any weight.
     """
     before = target[place.row, :, place.column]
-    if alpha != 1.0:
-        new = torch.where(other_bits(new, before), before + alpha * (new - before), before)
+    new = _together(before, new, mode, alpha)
     if heads is not None:
         chosen = torch.zeros(target.shape[1], 1, dtype=torch.bool, device=target.device)
         chosen[list(heads)] = True
@@ -239,6 +299,21 @@ def overwrite(
         # What is no number is beyond any rounding.
         beyond = changed & ~((after - before).abs() <= rounding * before.abs().amax())
     return Written(*(which.sum((1, 2)) for which in (stands, changed, beyond)))
+
+
+def _together(before: torch.Tensor, new: torch.Tensor, mode: Kind, alpha: float) -> torch.Tensor:
+    """What is to stand where something stands; see `claims.modes`. Vectors are the last axis."""
+    if mode == "add":
+        return before + alpha * new
+    if mode == "project_out":
+        work = torch.promote_types(before.dtype, torch.float32)
+        unit = new.to(work) / new.to(work).norm(dim=-1, keepdim=True)
+        along = (before.to(work) * unit).sum(-1, keepdim=True)
+        rest: torch.Tensor = (before.to(work) - along * unit).to(before.dtype)
+        return rest
+    if alpha == 1.0:
+        return new
+    return torch.where(other_bits(new, before), before + alpha * (new - before), before)
 
 
 def _long(values: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -9,21 +9,25 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
+from kv_claims.claims.modes import Kind
 from kv_claims.claims.patch import Active
 from kv_claims.claims.positions import Window
 from kv_claims.claims.sites import CACHE_SITES, PARTS, TENSORS, Site, Spot, Tensor, in_order
+from kv_claims.patch.constant import Constant
 
 
 class Write(NamedTuple):
     """What one row gets from where, by one patch.
 
-    donor: the store's prompt that is pasted. layers, heads: ascending; heads None are all.
+    donor: the store's prompt that is pasted; of a constant the row's own, which is not read.
+    layers, heads: ascending; heads None are all.
     window: positions of donor and row (cached slots for a splice, prompt tokens else).
-    alpha: the donor's weight. active: whether it goes on while the row generates.
-    appended: the window of the row lies behind its own cache.
+    mode, alpha: how it is put together with what stands there, and the donor's weight.
+    active: whether it goes on while the row generates.
+    constant: what is written where no prompt is the donor.
     noise: None, or the name of the draw that replaces the donor's directions.
-    instead_of: the store's prompt and window that the patched arm would paste, where this is a
-        control for it.
+    instead_of: the store's prompt and window, or the constant, that the patched arm would paste,
+        where this is a control for it.
     must_change: whether the tokens say that numbers of every tensor change: some that is written
         belongs to another token. vacuous: whether they say of a control that it pastes what the
         patched arm does. Both are of `patch.likeness`.
@@ -34,11 +38,12 @@ class Write(NamedTuple):
     layers: tuple[int, ...]
     window: Window
     heads: tuple[int, ...] | None = None
+    mode: Kind = "replace"
     alpha: float = 1.0
     active: Active = "prompt"
-    appended: bool = False
+    constant: Constant | None = None
     noise: str | None = None
-    instead_of: tuple[int, Window] | None = None
+    instead_of: tuple[int, Window] | Constant | None = None
     must_change: bool = True
     vacuous: bool = False
 
@@ -47,8 +52,29 @@ class Write(NamedTuple):
         return self.site in CACHE_SITES
 
     @property
+    def appended(self) -> bool:
+        """Whether the window of the row lies behind its own cache."""
+        return self.mode == "append"
+
+    @property
+    def writes_whole(self) -> bool:
+        """Whether what is written is the donor's alone, as it is."""
+        return self.mode in ("replace", "append", "mix") and self.alpha == 1
+
+    @property
+    def reads(self) -> list[tuple[int, Window]]:
+        """Prompts and windows that are read for it: the donor's, and what it is instead of."""
+        own = [(self.donor, self.window)] if self.constant is None else []
+        return own + ([self.instead_of] if isinstance(self.instead_of, tuple) else [])
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
         return TENSORS[self.site]
+
+    @property
+    def reads_steps(self) -> bool:
+        """Whether it reads its donor's own generation at every step."""
+        return self.active == "every_step" and self.constant is None
 
     @property
     def moves_cache_from(self) -> int:
@@ -129,7 +155,7 @@ class RowPlan(NamedTuple):
     @property
     def step_donors(self) -> tuple[int, ...]:
         """Prompts whose own generation it reads at every step."""
-        return tuple(dict.fromkeys(w.donor for w in self.writes if w.active == "every_step"))
+        return tuple(dict.fromkeys(w.donor for w in self.writes if w.reads_steps))
 
     def writes_last_token(self, write: Write) -> bool:
         """Whether a write covers the last prompt token, which is fed in the first step."""

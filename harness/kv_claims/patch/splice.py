@@ -40,7 +40,8 @@ def splice(
         # Of one group all are. A cache is copied over itself to the bit; another prompt's, or that
         # of a row whose prompt was computed anew, is another computation.
         plan = plans[group.rows[0]]
-        is_copy = group.writes[0].donor == plan.prompt and not plan.computed
+        first = group.writes[0]
+        is_copy = first.donor == plan.prompt and not plan.computed and first.constant is None
         rounding = 0.0 if is_copy else ROUNDING[store.model.dtype]
         _write(slab, store, group, rotation, rounding)
     return groups

@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from kv_claims.claims.sites import IN_CACHE, PARTS
+from kv_claims.claims.sites import IN_CACHE, PARTS, Tensor
 from kv_claims.errors import UsageError
 from kv_claims.models.cached import check_layers
 from kv_claims.models.finite import are_finite, not_finite
@@ -102,16 +102,13 @@ class PromptStore:
         """How many numbers a write is to write: its positions, heads and components, all layers."""
         of_a_position = 0
         for layer in write.layers:
-            kept = self.model.kept[layer]
-            widths = {"q": kept.key, "k": kept.key, "v": kept.value, "z": kept.value}
             for tensor in write.tensors:
-                kind = PARTS[tensor].heads
-                if kind is None:
-                    of_a_position += int(self.model.config.hidden_size)
-                else:
+                heads = 1
+                if (kind := PARTS[tensor].heads) is not None:
+                    kept = self.model.kept[layer]
                     every = kept.heads if kind == "KV heads" else self.model.heads.query
                     heads = every if write.heads is None else len(write.heads)
-                    of_a_position += heads * widths[tensor]
+                of_a_position += heads * width_of(self.model, layer, tensor)
         return of_a_position * len(write.window.base_slots)
 
     def differ(self, donor: int, row: int, write: Write) -> bool:
@@ -251,6 +248,14 @@ def _cache_that_ends_a_pass(n_layers: int) -> DynamicCache:
     cache.layers = [*(DynamicLayer() for _ in range(n_layers - 1)), _LastLayer()]
     cache.layer_class_to_replicate = None
     return cache
+
+
+def width_of(model: LoadedModel, layer: int, tensor: Tensor) -> int:
+    """Numbers of a vector of a layer's tensor: of one head, where it has heads."""
+    if PARTS[tensor].heads is None:
+        return int(model.config.hidden_size)
+    kept = model.kept[layer]
+    return {"q": kept.key, "k": kept.key, "v": kept.value, "z": kept.value}[tensor]
 
 
 def bytes_a_position(model: LoadedModel) -> int:

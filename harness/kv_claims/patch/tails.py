@@ -71,8 +71,7 @@ def _read(plan: RowPlan, lengths: Sequence[int]) -> dict[int, range]:
     for write in plan.writes:
         pasted = []
         if not write.is_splice:
-            pasted += [(write.donor, write.window.source_slots)]
-            pasted += [(p, w.source_slots) for p, w in filter(None, [write.instead_of])]
+            pasted += [(prompt, window.source_slots) for prompt, window in write.reads]
         if write.active == "every_step(held)":
             end = lengths[write.donor]
             pasted += [(write.donor, range(end - 1, end))]

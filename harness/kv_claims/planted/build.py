@@ -22,34 +22,32 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-from kv_claims.claims.patch import resolve_layers
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.planted.catalog import (
+    COLUMN,
+    CONSTANT_COLUMN,
+    CONTENT_COLUMN,
     D_HEAD,
-    DIMS,
     HIDDEN,
+    MATCHED,
+    N_CONTENT,
     N_HEADS,
     N_KV_HEADS,
     N_LAYERS,
     UNKNOWN,
-    Dim,
     Planted,
 )
-from kv_claims.planted.embedding import N_CONTENT, content_table
+from kv_claims.planted.embedding import content_table
 from kv_claims.planted.made import plain_mistral
 from kv_claims.planted.words import MARKERS, PLAIN
 
-_CONSTANT_DIM, _CONTENT_DIM = 0, 3
-_DIM: dict[Dim, int] = {"trigger": 1, "signal": 2}
-_DIM |= {dim: _CONTENT_DIM + N_CONTENT + i for i, dim in enumerate(DIMS[len(_DIM) :])}
 _CONSTANT = 2.0**14
 _NEVER = -60.0
 """Logit of words that are never generated: their total probability is below 1e-30."""
-_SPARE = range(max(_DIM.values()) + 1, HIDDEN)
+_SPARE = range(max(COLUMN.values()) + 1, HIDDEN)
 """Dimensions that nothing reads."""
 _GATE = 1 / (1 + exp(-1.0))
 """What a gate lets through that is given 1."""
-_MATCHED = D_HEAD // 2 - 1
-"""Component of K whose rotary pair turns slowest (component i pairs with i + D_HEAD / 2)."""
 
 
 def build_planted(planted: Planted) -> tuple[MistralForCausalLM, PreTrainedTokenizerFast]:
@@ -103,10 +101,10 @@ def _restore_rotary(network: MistralForCausalLM) -> None:
 
 def _write_embeddings(network: MistralForCausalLM, planted: Planted) -> None:
     table = network.model.embed_tokens.weight
-    table[:, _CONSTANT_DIM] = _CONSTANT
+    table[:, CONSTANT_COLUMN] = _CONSTANT
     content = torch.tensor(content_table(len(planted.words)))
-    table[:, _CONTENT_DIM : _CONTENT_DIM + N_CONTENT] = content
-    for dim, column in _DIM.items():
+    table[:, CONTENT_COLUMN : CONTENT_COLUMN + N_CONTENT] = content
+    for dim, column in COLUMN.items():
         values = [planted.word_value(word, dim) for word in planted.words]
         table[:, column] = torch.tensor(values, dtype=torch.float64)
 
@@ -117,59 +115,60 @@ def _write_layer(layer: Any, planted: Planted, index: int) -> None:
     layer.input_layernorm.weight.fill_(_CONSTANT / HIDDEN**0.5)
     layer.post_attention_layernorm.weight.fill_(1.0)
     for component in range(D_HEAD):
-        attention.k_proj.weight[component, _CONTENT_DIM + D_HEAD + component] = 1.0
+        attention.k_proj.weight[component, CONTENT_COLUMN + D_HEAD + component] = 1.0
     for component, channel in enumerate(reading.channels):
-        attention.v_proj.weight[component, _DIM[channel.of]] = channel.scale
+        attention.v_proj.weight[component, COLUMN[channel.of]] = channel.scale
         if channel.to is not None:
-            attention.o_proj.weight[_DIM[channel.to], component] = channel.weight
+            attention.o_proj.weight[COLUMN[channel.to], component] = channel.weight
     for component in range(len(reading.channels), D_HEAD):
-        attention.v_proj.weight[component, _CONTENT_DIM + component] = 1.0
+        attention.v_proj.weight[component, CONTENT_COLUMN + component] = 1.0
     if reading.match:
-        attention.k_proj.weight[_MATCHED].zero_()
-        attention.k_proj.weight[_MATCHED, _DIM["trigger"]] = 1.0
+        attention.k_proj.weight[MATCHED].zero_()
+        attention.k_proj.weight[MATCHED, COLUMN["trigger"]] = 1.0
         # Attention divides by the root of the head's size; the norm leaves the constant as it is.
-        attention.q_proj.weight[_MATCHED, _CONSTANT_DIM] = reading.match * D_HEAD**0.5 / _CONSTANT
+        attention.q_proj.weight[MATCHED, CONSTANT_COLUMN] = reading.match * D_HEAD**0.5 / _CONSTANT
 
 
 def _write_mlp(layer: Any, planted: Planted, index: int) -> None:
     """Each number that a turn takes is passed on: up, through a gate that stands open, and down."""
     layer.post_attention_layernorm.weight.fill_(_CONSTANT / HIDDEN**0.5)
     moved = [
-        (_DIM[turn.of], _DIM[turn.to], turn.weight)
+        (COLUMN[turn.of], COLUMN[turn.to], turn.weight)
         for turn in planted.turns
         if index in resolve_layers(turn.layers, N_LAYERS)
     ]
     if planted.filled:
-        moved += [(_CONTENT_DIM + i, _SPARE[i], 1.0) for i in range(2)]
+        moved += [(CONTENT_COLUMN + i, _SPARE[i], 1.0) for i in range(2)]
     for row, (of, to, weight) in enumerate(moved):
-        layer.mlp.gate_proj.weight[row, _CONSTANT_DIM] = 1 / _CONSTANT
+        layer.mlp.gate_proj.weight[row, CONSTANT_COLUMN] = 1 / _CONSTANT
         layer.mlp.up_proj.weight[row, of] = 1.0
         layer.mlp.down_proj.weight[to, row] = weight / _GATE
 
 
 def _fill(attention: Any) -> None:
     """Content in queries, where keys have none, and of head 1 in what attention adds."""
-    pair = [_MATCHED, _MATCHED + D_HEAD // 2]
+    # Component i pairs with i + D_HEAD / 2.
+    pair = [MATCHED, MATCHED + D_HEAD // 2]
     attention.k_proj.weight[pair] = 0.0
     for head in range(N_HEADS):
         for component in pair:
             row = head * D_HEAD + component
-            attention.q_proj.weight[row, _CONTENT_DIM + D_HEAD + component] = 1.0
+            attention.q_proj.weight[row, CONTENT_COLUMN + D_HEAD + component] = 1.0
     for i, component in enumerate(range(D_HEAD - 2, D_HEAD)):
         attention.o_proj.weight[_SPARE[2 + i], D_HEAD + component] = 1.0
 
 
 def _write_head(network: MistralForCausalLM, vocabulary: dict[str, int], planted: Planted) -> None:
     head = network.lm_head.weight
-    head[:, _CONSTANT_DIM] = _NEVER / _CONSTANT
-    head[[vocabulary[word] for word in PLAIN], _CONSTANT_DIM] = 0.0
+    head[:, CONSTANT_COLUMN] = _NEVER / _CONSTANT
+    head[[vocabulary[word] for word in PLAIN], CONSTANT_COLUMN] = 0.0
     markers = [vocabulary[word] for word in MARKERS]
-    head[markers, _CONSTANT_DIM] = planted.offset / _CONSTANT
-    head[markers, _DIM["signal"]] = planted.gain
+    head[markers, CONSTANT_COLUMN] = planted.offset / _CONSTANT
+    head[markers, COLUMN["signal"]] = planted.gain
     for raised in planted.raises:
         rows = [vocabulary[word] for word in raised.words]
-        head[rows, _DIM[raised.of]] = raised.gain
-        head[rows, _CONSTANT_DIM] += raised.rest / _CONSTANT
+        head[rows, COLUMN[raised.of]] = raised.gain
+        head[rows, CONSTANT_COLUMN] += raised.rest / _CONSTANT
 
 
 def _tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Literal, NamedTuple, get_args
 
-from kv_claims.claims.patch import resolve_layers
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.planted.words import MARKERS, PLAIN, STYLED, TRIGGERS
 
 PLANTED_PREFIX = "planted:"
@@ -41,8 +41,17 @@ Dim = Literal[
 ]
 # fmt: on
 DIMS: tuple[Dim, ...] = get_args(Dim)
-"""Named dimensions of the residual stream. Words bring `trigger` and `style`; attention and MLPs
-write `note` and `clash` on the way and `signal`, which raises every marker word."""
+"""Named dimensions of the residual stream. Words bring `trigger` and `style`, in one model `note`;
+attention and MLPs write `note` and `clash` on the way and `signal`, which raises every marker word.
+"""
+N_CONTENT = 2 * D_HEAD
+"""Content of a word: one number for each component of V, then of K."""
+CONSTANT_COLUMN, CONTENT_COLUMN = 0, 3
+COLUMN: dict[Dim, int] = {"trigger": 1, "signal": 2}
+COLUMN |= {dim: CONTENT_COLUMN + N_CONTENT + i for i, dim in enumerate(DIMS[len(COLUMN) :])}
+"""Where the stream has each dimension; what is left over is read by nothing."""
+MATCHED = D_HEAD // 2 - 1
+"""Component of K by which layers match: its rotary pair turns slowest."""
 
 
 class Channel(NamedTuple):
@@ -104,6 +113,8 @@ class Planted:
     trigger_every: of that share, every so manieth word is a trigger, counted from the end.
     marker_trigger: the trigger value of marker words; above 0 generated markers feed the signal.
     styled: whether a prompt's words are all of one style, drawn by hash; see `STYLES`.
+    standing: what every word brings as a note, those that are generated as well: a behavior of
+        bases too, which an ablation can take away.
     """
 
     name: str
@@ -116,6 +127,7 @@ class Planted:
     trigger_every: int = 1
     marker_trigger: float = 0.0
     styled: bool = False
+    standing: float = 0.0
     turns: tuple[Turn, ...] = ()
     filled: bool = False
     rope_theta: float = 10_000.0
@@ -138,7 +150,7 @@ class Planted:
             return self._marker_or_trigger(word)
         if dim.startswith("style.") and self.styled:
             return style_of(word, int(dim[-1]))
-        return 0.0
+        return self.standing if dim == "note" else 0.0
 
     def is_trigger(self, source_tokens: int) -> list[bool]:
         """Which positions of a source of so many tokens hold a trigger word."""
@@ -286,6 +298,17 @@ CATALOG: dict[str, Planted] = {
             "into the behavior",
             readings=(Reading("18/32", (Channel("trigger", "note"),)),),
             turns=(Turn("25/32", "note", "signal"),),
+            filled=True,
+        ),
+        Planted(
+            name="standing",
+            about="head 0 of layer 18/32 carries half of it in every prompt, layer 25/32 the rest "
+            "in sources",
+            readings=(
+                Reading("18/32", (Channel("note", "signal"),)),
+                _signal("25/32", 0.5),
+            ),
+            standing=0.5,
             filled=True,
         ),
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kv_claims.claims.patch import resolve_layers
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.planted.catalog import CONTENT, D_HEAD, DIMS, N_LAYERS, Dim, Planted
 
 Floats = npt.NDArray[np.float64]
@@ -42,13 +42,15 @@ class Circuit(NamedTuple):
     """The dimensions that are followed, and the layers.
 
     A state's dimensions are the planted ones, by name, and then, for geometry, the content of
-    components of V, by number. feedback: the trigger value of generated marker words.
+    components of V, by number. feedback: the trigger value of generated marker words. standing:
+    the note of all words.
     """
 
     planted_dims: tuple[Dim, ...]
     content_dims: tuple[int, ...]
     layers: tuple[Layer, ...]
     feedback: float
+    standing: float = 0.0
 
     def at(self, dim: Dim) -> int:
         """Which row of a block of features or states is this dimension."""
@@ -83,6 +85,7 @@ def circuit_of(planted: Planted, *, with_content: bool = False) -> Circuit:
         content,
         tuple(_layer(planted, layer, dims, content) for layer in range(N_LAYERS)),
         planted.marker_trigger,
+        planted.standing,
     )
 
 

@@ -13,14 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from kv_claims.claims.patch import Patch, as_patches
+from kv_claims.claims.patch import Patch, as_patches, donor_of
 from kv_claims.measure.behavior import behavior
 from kv_claims.planted.catalog import Planted
 from kv_claims.planted.circuit import Floats
 from kv_claims.planted.counting import fed, odds_of
 from kv_claims.planted.features import Ints
 from kv_claims.planted.law import Law, word_classes
-from kv_claims.planted.pasting import Donor, check
+from kv_claims.planted.pasting import check
 from kv_claims.planted.truth import Over, laws
 from kv_claims.planted.words import MARKERS, PLAIN
 from kv_claims.tasks.task import Task
@@ -39,7 +39,7 @@ def expected_degenerate_share(
     task: Task,
     *,
     arm: Literal["base", "source", "patched"] = "patched",
-    donor: Donor = "source",
+    donor: str | None = None,
     max_new_tokens: int = 50,
     temperature: float = 0.7,
     over: Over = "population",
@@ -56,6 +56,7 @@ def expected_degenerate_share(
         return 0.0
     is_patched = arm == "patched"
     asked = as_patches(patches) if is_patched else (_ANY,)
+    donor = donor or donor_of(asked)
     check(asked, donor)
     found = laws(
         planted,

@@ -12,10 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kv_claims.planted.catalog import CONTENT, D_HEAD
-
-N_CONTENT = 2 * D_HEAD
-"""Content of a word: one number for each component of V, then of K."""
+from kv_claims.planted.catalog import CONTENT, N_CONTENT
 
 
 @cache

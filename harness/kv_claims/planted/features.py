@@ -39,8 +39,8 @@ Needed = Callable[[Extent, Extent, Extent], bool]
 class Prompts(NamedTuple):
     """Prompts in one block, each from position 0 on, with room behind.
 
-    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`, 0 behind the prompt. spans: those
-        of each row, `[row]`; none where no row has any.
+    tokens: their lengths T, `[row]`. features: `[dim, row, pos]`; behind the prompt what every
+    word brings. spans: those of each row, `[row]`; none where no row has any.
     """
 
     tokens: Ints
@@ -118,6 +118,11 @@ def population(planted: Planted, circuit: Circuit, room: int) -> Cases:
         base=block((n, STYLED[0], none) for _, n, _ in cases),
         unrelated=block((LONGEST_PROMPT, STYLED[style], none) for _, _, style in cases),
     )
+
+
+def reference(planted: Planted, circuit: Circuit, task: Task) -> Prompts:
+    """The task's bases, word by word, over which means are taken."""
+    return _read(planted, circuit, task, 1, task.bases)
 
 
 def of_pairs(
@@ -213,6 +218,8 @@ def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
     """What a word of the population brings: the style of a word, and a trigger or none."""
     found = dict.fromkeys(circuit.planted_dims, 0.0)
     found["trigger"] = float(is_trigger)
+    if circuit.standing:
+        found["note"] = circuit.standing
     for dim in found:
         if dim.startswith("style."):
             found[dim] = style_of(styled, int(dim[-1]))
@@ -221,6 +228,8 @@ def _features(circuit: Circuit, styled: str, is_trigger: bool) -> list[float]:
 
 def _block(circuit: Circuit, rows: Sequence[Sequence[Sequence[float]]], width: int) -> Prompts:
     features = np.zeros((circuit.n_dims, len(rows), width))
+    if circuit.standing:
+        features[circuit.at("note")] = circuit.standing
     for index, row in enumerate(rows):
         features[:, index, : len(row)] = np.array(row).T
     features.flags.writeable = False

@@ -18,8 +18,9 @@ from kv_claims.claims.outcome import WINDOW, Outcome
 from kv_claims.claims.patch import Patch
 from kv_claims.planted.catalog import N_LAYERS, Planted
 from kv_claims.planted.circuit import Circuit, Floats, circuit_of
+from kv_claims.planted.constants import constant_of
 from kv_claims.planted.features import Cases, Prompts, of_pairs
-from kv_claims.planted.pasting import Donor, check_noise, may_stand_in, row_of
+from kv_claims.planted.pasting import OTHER_PROMPTS, check_noise, may_stand_in, row_of
 from kv_claims.planted.simulate import Noise, Trace, run
 from kv_claims.planted.unknown import UnknownTruth
 from kv_claims.tasks.task import Task
@@ -29,7 +30,7 @@ _NOISE_SEED = 0
 
 
 def expected(
-    planted: Planted, patches: Sequence[Patch], task: Task, donor: Donor, outcome: Outcome
+    planted: Planted, patches: Sequence[Patch], task: Task, donor: str, outcome: Outcome
 ) -> tuple[float, float, float]:
     """Mean outcome of base, source and patched arm over the task's pairs.
 
@@ -43,7 +44,7 @@ def expected(
     if donor == "noise":
         check_noise(planted, patches)
     circuit, cases = _cases(planted, patches, task, donor)
-    row = row_of(cases, patches, donor)
+    row = row_of(cases, patches, donor, constant_of(planted, circuit, task, patches, donor))
     draws = _NOISE_DRAWS if donor == "noise" else 1
     patched = [
         outcomes(
@@ -83,8 +84,8 @@ def _participation(windows: Floats) -> Floats:
 
 
 def _cases(
-    planted: Planted, patches: Sequence[Patch], task: Task, donor: Donor
+    planted: Planted, patches: Sequence[Patch], task: Task, donor: str
 ) -> tuple[Circuit, Cases]:
     circuit = circuit_of(planted, with_content=True)
-    needed = partial(may_stand_in, patches) if donor == "unrelated-base" else None
+    needed = partial(may_stand_in, patches) if donor in OTHER_PROMPTS else None
     return circuit, of_pairs(planted, circuit, task, 1, needed)

@@ -8,28 +8,32 @@ active at every step also over those behind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
+from kv_claims.claims.donors import is_constant, vector_of
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.claims.patch import (
     Patch,
     check_apart,
     heads_on,
     is_full_swap,
-    resolve_layers,
 )
+from kv_claims.claims.patch import window_of as window_in_place
 from kv_claims.claims.positions import Extent, Positions, Window, resolve_window
 from kv_claims.claims.sites import HeadCounts
 from kv_claims.errors import UsageError
 from kv_claims.planted.catalog import N_HEADS, N_KV_HEADS, N_LAYERS, Planted
 from kv_claims.planted.circuit import Circuit
 from kv_claims.planted.features import Cases, Prompts
-from kv_claims.planted.simulate import Fill, Paste, Trace, run
+from kv_claims.planted.simulate import Constant, Fill, Paste, Trace, run
 from kv_claims.planted.unknown import UnknownTruth
 
-Donor = Literal["source", "base", "unrelated-base", "noise"]
-DONORS: tuple[Donor, ...] = get_args(Donor)
+OTHER_PROMPTS = ("unrelated-base", "resample")
+"""Donors that are another pair's base."""
+DONORS = ("source", "base", "noise", *OTHER_PROMPTS, "zero", "mean")
+"""Donors whose truth is known, beside directions that the task names."""
 
 
 HEADS = HeadCounts(N_KV_HEADS, N_HEADS)
@@ -61,15 +65,19 @@ class Row(NamedTuple):
         """Whether what is written depends on what the donor generates."""
         first = self.prompts.tokens[:, None]
         return any(
-            not paste.held and bool((paste.written & (self.prompts.positions >= first)).any())
+            not paste.held
+            and paste.constant is None
+            and bool((paste.written & (self.prompts.positions >= first)).any())
             for paste in self.pastes
         )
 
 
-def check(patches: Sequence[Patch], donor: Donor) -> None:
+def check(patches: Sequence[Patch], donor: str) -> None:
     """Raise UsageError for patches or a donor that do not fit the planted models."""
-    if donor not in DONORS:
-        raise UsageError(f"donor {donor!r}: expected one of {', '.join(DONORS)}")
+    if donor.startswith("random("):
+        raise UnknownTruth(f"donor {donor!r}: the truth of directions of chance is not known")
+    if donor not in DONORS and vector_of(donor) is None:
+        raise UsageError(f"donor {donor!r}: expected one of {', '.join(DONORS)}, vector(NAME)")
     check_apart(patches, N_LAYERS)
     for patch in patches:
         heads_on(patch, HEADS)
@@ -87,7 +95,7 @@ def check_noise(planted: Planted, patches: Sequence[Patch]) -> None:
             )
 
 
-def is_source_run(patches: Sequence[Patch], donor: Donor) -> bool:
+def is_source_run(patches: Sequence[Patch], donor: str) -> bool:
     """Whether the arm starts from the source: the full swap, and what else names all of a cache."""
     return donor == "source" and is_full_swap(patches, N_LAYERS)
 
@@ -111,28 +119,36 @@ def window_of(patch: Patch, source: Extent, base: Extent) -> Window:
     if patch.mode == "append":
         taken = resolve_window(patch.positions, source, source).source_slots
         return Window(taken, range(base.tokens - 1, base.tokens - 1 + len(taken)))
-    return resolve_window(patch.positions, source, base, span=patch.span)
+    return window_in_place(patch, source, base)
 
 
-def row_of(cases: Cases, patches: Sequence[Patch], donor: Donor) -> Row:
-    """The arm of some pairs in which the base gets the donor's activations."""
+def row_of(
+    cases: Cases, patches: Sequence[Patch], donor: str, constant: Constant | None = None
+) -> Row:
+    """The arm of some pairs in which the base gets the donor's activations.
+
+    constant: what is written where no prompt is the donor.
+    """
+    assert is_constant(donor) is (constant is not None)
     row = cases.source if is_source_run(patches, donor) else cases.base
     if row is cases.source and all(patch.active != "every_step(held)" for patch in patches):
         # Whatever is written stands there already.
         return Row(row, row, ())
-    prompts = {"base": cases.base, "unrelated-base": cases.unrelated}.get(donor, cases.source)
+    prompts = cases.source if donor in ("source", "noise") else cases.base
+    if donor in OTHER_PROMPTS:
+        prompts = cases.unrelated
     both = list(zip(cases.source.extents, row.extents, strict=True))
     windows = [[window_of(patch, *pair) for pair in both] for patch in patches]
     if patches[0].mode == "append":
         row = row.parted(len(windows[0][0].base_slots))
     pastes: list[Paste] = []
     for patch, found in zip(patches, windows, strict=True):
-        if donor in ("base", "unrelated-base"):
+        if donor == "base" or donor in OTHER_PROMPTS:
             found = [
                 _aligned(patch, window, there)
                 for there, window in zip(prompts.extents, found, strict=True)
             ]
-        pastes += _pastes(patch, found, row, prompts)
+        pastes += _pastes(patch, found, row, prompts, constant)
     return Row(row, prompts, tuple(pastes))
 
 
@@ -143,7 +159,9 @@ def _aligned(patch: Patch, window: Window, donor: Extent) -> Window:
     return Window(slots, window.base_slots)
 
 
-def _pastes(patch: Patch, windows: list[Window], row: Prompts, donor: Prompts) -> list[Paste]:
+def _pastes(
+    patch: Patch, windows: list[Window], row: Prompts, donor: Prompts, constant: Constant | None
+) -> list[Paste]:
     """The window, once; and the generated positions, where the patch stays on.
 
     None where only heads of queries are written whose output nothing reads: all but the first.
@@ -167,6 +185,8 @@ def _pastes(patch: Patch, windows: list[Window], row: Prompts, donor: Prompts) -
             alpha,
             in_cache,
             held,
+            patch.how.kind,
+            constant,
         )
 
     found = [paste((pos >= first) & (pos < stop), pos - shift, patch.is_splice, False)]

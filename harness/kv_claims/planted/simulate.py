@@ -10,17 +10,21 @@ Does not: know patches (`pasting` turns them into what is written where), nor wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from kv_claims.claims.modes import Kind
 from kv_claims.claims.sites import Tensor
 from kv_claims.planted.catalog import D_HEAD
 from kv_claims.planted.circuit import CONTENT_SQUARE, Circuit, Floats, Layer
 from kv_claims.planted.features import Ints, Prompts
 
 Bools = npt.NDArray[np.bool_]
+Constant = Callable[[int, Tensor], Floats]
+"""The simulated components of a layer's tensor, `[component]`, or one number for all."""
 
 
 class Trace(NamedTuple):
@@ -51,7 +55,8 @@ class Paste(NamedTuple):
 
     written: `[row, pos]`. taken: the donor's position, `[row, pos]`, any where nothing is written.
     in_cache: over the cached slots once the prompt is computed; else while it is computed.
-    held: one vector stands at all written positions.
+    held: one vector stands at all written positions. mode: how it is put together with what stands
+    there. constant: what is written where no prompt is the donor.
     """
 
     layers: frozenset[int]
@@ -61,6 +66,8 @@ class Paste(NamedTuple):
     alpha: float
     in_cache: bool
     held: bool
+    mode: Kind = "replace"
+    constant: Constant | None = None
 
 
 class Fill(Protocol):
@@ -110,14 +117,22 @@ class _Writer:
 
     def write(self, circuit: Circuit, layer: int, tensor: Tensor, own: Floats) -> Floats:
         """`own`, `[component, row, pos]`, with what is pasted in this layer and tensor."""
-        if self._donor is None or _is_unread(circuit, layer, tensor):
+        unread = _is_unread(circuit, layer, tensor) and not self.adds(layer, tensor)
+        if self._donor is None or unread:
             return own
         for index, paste in enumerate(self._pastes):
             if layer not in paste.layers or tensor not in paste.tensors:
                 continue
             new = self._vectors(circuit, layer, tensor, index)
-            own = np.where(paste.written, own + paste.alpha * (new - own), own)
+            own = np.where(paste.written, _together(own, new, paste), own)
         return own
+
+    def adds(self, layer: int, tensor: Tensor) -> bool:
+        """Whether a constant goes to the stream from where a layer itself adds nothing."""
+        return tensor in ("attn_out", "mlp_out") and any(
+            paste.constant is not None and layer in paste.layers and tensor in paste.tensors
+            for paste in self._pastes
+        )
 
     def _vectors(self, circuit: Circuit, layer: int, tensor: Tensor, index: int) -> Floats:
         """What a paste brings. Kept, so that noise is the same in both passes of a splice."""
@@ -125,6 +140,8 @@ class _Writer:
         if found is None:
             assert self._donor is not None
             paste, of = self._pastes[index], self._donor
+            if paste.constant is not None:
+                return np.asarray(paste.constant(layer, tensor))[..., None, None]
             from_donor = of.tensor(layer, tensor)
             taken = np.broadcast_to(paste.taken, (len(from_donor), *paste.taken.shape))
             found = np.take_along_axis(from_donor, taken, axis=-1)
@@ -132,6 +149,16 @@ class _Writer:
                 found = self._fill(found, unseen(circuit.layers[layer], tensor), paste.held)
             self._written[index, layer, tensor] = found
         return found
+
+
+def _together(own: Floats, new: Floats, paste: Paste) -> Floats:
+    """What is to stand where `own` stands; components are the first axis."""
+    if paste.mode == "add":
+        return own + paste.alpha * new
+    if paste.mode == "project_out":
+        along: Floats = (own * new).sum(0) / np.square(new).sum(0)
+        return own - along * new
+    return own + paste.alpha * (new - own)
 
 
 def _is_unread(circuit: Circuit, layer: int, tensor: Tensor) -> bool:
@@ -174,17 +201,17 @@ def _pass(circuit: Circuit, prompts: Prompts, writer: _Writer, cached: Trace | N
             if cached is not None:
                 values = np.where(slots, cached.values[index], values)
                 keys = np.where(slots, cached.keys[index], keys)
-        if layer.writes:
-            weights = np.exp(layer.match * keys) if layer.match else None
-            z = writer.write(circuit, index, "z", _attend(values, weights))
+        if layer.writes or writer.adds(index, "attn_out"):
             added = np.zeros_like(state)
-            for component, dim, weight in layer.writes:
-                added[dim] += weight * z[component]
-            added = writer.write(circuit, index, "attn_out", added)
-            within |= {"z": z, "attn_out": added}
+            if layer.writes:
+                weights = np.exp(layer.match * keys) if layer.match else None
+                z = within["z"] = writer.write(circuit, index, "z", _attend(values, weights))
+                for component, dim, weight in layer.writes:
+                    added[dim] += weight * z[component]
+            added = within["attn_out"] = writer.write(circuit, index, "attn_out", added)
             state = state + added
         state = within["resid_mid"] = writer.write(circuit, index, "resid_mid", state)
-        if layer.turns:
+        if layer.turns or writer.adds(index, "mlp_out"):
             turned = np.zeros_like(state)
             for of, to, weight in layer.turns:
                 turned[to] += weight * state[of]

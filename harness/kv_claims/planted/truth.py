@@ -5,6 +5,9 @@ every word at every step (`law`), so the expected lexicon score is an average of
 exact over the sampling, no simulation, and within about 1e-6 of the network (its RMSNorm is linear
 to 1e-7). It is known for every patch, several at once, and every donor.
 
+Of ablations the donor is what the engine's is: zeros, the mean over the task's own bases, another
+base. Of directions see `constants`.
+
 Noise as the donor is averaged over as well. Where the signal is linear in what is pasted and all
 that matters, it is taken as normal with its exact variance (Gauss-Hermite), which is right to the
 fourth cumulant. Elsewhere it is the mean over at least 2500 draws of the noise with a fixed seed;
@@ -28,16 +31,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, as_patches, names_span
+from kv_claims.claims.patch import Patch, as_patches, donor_of, names_span
 from kv_claims.errors import UsageError
 from kv_claims.planted import answers, geometry
 from kv_claims.planted.catalog import D_HEAD, LONGEST_PROMPT, Planted
 from kv_claims.planted.circuit import Circuit, Floats, circuit_of
+from kv_claims.planted.constants import constant_of
 from kv_claims.planted.features import Cases, of_pairs, population
 from kv_claims.planted.law import Law, patched_law, unpatched_law
 from kv_claims.planted.pasting import (
     DONORS,
-    Donor,
+    OTHER_PROMPTS,
     Row,
     check,
     check_noise,
@@ -52,7 +56,6 @@ from kv_claims.tasks.task import Task
 
 __all__ = [
     "DONORS",
-    "Donor",
     "Means",
     "Over",
     "UnknownTruth",
@@ -92,7 +95,7 @@ def expected_means(
     patches: Patch | Sequence[Patch],
     task: Task,
     *,
-    donor: Donor = "source",
+    donor: str | None = None,
     max_new_tokens: int = 50,
     temperature: float = 0.7,
     over: Over = "population",
@@ -100,7 +103,7 @@ def expected_means(
 ) -> Means:
     """Expected outcome of the base, the source and the patched (or control) arm.
 
-    patches: one, or several of one arm.
+    patches: one, or several of one arm. donor: None is the one that they name.
     over: 'population', the law that the planted task's pairs are drawn from (for geometry, which
         depends on the very words, all 300 pairs of the planted task stand for it), or 'pairs', the
         pairs that `task` holds; of answers there is no population but the task's pairs.
@@ -111,6 +114,7 @@ def expected_means(
     outcome, another scorer than the lexicon, a temperature of 0, and noise as said above.
     """
     patches = as_patches(patches)
+    donor = donor or donor_of(patches)
     check(patches, donor)
     outcome = Outcome.parse(outcome) if isinstance(outcome, str) else outcome
     if over == "population" and task.name != f"planted:{planted.name}":
@@ -147,7 +151,7 @@ def true_transfer(
     patches: Patch | Sequence[Patch],
     task: Task,
     *,
-    donor: Donor = "source",
+    donor: str | None = None,
     max_new_tokens: int = 50,
     temperature: float = 0.7,
     over: Over = "population",
@@ -173,7 +177,7 @@ def laws(
     patches: Sequence[Patch],
     task: Task,
     *,
-    donor: Donor,
+    donor: str,
     max_new_tokens: int,
     temperature: float,
     over: Over,
@@ -190,7 +194,8 @@ def laws(
     base = unpatched_law(planted, circuit, cases.base, steps=steps, temperature=heat)
     source = unpatched_law(planted, circuit, cases.source, steps=steps, temperature=heat)
     if donor != "noise":
-        row = row_of(cases, patches, donor)
+        constant = constant_of(planted, circuit, task, patches, donor)
+        row = row_of(cases, patches, donor, constant)
         patched = patched_law(planted, circuit, row, steps=steps, temperature=heat)
         return Laws(base, source, patched, None)
     check_noise(planted, patches)
@@ -210,7 +215,7 @@ def _cases(
     circuit: Circuit,
     patches: Sequence[Patch],
     task: Task,
-    donor: Donor,
+    donor: str,
     steps: int,
     over: Over,
 ) -> Cases:
@@ -220,7 +225,7 @@ def _cases(
         room = steps + extra_positions(patches, LONGEST_PROMPT)
         return population(planted, circuit, room)
     longest = max(len(prompt.text.split()) for prompt in (*task.sources, *task.bases))
-    needed = partial(may_stand_in, patches) if donor == "unrelated-base" else None
+    needed = partial(may_stand_in, patches) if donor in OTHER_PROMPTS else None
     return of_pairs(planted, circuit, task, steps + extra_positions(patches, longest), needed)
 
 
@@ -262,7 +267,7 @@ def _of_answers(
     planted: Planted,
     patches: Sequence[Patch],
     task: Task,
-    donor: Donor,
+    donor: str,
     outcome: Outcome,
 ) -> Means:
     """Means over the task's pairs of what each arm makes of the texts behind its prompts."""

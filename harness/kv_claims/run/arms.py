@@ -11,33 +11,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kv_claims.claims.patch import (
-    Active,
-    Patch,
-    as_patches,
-    canonical,
-    is_full_swap,
-    resolve_layers,
-    shifted_layers,
-)
-from kv_claims.claims.sites import HeadCounts
+from kv_claims.claims.donors import ABLATIONS, FROM_SOURCE, vector_of
+from kv_claims.claims.layers import other_heads, resolve_layers, shifted_layers
+from kv_claims.claims.patch import Active, Patch, as_patches, canonical, donor_of, is_full_swap
+from kv_claims.claims.sites import HeadCounts, heads_of
 from kv_claims.errors import UsageError
 
-Donor = Literal["source", "base", "unrelated-base", "noise"]
 Patches = Patch | Sequence[Patch]
+OF_SOURCE = ("source", "base", "unrelated-base", "noise")
+"""Donors of arms whose patches are from the source, and of their checks and controls."""
+OTHER_PROMPTS = ("unrelated-base", "resample")
+"""Donors that are another pair's base."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One condition. donor None: nothing is pasted; else every patch pastes from that donor."""
+    """One condition. donor None: nothing is pasted; else every patch pastes from that donor.
+
+    It is the donor that the patches name, or what a check or a control of them takes instead: one
+    of `OF_SOURCE`, or `random(NAME)`, directions of chance with the norms of those of a vector.
+    """
 
     prompt: Literal["base", "source"] = "base"
-    donor: Donor | None = None
+    donor: str | None = None
     patches: tuple[Patch, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.donor is None) != (not self.patches):
             raise UsageError(f"arm {self.id}: a donor and a patch come together")
+        if self.patches and self.donor not in (known := _donors_of(donor_of(self.patches))):
+            raise UsageError(
+                f"arm {self.id}: its patches are of donor {donor_of(self.patches)!r}; expected one "
+                f"of {', '.join(known)}"
+            )
 
     @property
     def id(self) -> str:
@@ -48,12 +54,20 @@ class Arm:
         if self.donor is None:
             return self.prompt
         start = "" if self.prompt == "base" else f"{self.prompt}<"
-        return f"{start}{self.donor}>{'&'.join(map(str, self.patches))}"
+        return f"{start}{self.donor}>{'&'.join(patch.where for patch in self.patches)}"
 
     @property
     def needs_donor_steps(self) -> bool:
         """Whether it reads its donor's own generation while it generates."""
         return any(patch.active == "every_step" for patch in self.patches)
+
+
+def _donors_of(donor: str) -> tuple[str, ...]:
+    """What an arm whose patches are of a donor may take."""
+    if donor == FROM_SOURCE:
+        return OF_SOURCE
+    name = vector_of(donor)
+    return (donor,) if name is None else (donor, f"random({name})")
 
 
 BASE = Arm("base")
@@ -72,38 +86,49 @@ def n_planned(arm: Arm, pairs: int, seeds: int) -> int:
 
 
 def patched(patches: Patches) -> Arm:
-    """The base with the source's activations pasted."""
-    return Arm("base", "source", as_patches(patches))
+    """The base with what the patches name as their donor."""
+    found = as_patches(patches)
+    return Arm("base", donor_of(found), found)
 
 
 def self_patch(patches: Patches) -> Arm:
     """The base with its own activations pasted: must change nothing.
 
-    Appending its own tail would change it, and so would holding its last position: the tail is
-    replaced instead, and every step gets its own activation. Gather, rotation, write and the
-    steps are the same.
+    Appending its own tail would change it, and so would holding its last position, or a direction:
+    its own is replaced instead, and every step gets its own activation. Gather, rotation, write and
+    the steps are the same, whatever the donor.
     """
     return Arm("base", "base", tuple(map(_identity, as_patches(patches))))
 
 
 def _identity(patch: Patch) -> Patch:
     """The patch that leaves a base as it is when it gets its own activations."""
-    mode = "replace" if patch.mode == "append" else patch.mode
+    mode = patch.mode if patch.how.kind in ("replace", "mix") else "replace"
     active: Active = "every_step" if patch.active == "every_step(held)" else patch.active
-    return replace(patch, mode=mode, active=active)
+    return replace(patch, mode=mode, active=active, donor=FROM_SOURCE)
 
 
-def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str, Arm]:
-    """Negative controls by name: unrelated base, norm-matched noise, and the wrong layer.
+def controls(
+    patches: Patches, n_layers: int, *, about_layer: bool, heads: HeadCounts | None = None
+) -> dict[str, Arm]:
+    """Negative controls by name: what the patches do elsewhere, or from another donor.
 
-    about_layer: whether the claim is about these layers; there is no wrong layer for `all`, nor
-    where the layers half the depth away meet the patched ones.
+    Of the source: an unrelated base, norm-matched noise. Of a direction: one of chance. Of an
+    ablation, which any other donor would be as well: the same in other heads, and in the wrong
+    layer. about_layer: whether the claim is about these layers, so that the wrong layer is a
+    control whatever the donor; there is none for `all`, nor where the layers half the depth away
+    meet the patched ones. heads: of the model; None where it is not known.
     """
     patches = as_patches(patches)
-    arms = {
-        "unrelated-base": Arm("base", "unrelated-base", patches),
-        "noise": Arm("base", "noise", patches),
-    }
+    donor = donor_of(patches)
+    arms: dict[str, Arm] = {}
+    if donor == FROM_SOURCE:
+        arms |= {name: Arm("base", name, patches) for name in ("unrelated-base", "noise")}
+    elif (name := vector_of(donor)) is not None:
+        arms["random-direction"] = Arm("base", f"random({name})", patches)
+    elif heads is not None and (others := _in_other_heads(patches, heads)):
+        arms["other-heads"] = patched(others)
+    about_layer = about_layer or donor in ABLATIONS
     wrong = [_wrong_layers(patch, n_layers) for patch in patches] if about_layer else [None]
     if None not in wrong:
         moved = [
@@ -119,6 +144,20 @@ def controls(patches: Patches, n_layers: int, *, about_layer: bool) -> dict[str,
 def _wrong_layers(patch: Patch, n_layers: int) -> str | None:
     """The layers half the depth away; None where there are none, as of the one embedding."""
     return None if patch.site == "embed" else shifted_layers(patch.layers, n_layers)
+
+
+def _in_other_heads(patches: Sequence[Patch], heads: HeadCounts) -> list[Patch]:
+    """The patches in heads that they do not name; none where some name no heads, or too many."""
+    moved = []
+    for patch in patches:
+        kind, count = heads_of(patch.site), heads.of(patch.site)
+        if kind is None or not count or patch.heads == "all":
+            return []
+        others = other_heads(patch.heads, count, kind)
+        if others is None:
+            return []
+        moved.append(replace(patch, heads=others))
+    return moved
 
 
 def canonical_arm(arm: Arm, n_layers: int, heads: HeadCounts) -> Arm:

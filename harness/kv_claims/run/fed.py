@@ -151,7 +151,7 @@ class FedRuns(ABC, Generic[RecordT]):
             if luck == want.luck
         }
         start = runner.rows.start(SOURCE if want.arm == FULL_SWAP else want.arm, want.pair)
-        pastes = runner.rows.pastes(want.arm, want.pair, generated)
+        pastes = runner.rows.pastes(want.arm, want.pair, generated, want.seed)
         recomputed = oracle_logits(runner.model, start, text, pastes)
         return relative_error(logits[: len(text)].cpu(), recomputed)
 

@@ -5,8 +5,8 @@ token fed twice cannot hide (*duplicate-last-token*). A splice takes the donor's
 forward pass at the positions where they are pasted, so no key is rotated by us
 (*unrotated-keys*). An in-prefill patch overwrites what a module gives or is given: projections
 before the model rotates them, heads, blocks, layers; the donor's come from a forward pass without a
-cache. What modules are given is replaced, not written in place; the stream between attention and
-MLP, which cannot be replaced there, is set by what attention adds to it.
+cache. A constant's keys are written before the model rotates them, behind their norm: the model
+turns them itself.
 
 Promises: whatever happens, no hook stays on the model. Does not: check that windows, layers or
 the architecture allow a patch (the engine's caller did), or know arms.
@@ -14,23 +14,21 @@ the architecture allow a patch (the engine's caller did), or know arms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import DynamicCache
 
+from kv_claims.claims.modes import Kind
 from kv_claims.claims.patch import Active
 from kv_claims.claims.positions import Window
-from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Spot, Tensor, heads_of, in_order
-from kv_claims.models.architectures import Anatomy, anatomy_of, output_of, with_output
+from kv_claims.claims.sites import CACHE_SITES, TENSORS, Site, Tensor, heads_of
 from kv_claims.models.forward import with_cache
 from kv_claims.models.load import LoadedModel
-
-Change = Callable[[torch.Tensor], torch.Tensor | None]
-"""What becomes of a module's tensor `batch pos width`; None: it stays."""
+from kv_claims.patch.constant import Constant
+from kv_claims.patch.store import width_of
+from kv_claims.run.plain_hooks import Overwrite, capture, overwriting, row_of, together
 
 
 class Paste(NamedTuple):
@@ -38,8 +36,9 @@ class Paste(NamedTuple):
 
     heads: of the site's kind; not looked at where it has none. window: positions of the donor and
     of the row, counted in the T-1 cached slots for splices and in the T tokens for in-prefill
-    sites; `append` goes to T-1 .. T-2+W. alpha: the donor's weight. donor_generated: the tokens
-    that the donor's own run generated, for 'every_step'.
+    sites; `append` goes to T-1 .. T-2+W. mode, alpha: how it is put together with what stands
+    there, and the donor's weight. donor_generated: the tokens that the donor's own run generated,
+    for 'every_step'. constant: what is written where no prompt is the donor.
     """
 
     donor: Sequence[int]
@@ -47,10 +46,11 @@ class Paste(NamedTuple):
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     window: Window
-    mode: str = "replace"
+    mode: Kind = "replace"
     alpha: float = 1.0
     active: Active = "prompt"
     donor_generated: Sequence[int] = ()
+    constant: Constant | None = None
 
 
 @torch.no_grad()
@@ -68,19 +68,21 @@ def oracle_logits(
     fed = [*prompt, *generated[:-1]]
     cached = len(prompt) - 1
     if not pastes:
-        whole: torch.Tensor = model.network(input_ids=_row(model, fed), use_cache=False).logits[0]
+        whole: torch.Tensor = model.network(input_ids=row_of(model, fed), use_cache=False).logits[0]
         return whole[cached:].to("cpu")
     overwrites = [
         overwrite for paste in pastes for overwrite in _overwrites(model, paste, len(prompt), fed)
     ]
-    with _overwriting(model, overwrites, first_position=0):
+    with overwriting(model, overwrites, first_position=0):
         cache = _prefill(model, fed[:cached], first_position=0)
     for paste in pastes:
         if paste.site in CACHE_SITES:
-            _splice(model, cache, paste)
-    with _overwriting(model, overwrites, first_position=cached):
+            _splice(model, cache, paste, fed[:cached])
+    with overwriting(model, overwrites, first_position=cached):
         found: torch.Tensor = model.network(
-            input_ids=_row(model, fed[cached:]), **with_cache(model.network, cache), use_cache=True
+            input_ids=row_of(model, fed[cached:]),
+            **with_cache(model.network, cache),
+            use_cache=True,
         ).logits[0]
     return found.to("cpu")
 
@@ -106,8 +108,11 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
 
 
-def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste) -> None:
-    """Write a donor's cached keys and values into a cache, in place."""
+def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste, prompt: Sequence[int]) -> None:
+    """Write a donor's cached keys and values into a cache of a prompt, in place."""
+    if paste.constant is not None:
+        _splice_constant(model, cache, paste, paste.constant, prompt)
+        return
     window, heads = paste.window, list(paste.heads)
     here, there = _cut(window.base_slots), _cut(window.source_slots)
     # Values are taken from where the donor's text stands by itself: they hold no rotation.
@@ -130,23 +135,51 @@ def _splice(model: LoadedModel, cache: DynamicCache, paste: Paste) -> None:
                 own[0, heads, here] = mixed
 
 
-class _Overwrite(NamedTuple):
-    """What is to stand at some positions of a tensor of a layer.
+def _splice_constant(
+    model: LoadedModel,
+    cache: DynamicCache,
+    paste: Paste,
+    constant: Constant,
+    prompt: Sequence[int],
+) -> None:
+    """Put a constant together with the keys and values of a cache, in place."""
+    window, heads = list(paste.window.base_slots), list(paste.heads)
+    for layer in paste.layers:
+        kept = cache.layers[layer]
+        for tensor in TENSORS[paste.site]:
+            held = kept.keys if tensor == "k" else kept.values
+            values = _of_constant(constant, layer, tensor, held, heads, len(window))
+            if tensor == "k":
+                # The model itself turns a key that stands there before it rotates.
+                one = Overwrite(layer, "k", paste.heads, window, values, normed=True)
+                with overwriting(model, [one], first_position=0):
+                    turned = _prefill(model, prompt, first_position=0)
+                values = turned.layers[layer].keys[0, heads][:, window].transpose(0, 1)
+            own = held[0, heads][:, window].transpose(0, 1)
+            new = together(own, values, paste.mode, paste.alpha).transpose(0, 1)
+            for place, head in enumerate(heads):
+                held[0, head, window] = new[place]
 
-    positions: of the row. values: `pos head d_head`, as the model holds them. alpha: their weight.
+
+def _of_constant(
+    constant: Constant,
+    layer: int,
+    tensor: Tensor,
+    like: torch.Tensor,
+    heads: Sequence[int],
+    positions: int,
+) -> torch.Tensor:
+    """A constant's vectors at so many positions, `pos head d_head`.
+
+    like: a tensor of that kind, `batch head pos d_head`.
     """
-
-    layer: int
-    tensor: Tensor
-    heads: tuple[int, ...]
-    positions: list[int]
-    values: torch.Tensor
-    alpha: float
+    vectors = constant.of(layer, tensor, like)[list(heads)]
+    return vectors.expand(positions, -1, -1)
 
 
 def _overwrites(
     model: LoadedModel, paste: Paste, tokens: int, fed: Sequence[int]
-) -> list[_Overwrite]:
+) -> list[Overwrite]:
     """What a paste overwrites while the model runs: none for a splice into the prompt alone.
 
     tokens: of the row's prompt. fed: all tokens that the row is fed.
@@ -154,6 +187,8 @@ def _overwrites(
     donor_of = _donor_positions(paste, tokens, len(fed))
     if not donor_of:
         return []
+    if paste.constant is not None:
+        return _constant_overwrites(model, paste, paste.constant, list(donor_of))
     known = [*paste.donor, *paste.donor_generated]
     needed = max(donor_of.values()) + 1
     if needed > len(known):
@@ -164,17 +199,42 @@ def _overwrites(
     cells = [(layer, tensor) for layer in paste.layers for tensor in TENSORS[paste.site]]
     # What has no heads is one head, as wide as the model.
     heads = paste.heads if heads_of(paste.site) else (0,)
-    captured = _capture(model, known[:needed], cells)
+    captured = capture(model, known[:needed], cells)
     there = list(donor_of.values())
     return [
-        _Overwrite(
+        Overwrite(
             *(layer, tensor, heads, list(donor_of)),
             captured[layer, tensor][there][:, heads],
+            paste.mode,
             # What goes on while the row generates is never mixed.
             1.0 if paste.site in CACHE_SITES else paste.alpha,
         )
         for layer, tensor in cells
     ]
+
+
+def _constant_overwrites(
+    model: LoadedModel, paste: Paste, constant: Constant, positions: list[int]
+) -> list[Overwrite]:
+    """What a constant puts at some positions while the model runs."""
+    heads = paste.heads if heads_of(paste.site) else (0,)
+    found = []
+    for layer in paste.layers:
+        for tensor in TENSORS[paste.site]:
+            count = model.heads.of(paste.site) or 1
+            like = torch.empty(
+                (1, count, 1, width_of(model, layer, tensor)),
+                dtype=model.dtype,
+                device=model.device,
+            )
+            values = _of_constant(constant, layer, tensor, like, heads, len(positions))
+            found.append(
+                Overwrite(
+                    *(layer, tensor, heads, positions, values, paste.mode, paste.alpha),
+                    normed=tensor == "k",
+                )
+            )
+    return found
 
 
 def _donor_positions(paste: Paste, tokens: int, n_fed: int) -> dict[int, int]:
@@ -191,100 +251,6 @@ def _donor_positions(paste: Paste, tokens: int, n_fed: int) -> dict[int, int]:
     return found
 
 
-def _capture(
-    model: LoadedModel, tokens: Sequence[int], cells: Iterable[tuple[int, Tensor]]
-) -> dict[tuple[int, Tensor], torch.Tensor]:
-    """Tensors of a plain run over some tokens, `pos head d_head`, by layer and tensor."""
-    found: dict[tuple[int, Tensor], torch.Tensor] = {}
-    anatomy = anatomy_of(model.network)
-
-    def keep(layer: int, tensor: Tensor) -> Change:
-        def change(states: torch.Tensor) -> None:
-            found[layer, tensor] = anatomy.part(states, tensor)[0].clone()
-
-        return change
-
-    with ExitStack() as stack:
-        for cell in cells:
-            stack.callback(_hook(anatomy, cell, keep(*cell)).remove)
-        model.network(input_ids=_row(model, tokens), use_cache=False)
-    return found
-
-
-@contextmanager
-def _overwriting(
-    model: LoadedModel, overwrites: Sequence[_Overwrite], first_position: int
-) -> Iterator[None]:
-    """Within it, a forward pass whose first token stands at a position is overwritten as told."""
-    if not overwrites:
-        yield
-        return
-    anatomy = anatomy_of(model.network)
-    with ExitStack() as stack:
-        for one in sorted(overwrites, key=lambda one: in_order((one.layer, one.tensor))):
-            spot = one.layer, one.tensor
-            write = _writer(anatomy, one, first_position)
-            if one.tensor == "resid_mid":
-                stream: list[torch.Tensor] = []
-                before = _hook(anatomy, (one.layer, "resid_pre"), _keeper(stream))
-                stack.callback(before.remove)
-                spot, write = (one.layer, "attn_out"), _to_stream(write, stream)
-            stack.callback(_hook(anatomy, spot, write).remove)
-        yield
-
-
-def _keeper(into: list[torch.Tensor]) -> Change:
-    def change(states: torch.Tensor) -> None:
-        into[:] = [states.clone()]
-
-    return change
-
-
-def _to_stream(write: Change, stream: list[torch.Tensor]) -> Change:
-    """What attention must add for the stream behind it to be what is written there."""
-
-    def change(states: torch.Tensor) -> torch.Tensor:
-        behind = write(stream[0] + states)
-        assert behind is not None
-        return behind - stream[0]
-
-    return change
-
-
-def _writer(anatomy: Anatomy, one: _Overwrite, first_position: int) -> Change:
-    def change(states: torch.Tensor) -> torch.Tensor:
-        states = states.clone()
-        passed = range(first_position, first_position + states.shape[1])
-        taken = [index for index, at in enumerate(one.positions) if at in passed]
-        here = [[one.positions[index] - first_position] for index in taken]
-        if taken:
-            part = anatomy.part(states, one.tensor)
-            own, heads = part[0, here, list(one.heads)], list(one.heads)
-            part[0, here, heads] = (1 - one.alpha) * own + one.alpha * one.values[taken]
-        return states
-
-    return change
-
-
-def _hook(anatomy: Anatomy, spot: Spot, change: Change) -> Any:
-    """Let a tensor be changed where a module gives it or is given it; gives the hook's handle."""
-
-    def behind(_module: nn.Module, _args: Any, result: Any) -> Any:
-        new = change(output_of(result))
-        return result if new is None else with_output(result, new)
-
-    def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
-        new = change(args[0] if args else kwargs["hidden_states"])
-        if new is None:
-            return None
-        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
-
-    module = anatomy.module(*spot)
-    if anatomy.at(spot[1]) == "input":
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(behind)
-
-
 def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> DynamicCache:
     cache = DynamicCache()
     # Positions are passed only where they are not the usual ones: a model without RoPE, whose
@@ -295,17 +261,13 @@ def _prefill(model: LoadedModel, tokens: Sequence[int], first_position: int) -> 
         else {}
     )
     model.network(
-        input_ids=_row(model, tokens),
+        input_ids=row_of(model, tokens),
         **with_cache(model.network, cache),
         use_cache=True,
         logits_to_keep=1,  # none is looked at: a long vocabulary would be a fifth of the work
         **where,
     )
     return cache
-
-
-def _row(model: LoadedModel, tokens: Sequence[int]) -> torch.Tensor:
-    return torch.tensor([list(tokens)], device=model.device)
 
 
 def _cut(slots: range) -> slice:

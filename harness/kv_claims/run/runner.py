@@ -222,7 +222,9 @@ class Runner:
     def key(self, pair: Pair, arm: Arm, seed: int) -> str:
         """Hash of everything that determines a trial."""
         prompts = [self.rows.tokens(pair.source), self.rows.tokens(pair.base)]
-        return hash_of([self.study, pair.id, prompts, arm.id, seed])
+        direction = self.rows.constants.sha(arm)
+        rests_on = [direction] if direction else []
+        return hash_of([self.study, pair.id, prompts, arm.id, seed, *rests_on])
 
     def canonical(self, arm: Arm) -> Arm:
         """The arm in one spelling on this model."""
@@ -399,10 +401,11 @@ class Runner:
         plan, arm = work.plan, work.arm
         # In a full swap rows of other lengths stand over each other.
         copied = plan.writes and not plan.needs_prompt_pass and arm != FULL_SWAP
+        copied = copied and all(write.constant is None for write in plan.writes)
         if not copied or footprint.changed or footprint.least_changed is not None:
             return footprint
         donor = self.store.index(self.rows.named_donor(arm, work.pair))
-        whole = (write for write in plan.writes if write.alpha == 1)
+        whole = (write for write in plan.writes if write.writes_whole)
         if any(self.store.differ(donor, plan.prompt, write) for write in whole):
             return footprint._replace(least_changed=0)
         return footprint

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kv_claims.claims.claim import UNPATCHED, Claim, Part
+from kv_claims.claims.donors import FROM_SOURCE
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, as_patches
+from kv_claims.claims.patch import Patch, as_patches, donor_of
 from kv_claims.errors import UsageError
 from kv_claims.judging.multiplicity import Share
 from kv_claims.run.arms import Patches
@@ -58,6 +59,11 @@ class Cell:
             if bool(given) != wanted:
                 what = "needs" if wanted else "is not about"
                 raise UsageError(f"{found}: it {what} {name}")
+        if "carried" in claim.estimands and (donor := donor_of(found.patches)) != FROM_SOURCE:
+            raise UsageError(
+                f"{found}: what is `carried` comes from the source, but its patches are of donor "
+                f"{donor!r}; expected donor 'source', or a shift, a rate or a transfer"
+            )
         for part in found.parts:
             Outcome.parse(part.outcome)
         return found

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from kv_claims.claims.claim import Claim, Part
+from kv_claims.claims.layers import some_model_has
 from kv_claims.claims.outcome import LATE, Outcome
-from kv_claims.claims.patch import Patch, canonical, check_apart, some_model_has
+from kv_claims.claims.patch import Patch, canonical, check_apart
 from kv_claims.claims.positions import Prompted, n_tokens
 from kv_claims.claims.reach import Reach, classify
 from kv_claims.claims.sites import HeadCounts
@@ -273,7 +274,7 @@ def arms_of(cell: Cell, model: Subject) -> dict[str, Arm]:
         arms["versus"] = patched(cell.versus)
     if cell.patches:
         about_layer = cell.claim.about == "layer"
-        arms |= controls(cell.patches, model.n_layers, about_layer=about_layer)
+        arms |= controls(cell.patches, model.n_layers, about_layer=about_layer, heads=model.heads)
         arms["self-patch"] = self_patch(cell.patches)
     return {r: canonical_arm(arm, model.n_layers, model.heads) for r, arm in arms.items()}
 

@@ -12,15 +12,15 @@ from typing import Any, Literal, NamedTuple
 
 from kv_claims.claims.claim import Part
 from kv_claims.claims.outcome import RATES, Outcome
-from kv_claims.claims.patch import Patch, is_full_swap
-from kv_claims.judging.checks import DONOR, NO_SUCH_CELL
+from kv_claims.claims.patch import Patch, donor_of, is_full_swap
+from kv_claims.judging.checks import DONOR, NO_CONTROL, NO_SUCH_CELL
 from kv_claims.judging.controls import band_of
 from kv_claims.judging.estimand import NEGATIVE
 from kv_claims.judging.result import Word
 from kv_claims.judging.rule import Rule
 from kv_claims.planted.catalog import N_LAYERS, Planted
 from kv_claims.planted.degenerate import expected_degenerate_share
-from kv_claims.planted.truth import Donor, Means, UnknownTruth, expected_means
+from kv_claims.planted.truth import Means, UnknownTruth, expected_means
 from kv_claims.run.arms import Arm
 from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study.expectation import Expectation
@@ -91,7 +91,7 @@ def _means(
     planted: Planted,
     patches: tuple[Patch, ...],
     task: Task,
-    donor: Donor,
+    donor: str,
     outcome: Outcome,
     sampling: Sampling,
 ) -> Means:
@@ -115,7 +115,7 @@ class _Study(NamedTuple):
     task: Task
     sampling: Sampling
 
-    def means(self, patches: Sequence[Patch], donor: Donor, outcome: Outcome) -> Means:
+    def means(self, patches: Sequence[Patch], donor: str, outcome: Outcome) -> Means:
         asked = tuple(patches) or _ANY
         return _means(self.planted, asked, self.task, donor, outcome, self.sampling)
 
@@ -136,6 +136,7 @@ class _Study(NamedTuple):
                 tuple(patches) or _ANY,
                 self.task,
                 arm=arm,
+                donor=donor_of(patches or _ANY),
                 max_new_tokens=self.sampling.max_new_tokens,
                 temperature=self.sampling.temperature,
             )
@@ -147,7 +148,8 @@ class _Study(NamedTuple):
         """The true value of a part and its word."""
         part, outcome, cell = planned.part, planned.outcome, self.plan.cell
         margin = self.plan.claim.margin
-        base, source, patched = self.means(cell.patches, "source", outcome)
+        donor = donor_of(cell.patches or _ANY)
+        base, source, patched = self.means(cell.patches, donor, outcome)
         gap = source - base
         if part.estimand == "gap":
             if abs(gap) < _NO_GAP:
@@ -163,19 +165,25 @@ class _Study(NamedTuple):
             return _Truth("invalid", "no-ceiling", None, {})
         zero = against = base
         if part.estimand == "difference":
-            against = self.means(cell.versus, "source", outcome).patched
+            against = self.means(cell.versus, donor_of(cell.versus), outcome).patched
         if part.estimand == "carried":
             zero = against = self.means(cell.patches, "unrelated-base", outcome).patched
             gap = source - zero
             if abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
                 return _Truth("invalid", "no-ceiling", None, {})
         value = (patched - against) / gap
+        if part.estimand == "shift" and abs(value) < _NO_GAP:
+            # Nothing moves in any pair, and no unit has a spread.
+            return _Truth("invalid", "degenerate", value, {})
         controls = {
             name: self._control(arm, outcome, zero, gap)
             for name, arm in self.plan.controls.items()
             if name in NEGATIVE[part.estimand]
         }
-        return _worded(value, part, controls, margin)
+        found = _worded(value, part, controls, margin)
+        if found.word == "supported" and part.region.claims_effect and not self.plan.controls:
+            return found._replace(word="inconclusive", because=NO_CONTROL)
+        return found
 
     def _control(self, arm: Arm, outcome: Outcome, zero: float, gap: float) -> float:
         """What a control does in truth, as a share of the gap; NaN where it is not known."""
@@ -206,7 +214,7 @@ def _combined(plan: Plan, truths: Sequence[_Truth]) -> tuple[Word, str]:
     n_claimed = len(plan.claim.parts)
     if any(truth.word != "supported" for truth in truths[n_claimed:]):
         return "invalid", "premise: "
-    for word in ("refuted", "invalid"):
+    for word in ("refuted", "invalid", "inconclusive"):
         for number, truth in enumerate(truths[:n_claimed]):
             if truth.word == word:
                 return truth.word, _prefix(plan, number) + truth.because
@@ -229,5 +237,5 @@ def _prefix(plan: Plan, number: int) -> str:
     return f"{planned.part}: " if planned.of > 1 else ""
 
 
-def _donor(arm: Arm) -> Donor:
+def _donor(arm: Arm) -> str:
     return "source" if arm.donor is None else arm.donor

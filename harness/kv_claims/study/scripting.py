@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
@@ -17,7 +16,7 @@ from kv_claims.files.lock import hold_ledger
 from kv_claims.judging.checks import CONTROLS, Check
 from kv_claims.judging.frame import refused_text
 from kv_claims.models.load import LoadedModel
-from kv_claims.run.arms import BASE, SOURCE, Arm, Donor, patched, self_patch
+from kv_claims.run.arms import BASE, OF_SOURCE, SOURCE, Arm, patched, self_patch
 from kv_claims.run.feed import fed_to
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
@@ -31,7 +30,7 @@ from kv_claims.tasks.task import Pair, Task
 
 _OWN = ("base", "source")
 """Arms that every study has, by these names."""
-_DONORS = tuple(donor for donor in get_args(Donor) if donor in CONTROLS)
+_DONORS = tuple(donor for donor in OF_SOURCE if donor in CONTROLS)
 """Names of controls that an arm's donor tells apart; a wrong layer is a patch like any other."""
 
 
@@ -111,7 +110,7 @@ def _unreached(arm: Arm, outcome: Outcome, runner: Runner, pairs: Sequence[Pair]
         return len(runner.rows.tokens(pair.base if side == "base" else pair.source))
 
     lengths = [(tokens(pair, arm.donor), tokens(pair, arm.prompt)) for pair in pairs]
-    if arm.prompt == "base" and arm.donor == "source":
+    if arm.prompt == "base" and arm.donor in ("source", "resample"):
         donor = runs_donor([patches], n_layers, lengths)
         if donor is not None:
             return [donor]

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 from kv_claims.claims.claim import Part
+from kv_claims.claims.layers import resolve_heads, resolve_layers
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, resolve_heads, resolve_layers
+from kv_claims.claims.patch import Patch
 from kv_claims.claims.sites import HeadCounts, heads_of
 from kv_claims.errors import NoSuchCellError
 from kv_claims.evidence.evidence import plan_sha

@@ -21,6 +21,7 @@ from kv_claims.judging.instrument import (
     full_swap_checks,
     instrument_checks,
     likelihood_oracle,
+    no_control,
     substring_markers,
 )
 from kv_claims.models.load import LoadedModel
@@ -88,6 +89,8 @@ class ModelStudy(Study):
         """What is to be run for a cell, checked on all pairs; nothing is run."""
         plan = plan_of(asked, self.model, len(self.pairs))
         check_scored(plan.outcomes, self.task)
+        told = self.runner.rows.constants.told
+        plan = replace(plan, patch=_told(plan.patch, told), versus=_told(plan.versus, told))
         if not plan.generates:
             return self._brief._checked(plan)
         return self._checked(plan)
@@ -241,7 +244,8 @@ class ModelStudy(Study):
         self_writes = SelfPatches(self.runner).of(judged, self.pairs)
         seen = self._observed(trials, plan.arms, self_writes, fed)
         scores_text = any(outcome.is_text for outcome in plan.outcomes)
-        return instrument_checks(seen, scores_text=scores_text, scorers=scorers)
+        made = instrument_checks(seen, scores_text=scores_text, scorers=scorers)
+        return [*made, *no_control(plan.arms)]
 
     def _observed(
         self,
@@ -263,6 +267,14 @@ class ModelStudy(Study):
             store_unchanged=self.runner.store.unchanged(),
             prompt_identity=self.runner.rows.identity,
         )
+
+
+def _told(patch: dict[str, Any] | None, told: Callable[[str], str | None]) -> dict[str, Any] | None:
+    """What the evidence says of patches, with what their donor is, where that is no prompt."""
+    if patch is None or (found := told(patch["donor"])) is None:
+        return patch
+    every = [{**one, "donor_told": found} for one in patch["all"]]
+    return {**patch, "donor_told": found, "all": every}
 
 
 def by_arm(trials: Sequence[Trial]) -> dict[str, list[Trial]]:

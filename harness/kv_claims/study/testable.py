@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
+from kv_claims.claims.donors import FROM_SOURCE, is_constant
+from kv_claims.claims.layers import resolve_layers
 from kv_claims.claims.outcome import Outcome
-from kv_claims.claims.patch import Patch, is_full_swap, resolve_layers
+from kv_claims.claims.patch import Patch, donor_of, is_full_swap
 from kv_claims.claims.positions import Prompted
 from kv_claims.claims.reach import classify, is_donor
 from kv_claims.claims.sites import Spot, given_by
@@ -34,11 +36,12 @@ def runs_donor(arms: Iterable[tuple[Patch, ...]], n_layers: int, lengths: Length
             for n_source, n_base in lengths
         ]
         if any(whole) or is_full_swap(patches, n_layers):
+            of = "the source" if donor_of(patches) == FROM_SOURCE else "another"
             where = f" (in {sum(whole)} of {len(whole)} pairs)" if not all(whole) else ""
             return Check(
                 DONOR,
                 False,
-                f"replacing the whole cache at every layer runs the source prompt{where}: an "
+                f"replacing the whole cache at every layer runs {of} prompt{where}: an "
                 "instrument check, never a finding",
             )
     return None
@@ -76,12 +79,13 @@ def unreached(
 def idle(arms: Iterable[tuple[Patch, ...]], n_layers: int) -> list[Check]:
     """Failed checks for patches that write what another one gives there already.
 
-    As projections do of a layer whose stream is pasted at the same positions, or below.
+    As projections do of a layer whose stream is pasted at the same positions, or below. Not so of
+    constants: a mean of what is computed is not what is computed of a mean.
     """
     failed: dict[str, Check] = {}
     for patches in arms:
         for patch in patches:
-            if patch.is_splice:
+            if patch.is_splice or is_constant(patch.donor):
                 continue
             for other in patches:
                 if not _gives_whole(other) or patch.positions != other.positions:
@@ -97,7 +101,7 @@ def idle(arms: Iterable[tuple[Patch, ...]], n_layers: int) -> list[Check]:
 
 def _gives_whole(patch: Patch) -> bool:
     """Whether what it writes is the donor's, whole, and computed on from there in the prompt."""
-    return not patch.is_splice and (patch.heads, patch.alpha) == ("all", 1.0)
+    return not patch.is_splice and patch.writes_whole
 
 
 def _spots(patch: Patch, n_layers: int) -> set[Spot]:

@@ -14,6 +14,7 @@ from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
 from kv_claims.tasks.answers import Answers
+from kv_claims.tasks.directions import AnyDirection, MeanDifference, read_direction
 from kv_claims.tasks.messages import Message
 from kv_claims.tasks.patterns import stated_scorer
 from kv_claims.tasks.scorers import Lexicon, Published, Scorer, Unscored
@@ -34,11 +35,13 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "scorer": (dict, str),
     "lexicon": list,
     "max_degenerate_share": (int, float),
+    "directions": dict,
 }
 _NAMED = ("id", "family")
 _ANSWER_KEYS = ("answer", "foil", "choices")
 _PROMPT_KEYS = (*_NAMED, "text", "messages", "spans", *_ANSWER_KEYS, "continuation")
 _MESSAGE_KEYS = ("role", "content")
+_FILE_KEYS, _MEANS_KEYS = ("file",), ("toward", "away", "at")
 
 
 def load_task(path: str | Path) -> Task:
@@ -48,7 +51,7 @@ def load_task(path: str | Path) -> Task:
     key of the wrong type, an empty or repeated prompt, or one text as both source and base.
     """
     path = Path(path)
-    return _task_of(read_yaml(path, "task file"), where=f"task file {path}")
+    return _task_of(read_yaml(path, "task file"), path.parent, where=f"task file {path}")
 
 
 def own_task(folder: Path | None) -> Path | None:
@@ -57,7 +60,7 @@ def own_task(folder: Path | None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _task_of(content: Any, where: str) -> Task:
+def _task_of(content: Any, folder: Path, where: str) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
     known = {**_REQUIRED, **_OPTIONAL}
@@ -90,7 +93,42 @@ def _task_of(content: Any, where: str) -> Task:
         lexicon=lexicon.words if lexicon else frozenset(),
         max_degenerate_share=float(share),
         where=where,
+        directions=_directions_of(content.get("directions", {}), folder, where),
     )
+
+
+def _directions_of(entries: dict[Any, Any], folder: Path, where: str) -> tuple[AnyDirection, ...]:
+    """The directions that a task names: from files beside it or in folders below, or of texts."""
+    found: list[AnyDirection] = []
+    for name, entry in entries.items():
+        here = f"{where}: direction {name!r}"
+        known = isinstance(entry, dict) and not {"file", "toward", "away"}.isdisjoint(entry)
+        if not isinstance(name, str) or not known:
+            raise UsageError(
+                f"{here}: {entry!r:.60}, expected a name and a mapping of `file`, or of `toward` "
+                "and `away`"
+            )
+        if "file" not in entry:
+            _check_keys(entry, {"toward", "away"}, set(_MEANS_KEYS), here)
+            toward, away = (_texts_of(entry[side], side, here) for side in ("toward", "away"))
+            found.append(MeanDifference(name, toward, away, entry.get("at", "last"), here))
+            continue
+        _check_keys(entry, set(_FILE_KEYS), set(_FILE_KEYS), here)
+        _check_text(entry, "file", here)
+        path = (folder / entry["file"]).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{here}: file {entry['file']!r} is not below {folder}, expected one beside the "
+                "task file or in a folder there"
+            )
+        found.append(read_direction(name, path))
+    return tuple(found)
+
+
+def _texts_of(entries: Any, side: str, where: str) -> tuple[str, ...]:
+    if not isinstance(entries, list):
+        raise UsageError(f"{where}: `{side}` is {entries!r:.60}, expected a list of texts")
+    return tuple(entries)
 
 
 def _asks_no_text(content: dict[Any, Any]) -> bool:
@@ -225,5 +263,11 @@ def _check_keys(found: dict[Any, Any], required: set[str], known: set[str], wher
 
 def _name_of(kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    words = {int: "a whole number", float: "a number", str: "text", list: "a list"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
     return words[kinds[-1]]

@@ -22,6 +22,7 @@ import regex
 from kv_claims.errors import UsageError
 from kv_claims.tasks import words
 from kv_claims.tasks.answers import Answers, check_answers, check_apart, check_follows, options_of
+from kv_claims.tasks.directions import AnyDirection, MeanDifference
 from kv_claims.tasks.messages import Message, check_messages, identity_of, plain_form
 from kv_claims.tasks.scorers import Lexicon, Scorer
 from kv_claims.tasks.spans import check_spans
@@ -105,6 +106,8 @@ class Task:
 
     max_degenerate_share: the share of degenerate texts (see `measure.behavior`) that an arm may
         have before its scores are not believed.
+    directions: vectors that patches may name. They decide nothing of trials that do not name them,
+        so `sha` does not hang on them.
     """
 
     name: str
@@ -116,11 +119,18 @@ class Task:
     lexicon: frozenset[str]
     max_degenerate_share: float = 0.10
     where: str = "<memory>"
+    directions: tuple[AnyDirection, ...] = ()
 
     def __post_init__(self) -> None:
         check_prompts(self.sources, self.bases, self.pairing, self.where)
         if any(source.answers for source in self.sources):
             check_pairs(self.pairs, self.where)
+        names = [one.name for one in self.directions]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"{self.where}: directions named twice: {', '.join(twice)}")
+        for one in self.directions:
+            if isinstance(one, MeanDifference):
+                _check_apart(one, (*self.sources, *self.bases), self.where)
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -207,6 +217,18 @@ class Task:
     @cached_property
     def _families(self) -> set[str]:
         return {base.family for base in self.bases}
+
+
+def _check_apart(direction: MeanDifference, prompts: Iterable[Prompt], where: str) -> None:
+    """Raise UsageError for a direction that is found on a prompt that is judged."""
+    found = {seen(text) for text in (*direction.toward, *direction.away)}
+    for prompt in prompts:
+        texts = [prompt.text, *(message.content for message in prompt.messages or ())]
+        if found & set(map(seen, texts)):
+            raise UsageError(
+                f"{where}: direction {direction.name!r} is found on the text of prompt "
+                f"{prompt.id!r}, which is judged; expected other texts"
+            )
 
 
 def _told(prompt: Prompt) -> list[Any]:

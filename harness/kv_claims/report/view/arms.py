@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kv_claims.claims.patch import Active, Patch, resolve_layers
+from kv_claims.claims.layers import resolve_layers
+from kv_claims.claims.patch import Active, Patch
 from kv_claims.claims.positions import resolve_window
 from kv_claims.claims.sites import Site
 from kv_claims.errors import UsageError
