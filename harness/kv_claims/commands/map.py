@@ -122,10 +122,11 @@ def _run(given: argparse.Namespace, asked: Asked, name: str, task: Task) -> None
         # As `pytest claims` does: sharing so small a matrix out costs more than it gives.
         torch.set_num_threads(1)
     command, ledger = f"kv-claims {NAME}", given.out / "ledger"
+    # Whatever is wrong is said before a folder is made.
+    asked_of = Map(Runner(model, part, sampling, Ledger(), given.batch_size), asked, pairs)
+    said = settings(asked, asked_of.runner, task, pairs)
     with hold(given.out, command=command), hold_ledger(ledger, command=command):
-        runner = Runner(model, part, sampling, Ledger(ledger), given.batch_size)
-        asked_of = Map(runner, asked, pairs)
-        said = settings(asked, asked_of.runner, task, pairs)
+        asked_of.keep(Ledger(ledger))
         begin(given.out, said)
         say("\n".join(_before(asked, asked_of, task, n)))
         with tqdm(total=asked_of.rows, unit="row", file=sys.stderr, disable=None) as bar:

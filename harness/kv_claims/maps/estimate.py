@@ -9,6 +9,7 @@ Does not: hold cells against controls, or say that one is true: who looks at man
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ class Gap(NamedTuple):
     @property
     def is_clear(self) -> bool:
         """Whether shares of it may be read, as for a verdict."""
-        return bool(self.p < CEILING_ALPHA) or (np.isnan(self.p) and self.mean != 0)
+        return self.mean != 0 if math.isnan(self.p) else self.p < CEILING_ALPHA
 
 
 def estimates(found: Measured, asked: Asked) -> tuple[list[Estimate], Gap]:

@@ -19,6 +19,7 @@ from kv_claims.errors import NoSuchCellError, UsageError
 from kv_claims.maps.asked import EACH, Asked, Cell
 from kv_claims.run.arms import BASE, SOURCE, Arm, patched
 from kv_claims.run.feed import fed_to
+from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.scores import Fed, fed_score, scored
 from kv_claims.run.table import trials_frame
@@ -94,6 +95,10 @@ class Map:
     def rows(self) -> int:
         """Arms times pairs, base and source among them."""
         return (len(self.cells) + 2) * len(self.pairs)
+
+    def keep(self, ledger: Ledger) -> None:
+        """Keep what is measured in a ledger, and take from it what it has."""
+        self.runner.ledger = ledger
 
     def run(self, progress: Callable[[int], object]) -> Measured:
         """Measure every cell. progress: takes the number of rows that came in."""
