@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kv_claims.errors import UsageError
 from kv_claims.plain import number, say
@@ -48,6 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--out", type=Path, required=True, metavar="DIR", help="for its files; the same map goes on"
     )
+    add("--propose", type=Path, metavar="FILE", help="write claims of the strongest cells there")
     add("--device", metavar="NAME")
     add("--dtype", metavar="NAME")
     add("--batch-size", type=int, metavar="N")
@@ -56,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure a map and write its files."""
+    """Measure a map and write its files; 1 where nothing passes that could be proposed."""
     from kv_claims.maps.asked import Asked
     from kv_claims.maps.write import check_free
 
@@ -69,16 +70,36 @@ def run(given: argparse.Namespace) -> int:
                 "it beside an outcome of generated texts"
             )
     check_free(given.out)
-    model, task = _model_and_task(given)
-    _run(given, asked, model, task)
+    model, task, file = _model_and_task(given)
+    if given.propose is not None:
+        from kv_claims.maps.propose import check_proposable
+
+        if file is None:
+            raise UsageError(f"map: --propose {given.propose}: {model} has no task file to split")
+        check_proposable(given.propose, file, task)
+    said, rows = _run(given, asked, model, task)
+    if given.propose is None:
+        return 0
+    from kv_claims.maps.propose import propose
+
+    assert file is not None
+    paths = propose(given.propose, file, task, said, asked, rows, chat=given.chat)
+    if not paths:
+        say(f"nothing proposed: no cell passes, and {given.propose} was not written")
+        return 1
+    say(
+        f"proposed: {', '.join(map(str, paths))}\n"
+        f"judge it on the other part: pytest {paths[0]} --claims-model {model} --claims-task "
+        f"{paths[1]}{' --claims-chat' if given.chat else ''}"
+    )
     return 0
 
 
-def _model_and_task(given: argparse.Namespace) -> tuple[str, Task]:
-    """The model's name, and its whole task."""
+def _model_and_task(given: argparse.Namespace) -> tuple[str, Task, Path | None]:
+    """The model's name, its whole task, and the file of that; a planted one has none."""
     from kv_claims.commands.project import model_of, project_here
     from kv_claims.models.request import check_request
-    from kv_claims.models.task import task_for
+    from kv_claims.models.task import task_file, task_for
 
     project = project_here()
     model = model_of(project, NAME) if given.model is None else given.model
@@ -86,10 +107,14 @@ def _model_and_task(given: argparse.Namespace) -> tuple[str, Task]:
     if given.task and planted:
         raise UsageError(f"map: --task {given.task}: {model} brings its own task")
     check_request(model, device=given.device, dtype=given.dtype, revision=None)
-    return model, task_for(model, None if planted else given.task or project.task, chat=given.chat)
+    file = None if planted else task_file(model, given.task or project.task)
+    return model, task_for(model, file, chat=given.chat), file
 
 
-def _run(given: argparse.Namespace, asked: Asked, name: str, task: Task) -> None:
+def _run(
+    given: argparse.Namespace, asked: Asked, name: str, task: Task
+) -> tuple[dict[str, Any], list[Estimate]]:
+    """The map's settings, and its rows."""
     import torch
     from tqdm import tqdm
 
@@ -135,6 +160,9 @@ def _run(given: argparse.Namespace, asked: Asked, name: str, task: Task) -> None
         paths = finish(given.out, said, asked, rows, gap, found, asked_of.shortest)
     say("\n".join(_after(asked, rows, gap, found, model.precision)))
     say(f"written: {', '.join(map(str, paths))}")
+    if asked.estimand == "transfer" and not gap.is_clear:
+        return said, []  # shares of nothing: none of them passes
+    return said, rows
 
 
 def _before(asked: Asked, asked_of: Map, task: Task, pairs: int) -> list[str]:

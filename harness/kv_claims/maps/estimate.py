@@ -86,8 +86,7 @@ def estimates(found: Measured, asked: Asked) -> tuple[list[Estimate], Gap]:
     sign = orientation(scores, "either" if asked.measured.may_fall else "up")
     of = contrast(scores, asked.estimand, sign, grouping.sharing)
     low, high = interval_ends(of, LEVEL)
-    moved = between(scores, "patched", "base", np.ones(len(patched)), "shift", grouping.sharing)
-    p = _two_sided(moved)
+    p = _two_sided(of)
     q = false_discovery_control(p)
     pairs = found.table["pair"].nunique()
     rows = [
@@ -108,7 +107,7 @@ def estimates(found: Measured, asked: Asked) -> tuple[list[Estimate], Gap]:
     return rows, Gap(float(sign[0] * apart.effect[0].mean()), float(one_sided(apart, "greater")[0]))
 
 
-def _two_sided(moved: Contrast) -> Floats:
-    tails = [edge_tests(moved, region).p_supported for region in (Region(low=0), Region(high=0))]
+def _two_sided(of: Contrast) -> Floats:
+    tails = [edge_tests(of, region).p_supported for region in (Region(low=0), Region(high=0))]
     p: Floats = np.minimum(1.0, 2 * np.minimum(*tails))
     return np.where(np.isnan(p), 1.0, p)
