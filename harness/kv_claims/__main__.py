@@ -3,6 +3,7 @@
     kv-claims run [--seed-claims] [ARGUMENTS]   pytest, its options for claims in their short forms
     kv-claims init [DIR]                        a project to start from: a claim, a task, settings
     kv-claims get smollm2                       a small language model, to run claims on
+    kv-claims map --model M --out DIR           where an outcome is moved, cell by cell
     kv-claims plan --claim ID                   pairs needed for a verdict
     kv-claims compare RUN_A [RUN_B]             whether a finding moved between two runs
     kv-claims report [RUN]                      the reports of a stored run, again
@@ -14,7 +15,7 @@
     kv-claims calibrate                         how often the suite itself is wrong
 
 What a project says in its settings of pytest (claims_models, claims_task, claims_out) holds for
-`plan`, `compare`, `report` and `bench` too.
+`map`, `plan`, `compare`, `report` and `bench` too.
 
 Exit status: 0; 1 where a calibration falls short, runs differ, or a run was edited; 2 for bad
 usage, in one line; of `run`, that of pytest.
@@ -33,6 +34,7 @@ from kv_claims.commands import (
     get,
     init,
     key,
+    map,
     mini,
     plan,
     report,
@@ -43,7 +45,7 @@ from kv_claims.errors import UsageError
 from kv_claims.plain import say
 
 PROG = "kv-claims"
-_COMMANDS = (run, init, get, plan, compare, report, verify, key, bench, calibrate, mini)
+_COMMANDS = (run, init, get, map, plan, compare, report, verify, key, bench, calibrate, mini)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeVar, get_args
 
+from kv_claims.claims.found import Found
 from kv_claims.errors import UsageError
 
 TestFunction = TypeVar("TestFunction", bound=Callable[..., object])
@@ -203,6 +204,7 @@ class Claim:
         family.
     looks: numbers of pairs after which the study is judged, each time at alpha / the number of
         looks, and stops once it is decided; empty: once, on all pairs.
+    found: the map in which the claim's cell was found, and on which pairs it is judged then.
     """
 
     id: str
@@ -223,6 +225,7 @@ class Claim:
     margin: float = MARGIN
     family: Family | None = None
     looks: tuple[int, ...] = ()
+    found: Found | None = None
 
     def __post_init__(self) -> None:
         where = f"claim {self.id!r}: "
@@ -240,6 +243,8 @@ class Claim:
         if self.family is not None and not isinstance(self.family, Family):
             raise UsageError(f"{where}family={self.family!r}, expected a Family(name, size)")
         _check_looks(self.looks, where)
+        if self.found is not None and not isinstance(self.found, Found):
+            raise UsageError(f"{where}found={self.found!r}, expected a Found(plan, task)")
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -310,6 +315,7 @@ def claim(
     margin: float = MARGIN,
     family: Family | None = None,
     looks: Sequence[int] = (),
+    found: Found | None = None,
 ) -> Callable[[TestFunction], TestFunction]:
     """Mark a test function as the test of a claim; see `Claim` for the fields."""
     asserted = Claim(
@@ -331,6 +337,7 @@ def claim(
         margin=margin,
         family=family,
         looks=_as_tuple(looks, f"claim {id!r}: looks", "numbers of pairs"),
+        found=found,
     )
 
     def mark(function: TestFunction) -> TestFunction:

@@ -27,5 +27,10 @@ def task_for(model: str, file: Path | None, n_pairs: int = N_PAIRS, *, chat: boo
     if model.startswith(PLANTED_PREFIX):
         task = planted_task(CATALOG[model.removeprefix(PLANTED_PREFIX)], n_pairs)
     else:
-        task = load_task(file or own_task(model_folder(model)) or DEFAULT_TASK)
+        task = load_task(task_file(model, file))
     return as_chat(task) if chat else task
+
+
+def task_file(model: str, file: Path | None) -> Path:
+    """The file of a model's task, planted ones apart: that asked for, its own, or the seed's."""
+    return file or own_task(model_folder(model)) or DEFAULT_TASK

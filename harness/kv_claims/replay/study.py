@@ -75,6 +75,7 @@ class StoredStudy(Study):
 
         Raises UsageError where the trials are of another patch.
         """
+        asked.check_task(self.task.sha, self.task.where)
         one = self._one(asked)
         plan = plan_of(asked, self.model, one["pairs"])
         edits = edits_of(one, plan)

@@ -51,14 +51,18 @@ def scored(
     if outcome.is_text:
         column = "score" if outcome.name == "behavior" else outcome.name
         return frame.assign(score=frame[column].astype(float))
-    if (behind := outcome.behind) is not None:
-        read = (fed.answers[behind, trial.arm, trial.pair, trial.seed] for trial in trials)
-        return frame.assign(score=[one.value(outcome.name) for one in read])
-    if outcome.is_likelihood:
-        found = [fed.likelihoods[trial.arm, trial.pair, trial.seed] for trial in trials]
-        values = [one.loglik if outcome.name == "loglik" else -one.kl for one in found]
-        return frame.assign(score=values)
+    if outcome.is_fed:
+        spots = [(trial.arm, trial.pair, trial.seed) for trial in trials]
+        return frame.assign(score=[fed_score(fed, outcome, spot) for spot in spots])
     return frame.assign(score=[geometry_score(trial, outcome, n_layers) for trial in trials])
+
+
+def fed_score(fed: Fed, outcome: Outcome, spot: tuple[str, str, int]) -> float:
+    """An outcome that is read from tokens that were fed. spot: arm id, pair id, seed."""
+    if (behind := outcome.behind) is not None:
+        return fed.answers[behind, *spot].value(outcome.name)
+    found = fed.likelihoods[spot]
+    return found.loglik if outcome.name == "loglik" else -found.kl
 
 
 def geometry_score(trial: Trial, outcome: Outcome, n_layers: int) -> float:

@@ -68,6 +68,14 @@ class Cell:
             Outcome.parse(part.outcome)
         return found
 
+    def check_task(self, sha: str | None, where: str) -> None:
+        """Raise UsageError where a map found the cell, for a task of other pairs than it left.
+
+        sha: of the task, None of a table. where: it came from.
+        """
+        if self.claim.found is not None:
+            self.claim.found.check(self.claim.id, sha, where)
+
     def __str__(self) -> str:
         return f"claim {self.claim.id!r}, cell {self.id!r}"
 

@@ -87,6 +87,7 @@ class TableStudy(Study):
         All of them, once: whoever has the whole table has looked at all of it. Every arm that it
         tried is one of the family (*best-of-k*).
         """
+        asked.check_task(None, self.where)
         pairs = self._of_cell(asked)["pair"].nunique()
         plan = plan_as_asked(asked, self.model, pairs)
         family = plan.share.family
