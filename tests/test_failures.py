@@ -37,6 +37,7 @@ from kv_claims.run.sampling_settings import Sampling
 from kv_claims.study import verdicts
 from kv_claims.study.cell import Cell
 from kv_claims.study.study import ModelStudy
+from kv_claims.tasks.generation import Generation
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.scorers import Published
 from kv_claims.tasks.task import Task
@@ -205,7 +206,7 @@ def test_degenerate_text() -> None:
     share, usual = (one.scorer["repetition_share"]["patched"] for one in (collapsed, healthy))
     assert share > 0.05 > usual
     collapse = "and so on " * 10
-    seen = behavior(collapse, words_with_published())
+    seen = behavior(Generation(collapse), words_with_published())
     assert (seen.degenerate, seen.score_lexicon, seen.score_published) == (True, 0.0, 5.0)
 
 

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from kv_claims.models.load import load_model
     from kv_claims.report.show import show
     from kv_claims.study.scripting import run_study
+    from kv_claims.tasks.generation import Generation
     from kv_claims.tasks.load import load_task
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Generation": "kv_claims.tasks.generation",
     "Patch": "kv_claims.claims.patch",
     "Region": "kv_claims.claims.claim",
     "UsageError": "kv_claims.errors",
@@ -38,6 +40,7 @@ _WHERE = {
     "show": "kv_claims.report.show",
 }
 __all__ = [
+    "Generation",
     "Patch",
     "Region",
     "UsageError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kv_claims.measure.behavior import behavior
+from kv_claims.tasks.generation import Generation
 from kv_claims.tasks.scorers import Lexicon, Published
 from kv_claims.tasks.task import Prompt, Task
 
@@ -30,17 +31,17 @@ PUBLISHED = task_with(Published())
 def test_both_scores_are_measured_whichever_is_the_tasks_own() -> None:
     text = "The mirror is a process."
     for task, score in ((LEXICON, 20.0), (PUBLISHED, 2.0)):
-        found = behavior(text, task)
+        found = behavior(Generation(text), task)
         assert (found.score, found.score_lexicon, found.score_published) == (score, 20.0, 2.0)
 
 
 def test_the_lexicon_is_the_tasks_even_where_the_scorer_is_published() -> None:
-    assert behavior("mirror self", PUBLISHED).score_lexicon == 50.0
+    assert behavior(Generation("mirror self"), PUBLISHED).score_lexicon == 50.0
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "12 34 !?"], ids=["empty", "blank", "no-letters"])
 def test_a_text_of_no_word_scores_0_and_shows_that_it_has_none(text: str) -> None:
-    found = behavior(text, LEXICON)
+    found = behavior(Generation(text), LEXICON)
     assert found == (0.0, 0.0, 0.0, 0, 0.0, 0.0, False)
 
 
@@ -54,7 +55,7 @@ def test_a_text_of_no_word_scores_0_and_shows_that_it_has_none(text: str) -> Non
     ],
 )
 def test_words_and_the_share_that_is_distinct(text: str, words: int, distinct: float) -> None:
-    found = behavior(text, LEXICON)
+    found = behavior(Generation(text), LEXICON)
     assert (found.words, found.distinct_share) == (words, distinct)
 
 
@@ -72,7 +73,7 @@ def test_words_and_the_share_that_is_distinct(text: str, words: int, distinct: f
     ],
 )
 def test_repeated_4grams_are_those_that_stood_before(text: str, repeated: float) -> None:
-    assert behavior(text, LEXICON).repeated_4grams == pytest.approx(repeated)
+    assert behavior(Generation(text), LEXICON).repeated_4grams == pytest.approx(repeated)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,12 @@ def test_repeated_4grams_are_those_that_stood_before(text: str, repeated: float)
     ],
 )
 def test_degenerate_is_more_than_half_repeated(text: str, degenerate: bool) -> None:
-    assert behavior(text, LEXICON).degenerate is degenerate
+    assert behavior(Generation(text), LEXICON).degenerate is degenerate
 
 
 def test_collapse_adds_nothing_to_the_lexicon_score() -> None:
     """The published score pays 5 for it; here it is a fact that stands beside the score."""
-    collapsed = behavior("the " * 40, LEXICON)
+    collapsed = behavior(Generation("the " * 40), LEXICON)
     assert (collapsed.score, collapsed.score_published) == (0.0, 5.0)
     assert collapsed.degenerate is True
     assert collapsed.distinct_share == pytest.approx(1 / 40)

@@ -21,6 +21,7 @@ from kv_claims.judging.parts import judge_part
 from kv_claims.replay.foreign import ForeignTable
 from kv_claims.replay.source import kind_of
 from kv_claims.study.cell import Cell
+from kv_claims.tasks.code import CodeFrom
 from tests.runs import claim
 
 PAIRS = 24
@@ -573,3 +574,32 @@ def test_the_shipped_example_is_the_table_of_the_seed() -> None:
     source = ForeignTable.open(folder / "replay.yaml", (), None)
     assert source.facts()["replay"]["unused_arms"] == []
     assert source.frame["score"].sum() == 1
+
+
+def test_no_code_that_a_description_names_is_imported(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    module = f"scorer_of_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
+        "def score(said): return float(said.text) if said.pair is said.prompt is None else 0\n"
+    )
+    task = {
+        "schema": 1,
+        "name": "own",
+        "about": "any",
+        "scorer": {"python": f"{module}:score"},
+        "pairing": "one-to-one",
+        "sources": [{"id": "s", "family": "f", "text": "one"}],
+        "bases": [{"id": "b", "family": "f", "text": "two"}],
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    columns = {"pair": "prompt", "arm": "condition", "text": "points"}
+    path = write({"columns": columns, "task": "task.yaml"})
+    with pytest.raises(UsageError, match="expected --claims-task FILE, or --claims-allow-code"):
+        ForeignTable.open(path, (), None)
+    with pytest.raises(UsageError, match="in the folder of what is replayed"):
+        ForeignTable.open(path, (), None, CodeFrom(tmp_path, (tmp_path,)))
+    assert not list(tmp_path.glob("*.ran"))
+    found = ForeignTable.open(path, (), None, CodeFrom(tmp_path))
+    assert found.frame["score"].mean() == pytest.approx(21 / 3, abs=0.2)

@@ -59,8 +59,8 @@ def test_a_rate_counts_its_hits_and_a_presence_one(text: str) -> None:
         ({"choice": ["yes", "YES"]}, "scorer choice: 'yes' stands twice"),
         ({"choice": ["yes", " no"]}, "' no', expected text without blanks around it"),
         ({"choice": "yes"}, "scorer choice: 'yes', expected a list of texts"),
-        ({"choice": ["a", "b"], "regex": "a"}, "expected `regex` or `choice` in it"),
-        ({"python": "mylab.scorers:refuses"}, "expected `regex` or `choice` in it"),
+        ({"choice": ["a", "b"], "regex": "a"}, "expected `regex`, `choice` or `python` in it"),
+        ({"python": "mylab.scorers:refuses"}, "expected `regex`, `choice` or `python` in it"),
     ],
 )
 def test_what_is_no_scorer_is_refused(said: dict[str, Any], message: str) -> None:

@@ -17,6 +17,7 @@ from kv_claims.run.arms import BASE, SOURCE, patched
 from kv_claims.run.ledger import Ledger
 from kv_claims.run.runner import Runner
 from kv_claims.run.sampling_settings import Sampling
+from kv_claims.tasks.code import CodeFrom
 
 SIZES = (1, 8, 32, 64, 128, 256, 512)
 STEPS = 16
@@ -33,17 +34,20 @@ def measure(
     temperature: float,
     n_pairs: int,
     arms: int,
+    root: Path,
 ) -> dict[str, Any]:
     """Batch sizes and their speed, the best one, and estimates for studies of so many arms.
 
-    max_new_tokens: of a study; None for what each profile has.
+    root: of the project, whose code a task file may name. max_new_tokens: of a study; None for
+        what each profile has.
     """
     sampling = Sampling(STEPS if max_new_tokens is None else max_new_tokens, temperature)
     model = load_model(name, device=device, dtype=dtype)
     if model.planted is not None:
         # As `pytest claims` does: sharing so small a matrix out costs more than it gives.
         torch.set_num_threads(1)
-    task = task_for(name, task_file, n_pairs, chat=chat)
+    code = CodeFrom(root) if task_file else None
+    task = task_for(name, task_file, n_pairs, chat=chat, code=code)
     pairs = task.first_pairs(n_pairs)
     some = [BASE, SOURCE, *(patched(Patch("kv", str(k), "last(8)")) for k in range(model.n_layers))]
     some = some[:arms]

@@ -86,6 +86,7 @@ def run(given: argparse.Namespace) -> int:
             temperature=given.temperature,
             n_pairs=given.pairs,
             arms=_STUDY_ARMS,
+            root=project.root,
         )
     say("\n".join(result["lines"]))
     if given.out is not None:

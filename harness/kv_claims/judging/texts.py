@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from kv_claims.judging.checks import Check
 from kv_claims.judging.frame import ARMS
-from kv_claims.measure.behavior import behavior
+from kv_claims.measure.behavior import repetition
 from kv_claims.run.trial import Trial
 from kv_claims.tasks.patterns import FirstNamed, Pattern
+from kv_claims.tasks.python_scorer import PythonScorer
 from kv_claims.tasks.scorers import Scorer, inside_words
 from kv_claims.tasks.task import Task
 from kv_claims.tasks.words import placed_words
@@ -27,7 +28,7 @@ def degenerate_texts(texts: Texts, task: Task) -> Check:
     """No arm repeats itself beyond the share that the task declares."""
     limit = task.max_degenerate_share
     shares = {
-        role: sum(behavior(text, task).degenerate for text in some) / max(1, len(some))
+        role: sum(repetition(text).degenerate for text in some) / max(1, len(some))
         for role, some in texts.items()
     }
     shown = ", ".join(f"{role} {share:.1%}" for role, share in shares.items())
@@ -44,7 +45,7 @@ def parts_of_words(texts: Texts, scorers: Sequence[Scorer]) -> Check:
     scorers: those that the claim rests on; the check does not apply where there is none, nor to one
     that a task states itself, which says where a match ends.
     """
-    if stated := [one for one in scorers if isinstance(one, Pattern | FirstNamed)]:
+    if stated := [one for one in scorers if isinstance(one, Pattern | FirstNamed | PythonScorer)]:
         how = f"does not apply: {stated[0].name} says itself where a match begins and ends"
         return Check("substring-markers", True, how)
     if not scorers:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from kv_claims.claims.patch import Patch, as_patches, donor_of
-from kv_claims.measure.behavior import behavior
+from kv_claims.measure.behavior import repetition
 from kv_claims.planted.catalog import Planted
 from kv_claims.planted.circuit import Floats
 from kv_claims.planted.counting import fed, odds_of
@@ -74,7 +74,7 @@ def expected_degenerate_share(
     for _ in range(ceil(texts / law.logits.shape[1])):
         words = _texts(law, draw, spread)
         written = [" ".join(_WORDS[i] for i in row) for row in words.tolist()]
-        judged += [behavior(text, task).degenerate for text in written]
+        judged += [repetition(text).degenerate for text in written]
     return float(np.mean(judged))
 
 

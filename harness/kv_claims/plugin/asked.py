@@ -56,6 +56,8 @@ def settings_of(config: pytest.Config) -> Settings:
         "update": option.claims_update,
         "resume": option.claims_resume,
         "sign": _path(option.claims_sign),
+        "allow_code": option.claims_allow_code,
+        "replayed": _path(option.claims_replay),
     }
     return Settings(
         root=config.rootpath,

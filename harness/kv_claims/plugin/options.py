@@ -130,6 +130,15 @@ OPTIONS = (
         },
         short=False,
     ),
+    Option(
+        "allow-code",
+        {
+            "action": "store_true",
+            "help": "import a scorer in Python that a stored run, a table's description or a "
+            "model's folder names (docs/how-to/own-task.md)",
+        },
+        short=False,
+    ),
     Option("resume", {"action": "store_true", "default": None}),
     Option(
         "no-resume",

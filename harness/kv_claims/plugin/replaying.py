@@ -67,12 +67,21 @@ def start_replay(
     asked: the models that were asked for; none for all that are stored. given: all options.
     Raises UsageError for whatever is wrong with what is stored.
     """
+    from kv_claims.models.task import task_for
     from kv_claims.replay.option import check_options, open_source
 
     check_options(given)
 
     def task_of(model: str, file: Path | None) -> Task:
-        return replace(settings, task=file).task_of(model)
+        # The run names the file: no code in it is the user's word.
+        return task_for(model, file, chat=settings.chat, code=settings.code_for(None))
 
-    source = open_source(path, models=asked, task=settings.task, out=settings.out, task_of=task_of)
+    source = open_source(
+        path,
+        models=asked,
+        task=settings.task,
+        out=settings.out,
+        task_of=task_of,
+        code_for=settings.code_for,
+    )
     return replace(settings, models=source.models), source

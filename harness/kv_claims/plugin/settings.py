@@ -19,6 +19,7 @@ from kv_claims.plugin import ini
 from kv_claims.plugin.profiles import PROFILES, Profile, Protocol
 from kv_claims.run.ledger import check_writable
 from kv_claims.run.sampling_settings import Sampling
+from kv_claims.tasks.code import CodeFrom
 from kv_claims.tasks.task import Task
 
 EMBEDDED = tuple(PLANTED_PREFIX + name for name in CATALOG)
@@ -27,6 +28,11 @@ ALL_PLANTED = f"{PLANTED_PREFIX}*"
 LEDGER_FOLDER = "ledger"
 REPLAY_OUT = Path("reports/replay")
 """Where the files of `--claims-replay` go by default."""
+
+
+def folder_of(replayed: Path) -> Path:
+    """The folder of what is replayed: a run's, or that in which a description lies."""
+    return replayed if replayed.is_dir() else replayed.parent
 
 
 def all_of(names: Iterable[str]) -> tuple[str, ...]:
@@ -41,7 +47,8 @@ class Settings:
     """The settings of `pytest claims`; None where the user gave none.
 
     root: the project: where pins lie, and reports by default. command: what was typed, so that it
-    can be typed again. is_by_file: whether the models are all planted ones because the project's
+    can be typed again. replayed: what is judged again, and in whose folder no code is the
+    project's. is_by_file: whether the models are all planted ones because the project's
     ini says so: a file of claims may then name some of them. said: for what the project's ini says,
     by the ini's key, where it says so.
     """
@@ -67,6 +74,8 @@ class Settings:
     resume: bool = True
     update: bool = False
     sign: Path | None = None
+    allow_code: bool = False
+    replayed: Path | None = None
     is_by_file: bool = False
     said: Mapping[str, str] = field(default_factory=dict)
 
@@ -104,7 +113,19 @@ class Settings:
 
     def task_of(self, model: str) -> Task:
         """The task that a model runs; see `models.task`."""
-        return task_for(model, self.task, chat=self.chat)
+        code = self.code_for(self.task)
+        return task_for(model, self.task, chat=self.chat, code=code)
+
+    def code_for(self, task: Path | None) -> CodeFrom | None:
+        """Where a task's scorer in Python may be imported from; None: nowhere, as somebody else
+        named it, be it a model's folder (None) or what is replayed."""
+        if self.allow_code:
+            return CodeFrom(self.root)
+        if task is None:
+            return None
+        others = () if self.replayed is None else (folder_of(self.replayed),)
+        code = CodeFrom(self.root, others)
+        return None if code.is_of_others(task) else code
 
     def n_pairs(self, model: str, task: Task) -> int:
         """Pairs to run: as asked, or as many as the profile wants and the task has."""

@@ -24,7 +24,7 @@ from kv_claims.evidence.provenance import provenance
 from kv_claims.judging.checks import Check
 from kv_claims.judging.result import Verdict
 from kv_claims.judging.verdict import judge
-from kv_claims.measure.behavior import behavior
+from kv_claims.measure.behavior import repetition
 from kv_claims.models.load import LoadedModel
 from kv_claims.published.defects import (
     ALL,
@@ -179,7 +179,7 @@ class Replay:
 
     def _is_degenerate(self, text: str) -> bool:
         if text not in self._degenerate:
-            self._degenerate[text] = behavior(text, self.task).degenerate
+            self._degenerate[text] = repetition(text).degenerate
         return self._degenerate[text]
 
     def engines(self) -> list[dict[str, Any]]:

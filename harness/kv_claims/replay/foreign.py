@@ -24,6 +24,7 @@ from kv_claims.replay.published import read_table
 from kv_claims.replay.source import chosen, sha_of
 from kv_claims.study.given_table import GivenScorer, GivenTask, TableStudy
 from kv_claims.study.stated import KnownModel
+from kv_claims.tasks.code import CodeFrom
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.scorers import counted_by
 from kv_claims.tasks.task import Task
@@ -48,16 +49,19 @@ class ForeignTable:
     task: Task | None
 
     @classmethod
-    def open(cls, path: Path, models: Sequence[str], task: Task | None) -> ForeignTable:
+    def open(
+        cls, path: Path, models: Sequence[str], task: Task | None, code: CodeFrom | None = None
+    ) -> ForeignTable:
         """Read the description at `path` and its table.
 
         task: by whose scorer texts are scored, before that which the description names.
+        code: where the scorer of the latter may be imported from; None: from nowhere.
         Raises UsageError for whatever is wrong with either.
         """
         told = read_description(path)
         chosen(models, [told.model], path)
         if task is None and told.task is not None:
-            task = load_task(told.task)
+            task = load_task(told.task, code=code)
         return cls(told, read_table(told, task), task)
 
     @property

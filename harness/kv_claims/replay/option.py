@@ -10,6 +10,7 @@ from kv_claims.errors import UsageError
 from kv_claims.replay.foreign import ForeignTable
 from kv_claims.replay.run import ReplayedRun
 from kv_claims.replay.source import FOREIGN_FILE, Source, kind_of
+from kv_claims.tasks.code import CodeFrom
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.task import Task
 
@@ -20,6 +21,7 @@ _GOES = {
     "claims_out",
     "claims_strict",
     "claims_dry_run",
+    "claims_allow_code",
 }
 
 
@@ -51,19 +53,22 @@ def open_source(
     task: Path | None,
     out: Path,
     task_of: Callable[[str, Path | None], Task],
+    code_for: Callable[[Path | None], CodeFrom | None] = lambda _task: None,
 ) -> Source:
     """Read what is to be judged again. Raises UsageError for whatever is wrong with it.
 
     models: those asked for; none for all. task_of: see `ReplayedRun.open`.
+    code_for: where the scorer of a task file may be imported from; of None, one that somebody else
+        names.
     """
-    scored_by = None if task is None else load_task(task)
+    scored_by = None if task is None else load_task(task, code=code_for(task))
     source: Source
     kind = kind_of(path)
     if kind == "run":
         source = ReplayedRun.open(path, models, task_of, scored_by)
     else:
         source = ForeignTable.open(
-            path / FOREIGN_FILE if path.is_dir() else path, models, scored_by
+            path / FOREIGN_FILE if path.is_dir() else path, models, scored_by, code_for(None)
         )
     place = out.resolve()
     for file in source.inputs:

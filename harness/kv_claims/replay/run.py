@@ -29,11 +29,13 @@ from kv_claims.replay.trials import StoredTrials
 from kv_claims.run.answered import Answered
 from kv_claims.run.ledger import ANSWERS, LIKELIHOODS, Records
 from kv_claims.run.likelihood import Likelihood
-from kv_claims.run.table import trials_frame
+from kv_claims.run.table import generation_of, trials_frame
 from kv_claims.run.trial import Trial
 from kv_claims.study.stated import KnownModel
 from kv_claims.tasks.behind import options_behind, texts_sha
 from kv_claims.tasks.chat import as_chat
+from kv_claims.tasks.load import CodeRefusedError
+from kv_claims.tasks.python_scorer import score_of
 from kv_claims.tasks.scorers import counted_by
 from kv_claims.tasks.task import Pair, Task
 
@@ -294,6 +296,12 @@ def _own_task(stored: StoredRun, model: str, task_of: Callable[[str, Path | None
         if file:
             check_file(Path(file), "a task")
         return task_of(model, Path(file) if file else None)
+    except CodeRefusedError as error:
+        raise CodeRefusedError(
+            f"{stored.folder / EVIDENCE_FILE}: the task of {shown(model)} states a scorer in "
+            "Python, and code that a stored run names is not imported; expected --claims-task FILE "
+            "with the run's task, or --claims-allow-code"
+        ) from error
     except UsageError as error:
         raise UsageError(
             f"{stored.folder / EVIDENCE_FILE}: no task of {shown(model)} is found where the run "
@@ -374,7 +382,7 @@ def _check_rows(rows: pd.DataFrame, path: Path) -> None:
 def _check_scores(rows: pd.DataFrame, trials: Sequence[Trial], task: Task, path: Path) -> None:
     """Raise UsageError where a stored score is not what the run's own scorer makes of the text."""
     stored = rows["score"].to_numpy(dtype=float)
-    own = np.array([task.scorer(trial.text) for trial in trials])
+    own = np.array([score_of(generation_of(trial, task), task.scorer) for trial in trials])
     if (off := ~np.isclose(stored, own, rtol=1e-9, atol=1e-12)).any():
         at = int(np.argmax(off))
         raise UsageError(

@@ -62,6 +62,11 @@ class Arm:
         return any(patch.active == "every_step" for patch in self.patches)
 
 
+def starts_from(arm: str) -> Literal["base", "source"]:
+    """Whose prompt an arm of an id starts from: see `Arm.id`."""
+    return "source" if arm == "source" or arm.startswith("source<") else "base"
+
+
 def _donors_of(donor: str) -> tuple[str, ...]:
     """What an arm whose patches are of a donor may take."""
     if donor == FROM_SOURCE:

@@ -154,7 +154,7 @@ def evidence_of(setting: Setting, plan: Plan, found: Found) -> Evidence:
         likelihoods=len(seen.fed.likelihoods),
         answers=len(seen.fed.answers),
         fired={role: _fired(some) for role, some in trials.items() if some},
-        repetition={r: repetition(written[r], setting.task) for r in SHOWN_ROLES if written.get(r)},
+        repetition={r: repetition(written[r]) for r in SHOWN_ROLES if written.get(r)},
         scorer=scorer_on_cell(setting.scorer(), setting.task, written) if written else {},
         geometry=_geometry(setting, plan, trials),
         checks=[check._asdict() for check in _all_checks(verdicts)],

@@ -6,18 +6,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kv_claims.measure.behavior import behavior
+from kv_claims.measure.behavior import repetition as repetition_of
 from kv_claims.measure.separation import Scored, repetition_share, separation
 from kv_claims.run.scores import geometry_score
+from kv_claims.run.table import generation_of
 from kv_claims.run.trial import Trial
 from kv_claims.study.plan import Reading
 from kv_claims.study.tables import Trials
+from kv_claims.tasks.python_scorer import PythonScorer, score_of
 from kv_claims.tasks.task import Task
 
 
-def repetition(trials: Sequence[Trial], task: Task) -> dict[str, float]:
+def repetition(trials: Sequence[Trial]) -> dict[str, float]:
     """Means over texts of how much of them repeats itself."""
-    seen = [behavior(trial.text, task) for trial in trials]
+    seen = [repetition_of(trial.text) for trial in trials]
     return {
         "distinct_share": statistics.fmean(one.distinct_share for one in seen),
         "repeated_4grams": statistics.fmean(one.repeated_4grams for one in seen),
@@ -34,7 +36,7 @@ def scorer_on_ends(
     clusters: as of `tasks.task.clusters_of`.
     """
     source, base = (
-        [Scored(t.pair, t.seed, task.scorer(t.text)) for t in trials[role]]
+        [Scored(t.pair, t.seed, _score(t, task)) for t in trials[role]]
         for role in ("source", "base")
     )
     return {
@@ -73,21 +75,27 @@ def texts(task: Task, trials: Trials) -> dict[str, Any]:
     """Base, source and patched text of the pair whose patched score is the median."""
     if not trials.get("patched"):
         return {}
-    ranked = sorted((task.scorer(t.text), t.pair) for t in trials["patched"] if not t.seed)
+    ranked = sorted((_score(t, task), t.pair) for t in trials["patched"] if not t.seed)
     middle = statistics.median_low(ranked)[1]
     found = {
-        role: next(t.text for t in trials[role] if t.pair == middle and not t.seed)
+        role: next(t for t in trials[role] if t.pair == middle and not t.seed)
         for role in ("base", "source", "patched")
     }
     return {
         "rule": "the pair of median patched score",
         "pair": middle,
-        **found,
-        "scores": {role: task.scorer(text) for role, text in found.items()},
+        **{role: trial.text for role, trial in found.items()},
+        "scores": {role: _score(trial, task) for role, trial in found.items()},
     }
 
 
+def _score(trial: Trial, task: Task) -> float:
+    return score_of(generation_of(trial, task), task.scorer)
+
+
 def _repetition_shares(task: Task, trials: Trials, roles: Sequence[str]) -> dict[str, float | None]:
+    if isinstance(task.scorer, PythonScorer):
+        return {role: None for role in roles if trials.get(role)}  # what it counted is not known
     return {
         role: repetition_share((trial.text for trial in trials[role]), task.scorer)
         for role in roles

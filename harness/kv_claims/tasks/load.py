@@ -14,9 +14,11 @@ from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
 from kv_claims.files.reading import listed
 from kv_claims.tasks.answers import Answers
+from kv_claims.tasks.code import CodeFrom
 from kv_claims.tasks.directions import AnyDirection, MeanDifference, read_direction
 from kv_claims.tasks.messages import Message
 from kv_claims.tasks.patterns import stated_scorer
+from kv_claims.tasks.python_scorer import python_scorer
 from kv_claims.tasks.scorers import Lexicon, Published, Scorer, Unscored
 from kv_claims.tasks.task import Pairing, Prompt, Task
 
@@ -44,14 +46,21 @@ _MESSAGE_KEYS = ("role", "content")
 _FILE_KEYS, _MEANS_KEYS = ("file",), ("toward", "away", "at")
 
 
-def load_task(path: str | Path) -> Task:
+class CodeRefusedError(UsageError):
+    """A task whose scorer is code that may not be imported on behalf of whoever names the task."""
+
+
+def load_task(path: str | Path, *, code: CodeFrom | Path | None = None) -> Task:
     """Read a task file (YAML, schema 1; docs/how-to/own-task.md describes the keys).
 
+    code: the root of the project below which, or in an installed package, a scorer in Python may
+        lie; None imports no code: a task that states one is refused.
     Raises UsageError for a file that is missing, is not YAML, has an unknown or missing key, a
     key of the wrong type, an empty or repeated prompt, or one text as both source and base.
     """
     path = Path(path)
-    return _task_of(read_yaml(path, "task file"), path.parent, where=f"task file {path}")
+    where, may = f"task file {path}", CodeFrom(code) if isinstance(code, Path) else code
+    return _task_of(read_yaml(path, "task file"), path.parent, where, may)
 
 
 def own_task(folder: Path | None) -> Path | None:
@@ -60,7 +69,7 @@ def own_task(folder: Path | None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _task_of(content: Any, folder: Path, where: str) -> Task:
+def _task_of(content: Any, folder: Path, where: str, code: CodeFrom | None) -> Task:
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a mapping at the top, got {type(content).__name__}")
     known = {**_REQUIRED, **_OPTIONAL}
@@ -89,7 +98,7 @@ def _task_of(content: Any, folder: Path, where: str) -> Task:
         sources=_prompts_of(content["sources"], f"{where}: sources"),
         bases=_prompts_of(content["bases"], f"{where}: bases"),
         pairing=content["pairing"],
-        scorer=_scorer_of(content.get("scorer"), lexicon, where),
+        scorer=_scorer_of(content.get("scorer"), lexicon, where, code),
         lexicon=lexicon.words if lexicon else frozenset(),
         max_degenerate_share=float(share),
         where=where,
@@ -139,8 +148,21 @@ def _asks_no_text(content: dict[Any, Any]) -> bool:
     )
 
 
-def _scorer_of(name: Any, lexicon: Lexicon | None, where: str) -> Scorer:
+def _scorer_of(name: Any, lexicon: Lexicon | None, where: str, code: CodeFrom | None) -> Scorer:
     """The scorer of generated text; none is named where no text need be scored."""
+    if isinstance(name, dict) and "python" in name:
+        _check_keys(name, {"python"}, {"python"}, f"{where}: scorer")
+        _check_text(name, "python", f"{where}: scorer")
+        if code is None:
+            raise CodeRefusedError(
+                f"{where}: scorer python {name['python']!r:.80} is code, and not you named this "
+                "task; expected --claims-task FILE, or --claims-allow-code (in a script "
+                "`load_task(FILE, code=ROOT)`)"
+            )
+        try:
+            return python_scorer(name["python"], code)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
     if isinstance(name, dict):
         try:
             return stated_scorer(name)

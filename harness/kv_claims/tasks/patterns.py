@@ -146,7 +146,7 @@ def stated_scorer(said: Mapping[Any, Any]) -> Pattern | FirstNamed:
     """
     kinds = [kind for kind in ("regex", "choice") if kind in said]
     if len(kinds) != 1:
-        raise UsageError(f"scorer {dict(said)!r:.80}, expected `regex` or `choice` in it")
+        raise UsageError(f"scorer {dict(said)!r:.80}, expected `regex`, `choice` or `python` in it")
     known = {"regex": {"regex", "flags", "count"}, "choice": {"choice"}}[kinds[0]]
     if unknown := sorted(map(str, set(said) - known)):
         raise UsageError(

@@ -147,6 +147,11 @@ class Task:
             ]
         return tuple(Pair(i, source, base) for i, (source, base) in enumerate(matched))
 
+    @cached_property
+    def by_id(self) -> dict[str, Pair]:
+        """Its pairs by their ids."""
+        return {pair.id: pair for pair in self.pairs}
+
     def first_pairs(self, n: int) -> tuple[Pair, ...]:
         """The first n pairs. Raises UsageError if there are fewer, or n is below 1."""
         if n < 1:
