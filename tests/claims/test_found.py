@@ -35,7 +35,7 @@ def test_a_table_does_not_show_which_pairs_it_is_of() -> None:
         for arm, mean in (("base", 0.0), ("source", 1.0), ("patched", 0.7))
     ]
     asked, model = cell(Found(PLAN, TASK)), KnownModel("m", 4, 1, 1)
-    with pytest.raises(UsageError, match="best-of-k: .* is a table"):
+    with pytest.raises(UsageError, match=r"best-of-k: .* is a table"):
         table_study(pd.DataFrame(rows), asked, model).run_cell(asked)
 
 
