@@ -17,8 +17,8 @@
 What a project says in its settings of pytest (claims_models, claims_task, claims_out) holds for
 `map`, `plan`, `compare`, `report` and `bench` too.
 
-Exit status: 0; 1 where a calibration falls short, runs differ, or a run was edited; 2 for bad
-usage, in one line; of `run`, that of pytest.
+Exit status: 0; 1 where a calibration falls short, runs differ, a run was edited, or a map has
+nothing to propose; 2 for bad usage, in one line; of `run`, that of pytest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A map as a picture: layers from the first at the top, positions or heads, one color scale.
 
 White is 0, blue is towards the source (or more of the outcome), brown away from it; a dot is a cell
-with q below the level. What was not measured is left empty.
+with q below the level, a cross one that was not measured; of a row without any there is none.
 """
 
 from __future__ import annotations
@@ -33,28 +33,33 @@ def drawn(title: str, rows: Sequence[Estimate], asked: Asked) -> Drawn:
     most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     most = max(1.0, most) if asked.estimand == "transfer" else most
     with styled():
-        width, height = 2.6 + 0.22 * len(columns), 1.5 + 0.2 * len(layers)
-        figure = sheet(max(4.5, width), height)
-        axes = figure.add_axes((0.7 / max(4.5, width), 0.75 / height, 0.78, 1 - 1.15 / height))
+        width, height = max(4.5, 2.6 + 0.22 * len(columns)), 1.5 + 0.2 * len(layers)
+        figure = sheet(width, height)
+        axes = figure.add_axes((0.7 / width, 0.75 / height, 1 - 1.6 / width, 1 - 1.15 / height))
         mesh = axes.pcolormesh(values, cmap=_RAMP, norm=Normalize(-most, most), linewidth=0)
         marked = [spot for spot, one in zip(spots, rows, strict=True) if one.is_marked]
-        axes.plot(
-            [column + 0.5 for _, column in marked],
-            [row + 0.5 for row, _ in marked],
-            linestyle="none",
-            marker="o",
-            markersize=2.2,
-            color=INK,
-        )
+        for places, marker, color in (
+            (marked, "o", INK),
+            (list(zip(*np.nonzero(np.isnan(values)), strict=True)), "x", FAINT),
+        ):
+            axes.plot(
+                [column + 0.5 for _, column in places],
+                [row + 0.5 for row, _ in places],
+                linestyle="none",
+                marker=marker,
+                markersize=2.2,
+                color=color,
+            )
         axes.set_ylim(len(layers), 0)
         for axis, names in ((axes.xaxis, columns), (axes.yaxis, layers)):
             shown = range(0, len(names), -(-len(names) // _MOST_LABELS))
             axis.set_ticks([k + 0.5 for k in shown], [names[k] for k in shown])
         axes.tick_params(axis="x", labelrotation=90 if asked.axis == "position" else 0)
         axes.set(xlabel=asked.axis, ylabel="layer", title=title)
-        figure.colorbar(mesh, ax=axes, label=asked.estimand)
-        figure.text(
-            0.01, 0.01, f"exploratory, no verdict; a dot: q < {Q:g}", fontsize=7, color=FAINT
+        figure.colorbar(
+            mesh, ax=axes, label=asked.estimand, fraction=0.35 / width, pad=0.25 / width
         )
+        foot = f"exploratory, no verdict; a dot: q < {Q:g}; a cross: not measured"
+        figure.text(0.01, 0.01, foot, fontsize=7, color=FAINT)
     says = f"{title}: {len(rows)} cells, {len(marked)} with q < {Q:g}; exploratory, no verdict"
     return Drawn("map", figure, says)

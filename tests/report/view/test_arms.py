@@ -84,11 +84,12 @@ def test_the_map_has_layers_down_and_windows_across() -> None:
         view((9,), "last(32)", 0.8),
         view((12,), "all", 1.0),
         view((9,), "first(4)", 0.1),
+        view((9,), "at(-2)", 0.1),
     ]
     grid = grid_of(some)
     assert grid is not None
     assert grid.rows == [(9,), (12,), (12, 13)]
-    assert grid.columns == ["last(16)", "last(32)", "all", "first(4)"]
+    assert grid.columns == ["last(16)", "last(32)", "all", "first(4)", "at(-2)"]
     assert grid.fields[0, 1] is some[1]
     assert grid_of(some[:1]) is None
 

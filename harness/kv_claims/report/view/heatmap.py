@@ -45,5 +45,5 @@ def layers_text(layers: Sequence[int]) -> str:
 
 
 def _kind(positions: str) -> int:
-    """Windows at the end first, as most claims are about them, then all, then at the start."""
-    return ("last", "all", "first").index(positions.partition("(")[0])
+    """Windows at the end first, as most claims are about them, then all, at the start, others."""
+    return ("last", "all", "first", "at").index(positions.partition("(")[0])
