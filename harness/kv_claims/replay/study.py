@@ -76,7 +76,7 @@ class StoredStudy(Study):
         Raises UsageError where the trials are of another patch.
         """
         one = self._one(asked)
-        plan = plan_of(asked, self.model, one["pairs"])
+        plan = plan_of(asked, self.model, one["pairs"], falls=self.task.falls)
         edits = edits_of(one, plan)
         notes = [
             edit_check(one, edits),

@@ -87,7 +87,7 @@ class ModelStudy(Study):
 
     def plan(self, asked: Cell) -> Plan:
         """What is to be run for a cell, checked on all pairs; nothing is run."""
-        plan = plan_of(asked, self.model, len(self.pairs))
+        plan = plan_of(asked, self.model, len(self.pairs), falls=self.task.falls)
         check_scored(plan.outcomes, self.task)
         told = self.runner.rows.constants.told
         plan = replace(plan, patch=_told(plan.patch, told), versus=_told(plan.versus, told))
