@@ -317,6 +317,27 @@ def test_a_source_that_lies_above_is_judged_as_with_up(study: Study, region: Reg
     assert (either.word, either.interval, either.p_refuted) == (up.word, up.interval, up.p_refuted)
 
 
+@pytest.mark.parametrize(("study", "region"), CASES)
+@pytest.mark.parametrize("estimand", ["transfer", "difference"])
+def test_down_is_up_of_scores_turned_upside_down(
+    study: Study, region: Region, estimand: Estimand
+) -> None:
+    if estimand == "difference":
+        study = replace(study, transfer=study.transfer + 0.1, versus=0.1)
+    options = {"estimand": estimand, "checks": PASSED}
+    up = judge(study.frame(), region, **options)  # type: ignore[arg-type]
+    down = judge(negated(study.frame()), region, direction="down", **options)  # type: ignore[arg-type]
+    fields = ("word", "estimate", "interval", "level", "interval_other", "p_supported", "p_refuted")
+    for field in (*fields, "pairs_needed"):
+        assert getattr(down, field) == getattr(up, field), field
+    assert down.means == {arm: -mean for arm, mean in up.means.items()}
+    # What lies above is nothing to be a share of, and it is said which way it was to lie.
+    wrong = judge(study.frame(), region, direction="down", **options)  # type: ignore[arg-type]
+    assert wrong.word == "invalid"
+    if wrong.reason.startswith("no-ceiling: source - base 6"):
+        assert ", which is to fall, one-sided p " in wrong.reason
+
+
 def test_up_needs_the_source_above_and_either_only_apart() -> None:
     frame = negated(Study(0.8).frame())
     assert judge(frame, Region(0.7, 0.9)).reason.startswith("no-ceiling: source - base -6, one")
@@ -457,7 +478,7 @@ def test_a_trial_missing_of_any_arm_is_missed(estimand: Estimand) -> None:
     ("options", "message"),
     [
         pytest.param({"estimand": "ratio"}, "estimand 'ratio', expected one of", id="estimand"),
-        pytest.param({"direction": "down"}, "direction 'down', expected one of", id="direction"),
+        pytest.param({"direction": "left"}, "direction 'left', expected one of", id="direction"),
         pytest.param({"alpha": 0.0}, "alpha 0, expected above 0", id="alpha-0"),
         pytest.param({"alpha": 0.5}, "alpha 0.5, expected above 0", id="alpha-half"),
         pytest.param({"alpha_refuted": float("nan")}, "alpha nan", id="alpha-refuted"),

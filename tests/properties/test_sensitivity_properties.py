@@ -21,7 +21,7 @@ laws = settings(deadline=None, max_examples=60, derandomize=True)
 ARMS = ("base", "source", "patched", "versus")
 regions = st.sampled_from([Region(0.7, 0.9), Region(low=0.0), Region(high=0.12), Region(-1, 0.5)])
 parts = st.builds(Part, st.just("behavior"), st.sampled_from(ESTIMANDS), regions)
-directions = st.sampled_from(["up", "either"])
+directions = st.sampled_from(["up", "down", "either"])
 
 
 @st.composite

@@ -310,6 +310,20 @@ def test_a_value_out_of_range(write: Write, key: str, value: object, message: st
     assert error_of(write({**GOOD, key: value})) == message
 
 
+def test_a_score_may_be_to_fall(write: Write) -> None:
+    assert load_task(write({**GOOD, "falls": True})).falls is True
+    assert load_task(write(GOOD)).falls is load_task(write({**GOOD, "falls": False})).falls is False
+    for value in (1, "down", None):
+        told = f"`falls` is {value!r}, expected true or false"
+        assert error_of(write({**GOOD, "falls": value})) == told
+    for key in ("schema", "max_degenerate_share"):
+        assert f"`{key}` is True, expected " in error_of(write({**GOOD, key: True}))
+    answered = {side: [{**one, "answer": " yes"} for one in GOOD[side]] for side in ("sources",)}
+    bare = {key: GOOD[key] for key in GOOD if key not in ("scorer", "lexicon")}
+    told = "`falls` without `scorer`, whose score it is about"
+    assert error_of(write({**bare, **answered, "falls": True})) == told
+
+
 # --- the lexicon ---------------------------------------------------------------------------
 
 

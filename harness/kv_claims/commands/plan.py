@@ -234,7 +234,7 @@ def _of_cell(one: EvidenceSaid) -> Iterator[_Asked]:
         rule = Rule(
             asserted.region,
             asserted.estimand,
-            direction_of(asserted),
+            direction_of(asserted, falls=part["outcome"].get("falls", False)),
             part["region"]["margin"],
             alpha,
             alpha / (1 if part["given"] else claimed),

@@ -21,7 +21,14 @@ from kv_claims.evidence.claim_edits import Change, changes, edited, stated_chang
 from kv_claims.evidence.schema import is_own_table
 from kv_claims.evidence.stored import Key, StoredRun, part_of
 from kv_claims.judging.checks import instrument_failures
-from kv_claims.judging.estimand import NEEDED, Contrast, contrast, direction_of, orientation
+from kv_claims.judging.estimand import (
+    NEEDED,
+    Contrast,
+    Direction,
+    contrast,
+    direction_of,
+    orientation,
+)
 from kv_claims.judging.frame import TOKENS, Grouping, by_tokens, clustering
 from kv_claims.judging.paired import Difference, difference
 
@@ -146,20 +153,26 @@ def compare(first: StoredRun, second: StoredRun, margin: float = SAME_WITHIN) ->
 
 
 def paired_difference(
-    first: pd.DataFrame, second: pd.DataFrame, part: Part, margin: float = SAME_WITHIN
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    part: Part,
+    margin: float = SAME_WITHIN,
+    direction: Direction | None = None,
 ) -> Difference:
     """The difference of a part's estimate between two tables of the same pairs and seeds, B - A.
 
     first, second: the part's arms, as `judge` takes them, with the same (pair, arm, seed)s. Pairs
-    that share a source or a base are clustered; where they share both, both count.
+    that share a source or a base are clustered; where they share both, both count. direction: where
+    the source lies; None: as the part's outcome has it.
     """
     a, b = clustering(first), clustering(second)
-    contrasts = [_contrast(one, part) for one in (a, b)]
+    read = direction_of(part) if direction is None else direction
+    contrasts = [_contrast(one, part, read) for one in (a, b)]
     return difference(*contrasts, is_ratio=part.estimand in SHARES, margin=margin, by=a.by)
 
 
-def _contrast(grouping: Grouping, part: Part) -> Contrast:
-    sign = orientation(grouping.scores, direction_of(part))
+def _contrast(grouping: Grouping, part: Part, direction: Direction) -> Contrast:
+    sign = orientation(grouping.scores, direction)
     return contrast(grouping.scores, part.estimand, sign, grouping.sharing)
 
 
@@ -195,7 +208,8 @@ def _parts(first: StoredRun, second: StoredRun, key: Key, margin: float) -> Iter
             why = f"{asserted.outcome} is not among the trials" if likelihood else "nothing was run"
             yield ComparedPart(asserted, stored["given"], sides, None, f"verdicts only: {why}")
             continue
-        yield _compared(asserted, stored["given"], sides, tables[0], tables[1], margin)
+        direction = direction_of(asserted, falls=stored["outcome"].get("falls", False))
+        yield _compared(asserted, stored["given"], sides, tables[0], tables[1], margin, direction)
 
 
 def _compared(
@@ -205,6 +219,7 @@ def _compared(
     first: pd.DataFrame,
     second: pd.DataFrame,
     margin: float,
+    direction: Direction,
 ) -> ComparedPart:
     arms = NEEDED[asserted.estimand]
     both = _whole(first, arms) & _whole(second, arms)
@@ -219,7 +234,7 @@ def _compared(
     elif any(table["score"].isna().any() for table in (a, b)):
         why = f"verdicts only: some trials have no {asserted.outcome}"
     else:
-        found = paired_difference(a, b, asserted, margin)
+        found = paired_difference(a, b, asserted, margin, direction)
         if any(side.estimate is None for side in sides):
             # A run without a gap between source and base shows no ratio; nor is one shown here.
             found = found._replace(first=None, second=None, value=None, interval=None)

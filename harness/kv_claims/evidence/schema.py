@@ -31,6 +31,7 @@ class OutcomeSaid(TypedDict):
     name: str
     unit: str
     scorer: NotRequired[str]
+    falls: NotRequired[bool]
 
 
 class RegionSaid(TypedDict):
@@ -217,6 +218,7 @@ class ScorerSaid(TypedDict):
 
     name: str
     unit: str
+    falls: NotRequired[bool]
     auc: Number | None
     level: Number
     interval: Interval | None

@@ -225,7 +225,9 @@ class StoredRun:
                     of=1 if given[number] else given.count(False),
                     margin=one["parts"][number]["region"]["margin"],
                     checks=self._made_before(key, number),
-                    direction=direction_of(part),
+                    direction=direction_of(
+                        part, falls=one["parts"][number]["outcome"].get("falls", False)
+                    ),
                     alpha=one["multiplicity"]["alpha"],
                 )
             )

@@ -177,8 +177,8 @@ def _ceiling(
 ) -> Ceiling:
     """Whether one arm lies off another, at 0.005 a side; without spread, by sign alone.
 
-    Above it where the direction is 'up'. Read the way the scores lie where it is 'either', which
-    is a two-sided test at twice that.
+    Above it where the direction is 'up', below it where it is 'down'. Read the way the scores lie
+    where it is 'either', which is a two-sided test at twice that.
     """
     gap = between(scores, *arms, sign, sharing=sharing)
     p = one_sided(gap, "greater")

@@ -43,8 +43,8 @@ from kv_claims.judging.crossed import Sharing
 from kv_claims.judging.moments import Moments, moments
 from kv_claims.judging.ranks import placements
 
-Direction = Literal["up", "either"]
-"""Where the source must lie: above the base, or clearly on one side of it, whichever."""
+Direction = Literal["up", "down", "either"]
+"""Where the source must lie: above the base, below it, or clearly on one side of it, whichever."""
 
 NEEDED: dict[Estimand, tuple[str, ...]] = {
     "transfer": ("base", "source", "patched"),
@@ -98,9 +98,15 @@ def stands_in_table(role: str, estimand: Estimand) -> bool:
     return role in NEEDED[estimand] or role in CONTROLS
 
 
-def direction_of(part: Part) -> Direction:
-    """Some outcomes may rise or fall from base to source (geometry, a loss); a score must rise."""
-    return "either" if Outcome.parse(part.outcome).may_fall else "up"
+def direction_of(part: Part, *, falls: bool = False) -> Direction:
+    """Some outcomes may rise or fall from base to source (geometry, a loss); a score must rise.
+
+    falls: whether the task says that its own score must fall (`Task.falls`).
+    """
+    outcome = Outcome.parse(part.outcome)
+    if falls and outcome.name == "behavior":
+        return "down"
+    return "either" if outcome.may_fall else "up"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +150,8 @@ class Contrast:
 
 
 def orientation(scores: Mapping[str, Floats], direction: Direction) -> Floats:
-    """-1 where the source lies below the base and may: scores are then read downwards; `[...]`.
+    """-1 where the source lies below the base and may, and where it must: scores are then read
+    downwards; `[...]`.
 
     A ratio is the same read either way; its contrasts are not, as they assume a positive unit.
     Without a source nothing is a share, and all is read as it lies.
@@ -152,7 +159,8 @@ def orientation(scores: Mapping[str, Floats], direction: Direction) -> Floats:
     if "source" not in scores:
         return np.ones(scores["base"].shape[:-1])
     below = np.mean(scores["source"] - scores["base"], -1) < 0
-    found: Floats = np.where(below & (direction == "either"), -1.0, 1.0)
+    is_down = (below & (direction == "either")) | (direction == "down")
+    found: Floats = np.where(is_down, -1.0, 1.0)
     return found
 
 

@@ -89,8 +89,8 @@ def judge(
     region: a share of source - base; for a gap, in the unit of the score.
     margin: how far from 0 a control's transfer may lie; not read for a gap.
     checks: instrument checks already made; those that are not among them are listed as not run.
-    direction: 'up' where the source must score above the base, 'either' where it must score
-        clearly on one side of it. Neither turns a gap, which has a sign of its own.
+    direction: 'up' where the source must score above the base, 'down' where below it, 'either'
+        where it must score clearly on one side of it. None turns a gap, whose sign is its own.
     alpha, alpha_refuted: error rates of supporting (one-sided at each edge) and of refuting
         (two-sided; left out: alpha).
     Raises UsageError for a table that cannot be read as trials, or a setting out of its range.
@@ -245,9 +245,10 @@ def _of_ceiling(found: Ceiling, rule: Rule) -> str:
     apart = difference_text(found.arms)
     if np.isnan(found.p):
         return f"{apart} is {found.mean:.4g} in every cluster"
-    sides = 1 if rule.direction == "up" else 2
+    sides = 2 if rule.direction == "either" else 1
+    read = ", which is to fall" if rule.direction == "down" else ""
     return (
-        f"{apart} {found.mean:.4g}, {'one' if sides == 1 else 'two'}-sided p "
+        f"{apart} {found.mean:.4g}{read}, {'one' if sides == 1 else 'two'}-sided p "
         f"{sides * found.p:.2g}, below {sides * CEILING_ALPHA} wanted"
     )
 

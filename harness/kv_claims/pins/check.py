@@ -17,7 +17,7 @@ import pandas as pd
 from kv_claims.claims.claim import SAME_WITHIN, Part, Region
 from kv_claims.evidence.claim_edits import stated_changes
 from kv_claims.evidence.compare import paired_difference
-from kv_claims.judging.estimand import NEEDED
+from kv_claims.judging.estimand import NEEDED, Direction, direction_of
 from kv_claims.pins.pin import BUDGET, FINGERPRINT, Pin, short_id
 from kv_claims.run.tolerances import parts_by_rounding
 
@@ -159,10 +159,13 @@ def _numbers(
                 undecided.append(f"{_name(part)}: some pairs have no number")
             continue
         asserted = Part(part["outcome"], part["estimand"], Region(low=0.0))
-        found = paired_difference(one, other, asserted, SAME_WITHIN)
+        # A share that both have lies where its task says that it must, above the base or below.
+        has_share = before["estimate"] is not None and part["estimate"] is not None
+        direction: Direction = "either" if has_share else direction_of(asserted)
+        found = paired_difference(one, other, asserted, SAME_WITHIN, direction)
         told = f"{_name(part)}: {found.reason}"
         # A run without a gap between source and base has no ratio to show.
-        if before["estimate"] is not None and part["estimate"] is not None and found.interval:
+        if has_share and found.interval:
             told += (
                 f": {found.first:.3f} -> {found.second:.3f}, difference in "
                 f"[{found.interval.low:.3f}, {found.interval.high:.3f}]"

@@ -77,7 +77,7 @@ class StoredStudy(Study):
         """
         asked.check_task(self.task.sha, self.task.where)
         one = self._one(asked)
-        plan = plan_of(asked, self.model, one["pairs"])
+        plan = plan_of(asked, self.model, one["pairs"], falls=self.task.falls)
         edits = edits_of(one, plan)
         notes = [
             edit_check(one, edits),

@@ -46,6 +46,7 @@ class GivenTask(NamedTuple):
 
     name: str
     scorer: GivenScorer
+    falls: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class TableStudy(Study):
         """
         asked.check_task(None, self.where)
         pairs = self._of_cell(asked)["pair"].nunique()
-        plan = plan_as_asked(asked, self.model, pairs)
+        falls = self.task is not None and self.task.falls
+        plan = plan_as_asked(asked, self.model, pairs, falls=falls)
         family = plan.share.family
         family = replace(family, size=max(family.size, self.tried))
         stated = {**plan.stated, "family_size": family.size, "looks": []}

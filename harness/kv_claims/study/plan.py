@@ -53,8 +53,8 @@ class PlannedPart(NamedTuple):
         return stands_in_table(role, self.part.estimand)
 
 
-def parts_of(asked: Cell) -> tuple[PlannedPart, ...]:
-    """What is judged of a cell, part by part; no model is needed to know it."""
+def parts_of(asked: Cell, *, falls: bool = False) -> tuple[PlannedPart, ...]:
+    """What is judged of a cell, part by part; no model is needed to know it. falls: of the task."""
     n_claimed = len(asked.claim.parts)
     return tuple(
         PlannedPart(
@@ -63,7 +63,7 @@ def parts_of(asked: Cell) -> tuple[PlannedPart, ...]:
             number >= n_claimed,
             # What is given is never refuted, and errs alone.
             1 if number >= n_claimed else n_claimed,
-            direction_of(part),
+            direction_of(part, falls=falls),
         )
         for number, part in enumerate(asked.parts)
     )
@@ -228,14 +228,15 @@ class Plan:
                 yield Reading(outcome)
 
 
-def plan_of(asked: Cell, model: Subject, pairs: int) -> Plan:
+def plan_of(asked: Cell, model: Subject, pairs: int, *, falls: bool = False) -> Plan:
     """The plan of a cell on a model, before it is known what can be read of its arms.
 
-    pairs: how many there are. It is untestable, by *no-such-cell*, where this model does not have
-    it and another has: a layer or head beyond the end, layers that meet, arms that are one, a wrong
-    layer that is a patched one. Raises UsageError where no model has it.
+    pairs: how many there are. falls: of the task (`Task.falls`). It is untestable, by
+    *no-such-cell*, where this model does not have it and another has: a layer or head beyond the
+    end, layers that meet, arms that are one, a wrong layer that is a patched one. Raises
+    UsageError where no model has it.
     """
-    plan = plan_as_asked(asked, model, pairs)
+    plan = plan_as_asked(asked, model, pairs, falls=falls)
     try:
         cell = _on_model(plan, model.n_layers, model.heads)
     except UsageError as error:
@@ -246,7 +247,7 @@ def plan_of(asked: Cell, model: Subject, pairs: int) -> Plan:
     return replace(plan, cell=cell, arms=arms_of(cell, model))
 
 
-def plan_as_asked(asked: Cell, model: Subject, pairs: int) -> Plan:
+def plan_as_asked(asked: Cell, model: Subject, pairs: int, *, falls: bool = False) -> Plan:
     """The same without arms of ours, its patches spelled as they were asked."""
     looks = asked.claim.looks
     return Plan(
@@ -256,7 +257,7 @@ def plan_as_asked(asked: Cell, model: Subject, pairs: int) -> Plan:
         pairs=pairs,
         # No other number is looked at: each look that was not declared is a chance more to err.
         looks=tuple(n for n in looks if n <= pairs) if looks else (pairs,),
-        parts=parts_of(asked),
+        parts=parts_of(asked, falls=falls),
         share=asked.share,
         stated=stated(asked),
         patch=described(asked.patches, model),

@@ -15,7 +15,7 @@ from kv_claims.claims.outcome import RATES, Outcome
 from kv_claims.claims.patch import Patch, donor_of, is_full_swap
 from kv_claims.judging.checks import DONOR, NO_CONTROL, NO_SUCH_CELL
 from kv_claims.judging.controls import band_of
-from kv_claims.judging.estimand import NEGATIVE
+from kv_claims.judging.estimand import NEGATIVE, Direction
 from kv_claims.judging.result import Word
 from kv_claims.judging.rule import Rule
 from kv_claims.planted.catalog import N_LAYERS, Planted
@@ -161,7 +161,7 @@ class _Study(NamedTuple):
             raise UnknownTruth(f"{part}: a planted model's scores of text are not 0 or 1")
         if part.estimand in ("shift", "rate"):
             gap = 1.0
-        elif abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
+        elif _is_no_ceiling(gap, planned.direction):
             return _Truth("invalid", "no-ceiling", None, {})
         zero = against = base
         if part.estimand == "difference":
@@ -169,7 +169,7 @@ class _Study(NamedTuple):
         if part.estimand == "carried":
             zero = against = self.means(cell.patches, "unrelated-base", outcome).patched
             gap = source - zero
-            if abs(gap) < _NO_GAP or (gap < 0 and not outcome.may_fall):
+            if _is_no_ceiling(gap, planned.direction):
                 return _Truth("invalid", "no-ceiling", None, {})
         value = (patched - against) / gap
         if part.estimand == "shift" and abs(value) < _NO_GAP:
@@ -191,6 +191,12 @@ class _Study(NamedTuple):
             return (self.means(arm.patches, _donor(arm), outcome).patched - zero) / gap
         except UnknownTruth:
             return math.nan
+
+
+def _is_no_ceiling(gap: float, direction: Direction) -> bool:
+    """Whether there is nothing to be a share of, or it lies on the other side."""
+    wrong = {"up": gap < 0, "down": gap > 0, "either": False}[direction]
+    return wrong or abs(gap) < _NO_GAP
 
 
 def _worded(value: float, part: Part, controls: dict[str, float], margin: float) -> _Truth:

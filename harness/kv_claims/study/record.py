@@ -195,6 +195,8 @@ def _outcome(setting: Setting, plan: Plan, outcome: Outcome) -> dict[str, Any]:
     said = dict(outcome.describe(plan.model.n_layers))
     if outcome.name == "behavior":
         said |= {"scorer": setting.task.scorer.name, "unit": setting.task.scorer.unit}
+        if setting.task.falls:
+            said |= {"falls": True, "unit": f"{said['unit']}; less of it in the source"}
     return said
 
 

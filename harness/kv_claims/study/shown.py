@@ -42,6 +42,7 @@ def scorer_on_ends(
     return {
         "name": task.scorer.name,
         "unit": task.scorer.unit,
+        **({"falls": True} if task.falls else {}),
         **separation(source, base, clusters).to_dict(),
         "repetition_share": _repetition_shares(task, trials, ("base", "source")),
     }

@@ -88,7 +88,7 @@ class ModelStudy(Study):
     def plan(self, asked: Cell) -> Plan:
         """What is to be run for a cell, checked on all pairs; nothing is run."""
         asked.check_task(self.task.sha, self.task.where)
-        plan = plan_of(asked, self.model, len(self.pairs))
+        plan = plan_of(asked, self.model, len(self.pairs), falls=self.task.falls)
         check_scored(plan.outcomes, self.task)
         told = self.runner.rows.constants.told
         plan = replace(plan, patch=_told(plan.patch, told), versus=_told(plan.versus, told))

@@ -38,12 +38,21 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "lexicon": list,
     "max_degenerate_share": (int, float),
     "directions": dict,
+    "falls": bool,
 }
 _NAMED = ("id", "family")
 _ANSWER_KEYS = ("answer", "foil", "choices")
 _PROMPT_KEYS = (*_NAMED, "text", "messages", "spans", *_ANSWER_KEYS, "continuation")
 _MESSAGE_KEYS = ("role", "content")
 _FILE_KEYS, _MEANS_KEYS = ("file",), ("toward", "away", "at")
+
+
+def _falls_of(content: dict[Any, Any], where: str) -> bool:
+    """Whether the score is to fall. Raises UsageError where there is none that could."""
+    falls: bool = content.get("falls", False)
+    if falls and "scorer" not in content:
+        raise UsageError(f"{where}: `falls` without `scorer`, whose score it is about")
+    return falls
 
 
 class CodeRefusedError(UsageError):
@@ -79,7 +88,8 @@ def _task_of(content: Any, folder: Path, where: str, code: CodeFrom | None) -> T
     _check_keys(content, {*_REQUIRED, *scored}, set(known), where)
     for key, kind in known.items():
         if key in content and (
-            not isinstance(content[key], kind) or isinstance(content[key], bool)
+            not isinstance(content[key], kind)
+            or (isinstance(content[key], bool) and kind is not bool)
         ):
             raise UsageError(f"{where}: `{key}` is {content[key]!r:.60}, expected {_name_of(kind)}")
     if content["schema"] != SCHEMA:
@@ -101,6 +111,7 @@ def _task_of(content: Any, folder: Path, where: str, code: CodeFrom | None) -> T
         scorer=_scorer_of(content.get("scorer"), lexicon, where, code),
         lexicon=lexicon.words if lexicon else frozenset(),
         max_degenerate_share=float(share),
+        falls=_falls_of(content, where),
         where=where,
         directions=_directions_of(content.get("directions", {}), folder, where),
     )
@@ -286,6 +297,7 @@ def _check_keys(found: dict[Any, Any], required: set[str], known: set[str], wher
 def _name_of(kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
     words = {
+        bool: "true or false",
         int: "a whole number",
         float: "a number",
         str: "text",

@@ -106,6 +106,8 @@ class Task:
 
     max_degenerate_share: the share of degenerate texts (see `measure.behavior`) that an arm may
         have before its scores are not believed.
+    falls: whether the scorer's score is to be lower in sources than in bases (refusals, errors):
+        shares of source - base are then read downwards.
     directions: vectors that patches may name. They decide nothing of trials that do not name them,
         so `sha` does not hang on them.
     """
@@ -118,6 +120,7 @@ class Task:
     scorer: Scorer
     lexicon: frozenset[str]
     max_degenerate_share: float = 0.10
+    falls: bool = False
     where: str = "<memory>"
     directions: tuple[AnyDirection, ...] = ()
 
@@ -181,6 +184,7 @@ class Task:
                     self.max_degenerate_share,
                     [_told(prompt) for prompt in self.sources],
                     [_told(prompt) for prompt in self.bases],
+                    *(["falls"] if self.falls else []),
                 ]
             )
         )

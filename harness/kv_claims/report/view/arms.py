@@ -125,7 +125,7 @@ def _measured(arm: str, patch: Patch, one: EvidenceSaid, scores: Scores) -> ArmV
             for own, (role, some) in zip(ids, known.items(), strict=True)
         ]
     )
-    shown = transfer_in(table)
+    shown = transfer_in(table, "down" if one["scorer"].get("falls") else "up")
     n_layers = one["provenance"]["n_layers"]
     return ArmView(
         arm=arm,
