@@ -299,7 +299,7 @@ def test_same_is_not_p_over_005() -> None:
     assert honest.verdict == "inconclusive"
     assert honest.pairs_needed is not None
     # With a margin that the pairs can show, the same comparison is sameness, and checked as such.
-    shown = compared(margin=0.3)
+    shown = compared(margin=0.3, pairs=40)
     assert shown.verdict == "supported"
     assert checks_of(shown)["same-is-not-p>0.05"] is True
     with pytest.MonkeyPatch.context() as patch:

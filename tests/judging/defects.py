@@ -292,12 +292,12 @@ def luck_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
 def base_into_the_base(patch: pytest.MonkeyPatch) -> None:
     """What is pasted as the source's is the base's own: every write happens, and does nothing."""
-    real = Rows._donor_tokens
+    real = Rows._donor
 
-    def own(self: Rows, arm: Arm, pair: Pair) -> Any:
-        return self.tokens(pair.base) if arm.donor == "source" else real(self, arm, pair)
+    def own(self: Rows, arm: Arm, pair: Pair) -> Prompt:
+        return pair.base if arm.donor == "source" else real(self, arm, pair)
 
-    patch.setattr(Rows, "_donor_tokens", own)
+    patch.setattr(Rows, "_donor", own)
 
 
 def half_of_a_head(patch: pytest.MonkeyPatch) -> None:

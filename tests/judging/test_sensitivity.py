@@ -398,7 +398,7 @@ def test_a_level_that_is_none(level: float) -> None:
 
 def test_a_direction_that_is_none() -> None:
     with pytest.raises(UsageError, match="direction"):
-        sensitivity(drawn(), TRANSFER, direction="down")  # type: ignore[arg-type]
+        sensitivity(drawn(), TRANSFER, direction="sideways")  # type: ignore[arg-type]
 
 
 def test_a_table_that_is_none() -> None:

@@ -692,6 +692,8 @@ def test_the_checks_are_listed_in_the_order_they_were_made() -> None:
         "control unrelated-base",
         "control noise",
         "control wrong-layer",
+        "control other-heads",
+        "control random-direction",
         "same-is-not-p>0.05",
     ]
 

@@ -179,7 +179,9 @@ class Rows:
 
         Of a constant the base, which is where it is written.
         """
-        return self.tokens(self._donor(arm, pair))
+        if arm.donor in OTHER_PROMPTS:
+            return self.tokens(self._unrelated(arm, pair))
+        return self.tokens(pair.source if arm.donor in ("source", "noise") else pair.base)
 
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
