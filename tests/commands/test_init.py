@@ -53,7 +53,7 @@ def test_its_claim_is_supported_on_mini(tmp_path: Path) -> None:
     (evidence,) = run.evidence
     assert evidence["verdict"] == "supported"
     # Well inside, so that another machine's rounding does not matter.
-    assert evidence["interval"][0] > 0.6
+    assert evidence["interval"][0] > 0.5
 
 
 @pytest.mark.parametrize("taken", sorted(FILES))

@@ -44,10 +44,10 @@ SHARED = ("--pairs", "40")
 
 
 def answered(project: Path, name: str, turn: int = 0) -> Path:
-    """The model's own prompts with answers, one in ten the other way, and nothing to score by."""
+    """The model's own prompts with answers, one in eight the other way, and nothing to score by."""
     content = yaml.safe_load((project / "own.yaml").read_text())
     for k, (source, base) in enumerate(zip(content["sources"], content["bases"], strict=True)):
-        words = [MARKERS[k + turn], PLAIN[k]][:: -1 if k % 10 == 0 else 1]
+        words = [MARKERS[k + turn], PLAIN[k]][:: -1 if k % 8 == 0 else 1]
         source |= {"answer": f" {words[0]}", "continuation": f" {words[0]} {MARKERS[-1]}"}
         base |= {"answer": f" {words[1]}"}
     del content["scorer"], content["lexicon"]
