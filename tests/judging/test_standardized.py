@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kv_claims.claims.claim import Region
+from kv_claims.judging.contrast import pairs_to_decide
 from kv_claims.judging.decide import decide
+from kv_claims.judging.estimand import Contrast
 from kv_claims.judging.rule import Rule
 from kv_claims.judging.standardized import (
-    clusters_to_decide,
     correction,
     ends,
     estimate,
@@ -66,8 +67,9 @@ def test_so_many_clusters_of_one_d_decide() -> None:
     """At that number the test passes, with one fewer it does not."""
     effect = np.random.default_rng(3).normal(0.6, 1.0, 15)
     d = t_of(effect) / np.sqrt(15)
+    found = Contrast(effect, np.ones(15), np.abs(effect), of="standardized")
     for region in (Region(low=0.1), Region(low=-2.0, high=0.9), Region(low=1.1)):
-        needed = clusters_to_decide(effect, region, 0.05, 0.025)
+        needed = pairs_to_decide(found, region, 0.05)
         assert needed is not None
         shown = []
         for n in (needed - 1, needed):

@@ -154,6 +154,18 @@ ABLATED: list[Patch] = [
 SLOW = pytest.mark.slow
 
 
+def apart(on: Bench, row: int, patch: Patch) -> float:
+    """How far the words of a patch from no source lie from the network's, at the worst step."""
+    own, donors = some_words(1), some_words(2)
+    pair = on.task.pairs[row]
+    base = on.ids(pair.base)
+    law = of_pairs(on.planted, [patch], on.task, patch.donor).patched
+    run = on.instead(pair, patch, donors)
+    logits, _ = patched_run(on.network, base, own, [patch], run, len(base))
+    wanted = given(law, row, on.planted, own, donors)
+    return float(np.abs(by_network(logits) - wanted).sum(1).max())
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -167,16 +179,8 @@ def test_every_ablation_gives_the_words_that_the_network_gives(
     name: str, benches: dict[str, Bench]
 ) -> None:
     on = benches[name]
-    own, donors = some_words(1), some_words(2)
     for number, patch in enumerate(ABLATED):
-        row = number % 3
-        pair = on.task.pairs[row]
-        base = on.ids(pair.base)
-        law = of_pairs(on.planted, [patch], on.task, patch.donor).patched
-        run = on.instead(pair, patch, donors)
-        logits, _ = patched_run(on.network, base, own, [patch], run, len(base))
-        wanted = given(law, row, on.planted, own, donors)
-        assert np.abs(by_network(logits) - wanted).sum(1).max() < 1e-6, str(patch)
+        assert apart(on, number % 3, patch) < 1e-6, str(patch)
 
 
 def along(*dims: Dim) -> Direction:
@@ -222,16 +226,8 @@ def test_every_direction_gives_the_words_that_the_network_gives(
         dims = (*dims, "trigger")
     directions = (along(*dims), OF_HEAD)
     on = replace(on, task=replace(on.task, directions=directions))
-    own, donors = some_words(1), some_words(2)
     for number, patch in enumerate(STEERED):
-        row = number % 3
-        pair = on.task.pairs[row]
-        base = on.ids(pair.base)
-        law = of_pairs(on.planted, [patch], on.task, patch.donor).patched
-        run = on.instead(pair, patch, donors)
-        logits, _ = patched_run(on.network, base, own, [patch], run, len(base))
-        wanted = given(law, row, on.planted, own, donors)
-        assert np.abs(by_network(logits) - wanted).sum(1).max() < 1e-6, str(patch)
+        assert apart(on, number % 3, patch) < 1e-6, str(patch)
 
 
 def test_a_direction_whose_effect_is_not_followed_has_no_known_truth() -> None:

@@ -140,7 +140,7 @@ NOT_WHOLE = {
 def test_what_leaves_some_of_the_base_is_no_full_swap(stored: LoadedModel, spelling: str) -> None:
     study = ModelStudy(Runner(stored, alike(1), Sampling(4), Ledger()), 1, n_seeds=1)
     plan = plan_of(Cell.of(CLAIM, "cell", NOT_WHOLE[spelling]), study.model, 1)
-    assert runs_donor(plan.sides, 16, study._lengths) is None
+    assert runs_donor(plan.sides, 16, study._extents(plan)) is None
 
 
 def test_a_window_that_covers_some_base_is_said_of_how_many() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from kv_claims.judging.texts import parts_of_words
 from kv_claims.tasks import patterns
 from kv_claims.tasks.load import load_task
 from kv_claims.tasks.patterns import FirstNamed, Pattern, stated_scorer
+from tests.tasks.test_python_scorer import task_file
 
 
 @pytest.mark.parametrize(
@@ -78,18 +78,7 @@ def test_a_pattern_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 def test_a_task_states_one_and_its_hash_knows_it(tmp_path: Path) -> None:
     def task(scorer: Any) -> Any:
-        content = {
-            "schema": 1,
-            "name": "t",
-            "about": "a",
-            "scorer": scorer,
-            "pairing": "one-to-one",
-            "sources": [{"id": "s", "family": "f", "text": "one"}],
-            "bases": [{"id": "b", "family": "f", "text": "two"}],
-        }
-        path = tmp_path / "t.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return load_task(path)
+        return load_task(task_file(tmp_path, scorer))
 
     asked = [
         {"regex": "refuse"},

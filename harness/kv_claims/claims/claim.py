@@ -44,6 +44,8 @@ auroc: the chance that the outcome of a source lies above that of a base, of no 
 ESTIMANDS: tuple[Estimand, ...] = get_args(Estimand)
 SHARES: tuple[Estimand, ...] = ("transfer", "difference", "carried")
 """Estimands that are shares of how far two arms lie apart; the others have a unit of their own."""
+OF_SPREADS: tuple[Estimand, ...] = ("effect_size", "auroc")
+"""Estimands that hang on how scores spread, and not on their means alone."""
 UNPATCHED: tuple[Estimand, ...] = ("gap", "auroc")
 """Estimands of source and base alone."""
 

@@ -35,6 +35,7 @@ from kv_claims.judging.hall import (
     untransformed,
 )
 from kv_claims.judging.moments import varies
+from kv_claims.judging.search import fewest
 from kv_claims.judging.unseen import Few, clusters_for, few_unlike
 
 _MOST_PAIRS = 10_000_000
@@ -222,32 +223,40 @@ def pairs_to_decide(
     observed means, no power is added. Where clusters are all alike, so many must be.
     """
     reverse = (alpha if alpha_refuted is None else alpha_refuted) / 2
-    if found.of == "standardized":
-        return standardized.clusters_to_decide(found.effect, region, alpha, reverse)
-    of, estimate = found.moments, float(found.estimate)
-    inside, same = estimate in region, bool(alike(found))
+    is_d = found.of == "standardized"
+    estimate = float(standardized.uncorrected(found.effect) if is_d else found.estimate)
+    inside = estimate in region
     level = alpha if inside else reverse
     needs = []
     for edge, side in region.edges:
-        sign = 1.0 if side == "greater" else -1.0
+        sign = 1 if side == "greater" else -1
         if not (inside or sign * (estimate - edge) < 0):
             continue
-        shown = sign if inside else -sign
-        need = _smallest_n(
-            float(shown * of.t(edge)),
-            float(shown * of.skewness),
-            of.clusters,
-            1 - level,
-            1.0 if found.is_gate else MOST_SKEWED,
-        )
-        if same and need is not None:
-            unseen = clusters_for(abs(estimate - edge) / float(found.most), level)
-            need = None if unseen is None else max(need, unseen)
-        needs.append(need)
+        shown: Side = "greater" if (sign if inside else -sign) > 0 else "less"
+        if is_d:
+            needs.append(standardized.clusters_to_show(estimate, edge, shown, level))
+        else:
+            needs.append(_clusters_to_show(found, edge, shown, level))
     if not needs or None in needs:
         return None
     known = [n for n in needs if n is not None]
     return max(known) if inside else min(known)
+
+
+def _clusters_to_show(found: Contrast, edge: float, side: Side, level: float) -> int | None:
+    """The fewest clusters at which the mean of a contrast is shown on a side of an edge."""
+    of, sign = found.moments, 1.0 if side == "greater" else -1.0
+    need = _smallest_n(
+        float(sign * of.t(edge)),
+        float(sign * of.skewness),
+        of.clusters,
+        1 - level,
+        1.0 if found.is_gate else MOST_SKEWED,
+    )
+    if need is None or not alike(found):
+        return need
+    unseen = clusters_for(abs(float(found.estimate) - edge) / float(found.most), level)
+    return None if unseen is None else max(need, unseen)
 
 
 def _smallest_n(
@@ -262,14 +271,4 @@ def _smallest_n(
         least = untransformed(stats.t.ppf(level, n - 1), np.array(skewness / more))
         return bool(t * more > least)
 
-    if not t > 0:
-        return None
-    low, high = 1, 2
-    while not passes(high):
-        low, high = high, 2 * high
-        if high > _MOST_PAIRS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
-    return high
+    return fewest(passes, 1, _MOST_PAIRS) if t > 0 else None

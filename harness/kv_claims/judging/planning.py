@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kv_claims.claims.claim import OF_SPREADS
 from kv_claims.errors import UsageError
 from kv_claims.judging.contrast import interval_ends
 from kv_claims.judging.decide import FEWEST_CLUSTERS, Decision, decide
@@ -89,7 +90,7 @@ def at_value(spread: Spread, rule: Rule, value: float) -> Spread:
     """The same spreads, with the first arm's mean where the estimand would have another value."""
     means = dict(zip(spread.arms, spread.means, strict=True))
     now = estimate_of(spread, rule)
-    if rule.estimand in ("effect_size", "auroc"):
+    if rule.estimand in OF_SPREADS:
         raise UsageError(
             f"{rule.estimand}: no other value can be assumed, as it hangs on spreads as much as on "
             "means; expected the pilot's own"

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from kv_claims.claims.claim import Part
+from kv_claims.claims.claim import OF_SPREADS, Part
 from kv_claims.errors import UsageError
 from kv_claims.judging.estimand import (
     NEEDED,
@@ -45,7 +45,6 @@ from kv_claims.judging.resampling import Bootstrap, SignFlips, bootstrap, sign_f
 FEWEST_LEFT = 2
 """Clusters that must remain when some are left out: of one there is no spread to speak of."""
 
-_OF_SPREADS = ("effect_size", "auroc")
 _ROUNDING = 1e-12
 _NO_UNIT = "source - base would not be above 0"
 
@@ -163,7 +162,7 @@ def sensitivity(
     seed = _digest(table)
     if why := _lacking(table, NEEDED[part.estimand]):
         return Sensitivity(level, seed, (), why)
-    if part.estimand in _OF_SPREADS:
+    if part.estimand in OF_SPREADS:
         return Sensitivity(level, seed, (), f"none is made of {part.estimand}, which is no mean")
     found = groupings(table)
     case = _Case(table, part, orientation(found[0].scores, direction), level, families, seed)

@@ -19,9 +19,10 @@ from typing import Literal
 import numpy as np
 from scipy import special, stats
 
-from kv_claims.claims.claim import Region
 from kv_claims.judging.arrays import Floats
+from kv_claims.judging.search import fewest
 
+Side = Literal["greater", "less"]
 MOST_CLUSTERS = 1_000_000
 """More than these are not looked for."""
 _STEPS = 60
@@ -36,10 +37,15 @@ def t_of(effect: Floats) -> Floats:
     return found
 
 
+def uncorrected(effect: Floats) -> Floats:
+    """m / s of paired differences, `[...]`."""
+    found: Floats = t_of(effect) / np.sqrt(effect.shape[-1])
+    return found
+
+
 def estimate(effect: Floats) -> Floats:
     """Hedges' g of paired differences, `[...]`."""
-    n = effect.shape[-1]
-    found: Floats = correction(n) * t_of(effect) / np.sqrt(n)
+    found: Floats = correction(effect.shape[-1]) * uncorrected(effect)
     return found
 
 
@@ -49,7 +55,7 @@ def correction(n: int) -> float:
     return float(np.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / np.sqrt(half))
 
 
-def one_sided(effect: Floats, edge: float, side: Literal["greater", "less"]) -> Floats:
+def one_sided(effect: Floats, edge: float, side: Side) -> Floats:
     """p that the truth d lies on a side of an edge, `[...]`."""
     return _tail(t_of(effect), effect.shape[-1], np.asarray(edge), side)
 
@@ -60,44 +66,16 @@ def ends(effect: Floats, level: float) -> tuple[Floats, Floats]:
     return _where(t, n, alpha, "greater"), _where(t, n, alpha, "less")
 
 
-def clusters_to_decide(effect: Floats, region: Region, alpha: float, reverse: float) -> int | None:
-    """Clusters at which the same d would give a verdict; None if never, or not in MOST_CLUSTERS.
-
-    Inside the region every edge must pass at alpha; outside, one must pass the reverse test at
-    `reverse`.
-    """
-    d = float(t_of(effect) / np.sqrt(effect.shape[-1]))
-    inside = d in region
-    needs = []
-    for edge, side in region.edges:
-        is_above = side == "greater"
-        if inside or (d < edge) == is_above:
-            shown: Literal["greater", "less"] = "greater" if is_above == inside else "less"
-            needs.append(_clusters(d, edge, shown, alpha if inside else reverse))
-    if not needs or None in needs:
-        return None
-    known = [n for n in needs if n is not None]
-    return max(known) if inside else min(known)
-
-
-def _clusters(d: float, edge: float, side: Literal["greater", "less"], level: float) -> int | None:
-    """The fewest at which a d is shown to lie on a side of an edge."""
+def clusters_to_show(d: float, edge: float, side: Side, level: float) -> int | None:
+    """The fewest at which a d is shown on a side of an edge; None if not in MOST_CLUSTERS."""
 
     def shows(n: int) -> bool:
         return bool(_tail(np.asarray(d * np.sqrt(n)), n, np.asarray(edge), side) <= level)
 
-    low, high = 2, 4
-    while not shows(high):
-        low, high = high, 2 * high
-        if high > MOST_CLUSTERS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if shows(middle) else (middle, high)
-    return high
+    return fewest(shows, 2, MOST_CLUSTERS)
 
 
-def _where(t: Floats, n: int, alpha: float, side: Literal["greater", "less"]) -> Floats:
+def _where(t: Floats, n: int, alpha: float, side: Side) -> Floats:
     """The d at which the test on a side has p = alpha."""
     # The noncentral t is about normal around its noncentrality, and no narrower than 1 / sqrt(n).
     reach = (10 + np.abs(t)) / np.sqrt(n)
@@ -114,7 +92,7 @@ def _where(t: Floats, n: int, alpha: float, side: Literal["greater", "less"]) ->
     return found
 
 
-def _tail(t: Floats, n: int, edge: Floats, side: Literal["greater", "less"]) -> Floats:
+def _tail(t: Floats, n: int, edge: Floats, side: Side) -> Floats:
     away = np.sqrt(n) * edge
     law = stats.nct.sf if side == "greater" else stats.nct.cdf
     found: Floats = np.where(np.isfinite(t), law(t, n - 1, away), np.nan)

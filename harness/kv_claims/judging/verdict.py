@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kv_claims.claims.claim import MARGIN, Estimand, Region
+from kv_claims.claims.claim import MARGIN, OF_SPREADS, Estimand, Region
 from kv_claims.errors import UsageError
 from kv_claims.judging.checks import CONTROLS, Check, with_all_named
 from kv_claims.judging.contrast import EdgeTests, few_of, interval, pairs_to_decide
@@ -207,7 +207,7 @@ def _of_no_use(rule: Rule, grouping: Grouping) -> Check | None:
     """The failed check of scores that an estimand cannot be taken of; None where it can."""
     if rule.estimand == "rate":
         return _not_binary(grouping)
-    if rule.estimand in ("effect_size", "auroc") and grouping.sharing is not None:
+    if rule.estimand in OF_SPREADS and grouping.sharing is not None:
         return Check(
             "crossed-pairs",
             False,

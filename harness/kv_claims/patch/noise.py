@@ -23,11 +23,15 @@ def noise_like(vectors: torch.Tensor, stream: str) -> torch.Tensor:
 
 def directions(shape: tuple[int, ...], stream: str) -> torch.Tensor:
     """Unit vectors along the last axis, float64, on the CPU."""
-    digest = hashlib.sha256(stream.encode()).digest()
-    draw = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
-    direction = torch.from_numpy(draw.standard_normal(shape))
+    direction = torch.from_numpy(drawing(stream).standard_normal(shape))
     unit: torch.Tensor = direction / direction.norm(dim=-1, keepdim=True)
     return unit
+
+
+def drawing(stream: str) -> np.random.Generator:
+    """The luck of a name: equal names have the same."""
+    digest = hashlib.sha256(stream.encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 def with_norms(unit: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ keys. Nothing in it says how a claim is judged: that stands in the claim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 from kv_claims.claims.outcome import Outcome
 from kv_claims.errors import UsageError
 from kv_claims.files.given import read_yaml
+from kv_claims.files.keys import check_keys
 from kv_claims.files.reading import check_file, inside, shown, unquoted
 from kv_claims.judging.checks import CONTROLS
 from kv_claims.judging.frame import ARMS
-from kv_claims.plain import nearest
 from kv_claims.replay.own_claims import OwnClaim, read_own
 
 SCHEMA = 1
@@ -94,11 +94,11 @@ def read_description(path: Path) -> Described:
     where = str(path)
     check_file(path, "a description of a published table", most=MOST_BYTES)
     content = _mapping(read_yaml(path, "description of a published table"), where)
-    _check_keys(content, _NEEDED, _KNOWN, where)
+    check_keys(content, _NEEDED, _KNOWN, where)
     if content["schema"] != SCHEMA:
         raise UsageError(f"{where}: schema {unquoted(repr(content['schema']))}, expected {SCHEMA}")
     given = _mapping(content["columns"], f"{where}: columns")
-    _check_keys(given, ("pair",), _COLUMNS, f"{where}: columns")
+    check_keys(given, ("pair",), _COLUMNS, f"{where}: columns")
     columns = _names({k: v for k, v in given.items() if k in _KEYS}, f"{where}: columns")
     arm, wide = (_several(given, key, f"{where}: columns") for key in ("arm", "arms"))
     if bool(arm) == bool(wide):
@@ -200,13 +200,13 @@ def _check_one_cell_each(cells: Mapping[str, Roles], where: str) -> None:
 
 def _roles(content: Any, where: str) -> dict[str, str]:
     roles = _names(content, where)
-    _check_keys(roles, (), ROLES, where)
+    check_keys(roles, (), ROLES, where)
     return roles
 
 
 def _tokens(content: Any, where: str) -> tuple[int, int]:
     found = _mapping(content, where)
-    _check_keys(found, ("source", "base"), ("source", "base"), where)
+    check_keys(found, ("source", "base"), ("source", "base"), where)
     return _count(found["source"], f"{where}: source"), _count(found["base"], f"{where}: base")
 
 
@@ -259,17 +259,3 @@ def _count(value: Any, where: str, most: int = 2**31) -> int:
             f"{where}: {unquoted(repr(value))}, expected a whole number from 1 to {most:,}"
         )
     return value
-
-
-def _check_keys(
-    content: Mapping[Any, Any], needed: Iterable[str], known: Iterable[str], where: str
-) -> None:
-    known = list(known)
-    for key in content:
-        if key not in known:
-            raise UsageError(
-                f"{where}: unknown key {shown(str(key))}, expected {', '.join(known)}"
-                f"{nearest(str(key), known)}"
-            )
-    if missing := [key for key in needed if key not in content]:
-        raise UsageError(f"{where}: missing key {', '.join(missing)}")

@@ -15,8 +15,8 @@ from typing import Any
 from kv_claims.claims.claim import ESTIMANDS, Claim, Region
 from kv_claims.claims.patch import Patch
 from kv_claims.errors import UsageError
-from kv_claims.files.reading import shown, unquoted
-from kv_claims.plain import nearest
+from kv_claims.files.keys import check_keys
+from kv_claims.files.reading import unquoted
 from kv_claims.study.cell import Cell
 
 _NEEDED = ("says", "cites")
@@ -42,7 +42,7 @@ def read_own(content: Any, where: str) -> dict[str, OwnClaim]:
 def _one(id: str, content: Any, where: str) -> OwnClaim:
     here = f"{where}: {unquoted(id)}"
     told = _mapping(content, here)
-    _check_keys(told, _NEEDED, _KNOWN, here)
+    check_keys(told, _NEEDED, _KNOWN, here)
     for key in ("says", "cites", "outcome", "about"):
         if key in told and not isinstance(told[key], str):
             raise UsageError(f"{here}: {key}: {unquoted(repr(told[key]))}, expected text")
@@ -63,7 +63,7 @@ def _one(id: str, content: Any, where: str) -> OwnClaim:
 
 def _region(content: Any, where: str) -> Region:
     told = _mapping(content, where)
-    _check_keys(told, (), _ENDS, where)
+    check_keys(told, (), _ENDS, where)
     for end, value in told.items():
         if not _is_number(value):
             raise UsageError(f"{where}: {end}: {unquoted(repr(value))}, expected a number")
@@ -76,7 +76,7 @@ def _region(content: Any, where: str) -> Region:
 def _patch(content: Any, where: str) -> Patch:
     told = {key: str(value) for key, value in _mapping(content, where).items()}
     known = {one.name: one.default is MISSING for one in fields(Patch)}
-    _check_keys(told, [name for name, needed in known.items() if needed], known, where)
+    check_keys(told, [name for name, needed in known.items() if needed], known, where)
     try:
         return Patch(**told)  # type: ignore[arg-type]  # it checks what it is given
     except UsageError as error:
@@ -91,15 +91,3 @@ def _mapping(content: Any, where: str) -> Mapping[Any, Any]:
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{where}: {unquoted(repr(content)):.80}, expected a mapping")
     return content
-
-
-def _check_keys(content: Mapping[Any, Any], needed: Any, known: Any, where: str) -> None:
-    known = list(known)
-    for key in content:
-        if key not in known:
-            raise UsageError(
-                f"{where}: unknown key {shown(str(key))}, expected {', '.join(known)}"
-                f"{nearest(str(key), known)}"
-            )
-    if missing := [key for key in needed if key not in content]:
-        raise UsageError(f"{where}: missing key {', '.join(missing)}")

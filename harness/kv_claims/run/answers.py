@@ -64,18 +64,14 @@ class AnswerRuns(FedRuns[Answered]):
         ]
 
     def _answered(self, want: Want, logits: Sequence[torch.Tensor], own: Own) -> Answered:
-        options, tokens = self.runner.rows.behind.of(want.pair, self.behind)
+        asked = self.runner.rows.behind.of(want.pair, self.behind)
+        options, tokens = asked
         first = logits[0][0].double()
         checked = list(zip(tokens, logits, strict=True))[:2] if want.oracle else []
         return Answered(
-            key=want.key,
-            study=self.runner.study,
-            pair=want.pair.id,
-            pair_index=want.pair.index,
-            arm=want.arm.id,
-            seed=want.seed,
+            **self.identifies(want),
             behind=self.behind,
-            texts_sha=self.runner.rows.behind.of(want.pair, self.behind).texts_sha,
+            texts_sha=asked.texts_sha,
             has_foil=options.has_foil,
             are_choices=options.are_choices,
             logp=tuple(

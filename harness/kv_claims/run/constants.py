@@ -6,7 +6,6 @@ a control keeps all lengths and angles. Does not: write anything (`kv_claims.pat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -19,6 +18,7 @@ from kv_claims.claims.sites import PARTS, TENSORS, Spot, Tensor
 from kv_claims.errors import UsageError
 from kv_claims.models.load import LoadedModel
 from kv_claims.patch.constant import ZERO, Constant, Vectors
+from kv_claims.patch.noise import drawing
 from kv_claims.patch.store import width_of
 from kv_claims.run.arms import Arm
 from kv_claims.run.means import Means
@@ -248,8 +248,7 @@ def turned_by_chance(vectors: Array, stream: str) -> Array:
     So all norms, and the angles between layers, are kept: what adds up over layers still does. The
     turn is uniform; equal streams give equal ones.
     """
-    digest = hashlib.sha256(stream.encode()).digest()
-    draw = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+    draw = drawing(stream)
     found = np.empty_like(vectors)
     for head in range(vectors.shape[1]):
         _, lengths = np.linalg.qr(vectors[:, head].T)

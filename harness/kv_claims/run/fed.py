@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -154,6 +154,17 @@ class FedRuns(ABC, Generic[RecordT]):
         pastes = runner.rows.pastes(want.arm, want.pair, generated, want.seed)
         recomputed = oracle_logits(runner.model, start, text, pastes)
         return relative_error(logits[: len(text)].cpu(), recomputed)
+
+    def identifies(self, want: Want) -> dict[str, Any]:
+        """The fields of a record that say which one it is."""
+        return {
+            "key": want.key,
+            "study": self.runner.study,
+            "pair": want.pair.id,
+            "pair_index": want.pair.index,
+            "arm": want.arm.id,
+            "seed": want.seed,
+        }
 
     def _run_group(self, group: Sequence[Want]) -> None:
         """Measure what is missing, a pair's arms together; those that write while they are fed

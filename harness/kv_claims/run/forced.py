@@ -83,12 +83,7 @@ class ForcedRuns(FedRuns[Likelihood]):
         by_base = along(logits[of_base], said.base)
         assert by_source.divergence is not None
         return Likelihood(
-            key=want.key,
-            study=self.runner.study,
-            pair=want.pair.id,
-            pair_index=want.pair.index,
-            arm=want.arm.id,
-            seed=want.seed,
+            **self.identifies(want),
             of_source=by_source.chosen,
             of_base=by_base.chosen,
             kl=by_source.divergence,

@@ -175,13 +175,21 @@ class Rows:
         )
 
     def named_donor(self, arm: Arm, pair: Pair) -> Tokens:
-        """The prompt that an arm names as its donor, which is told apart from what is pasted.
+        """The prompt that an arm names as its donor, by its name alone.
 
-        Of a constant the base, which is where it is written.
+        Never by `_donor`: what is pasted is held against it (*hook-never-fired*). Of a constant the
+        base, which is where it is written.
         """
         if arm.donor in OTHER_PROMPTS:
             return self.tokens(self._unrelated(arm, pair))
         return self.tokens(pair.source if arm.donor in ("source", "noise") else pair.base)
+
+    def check_arm(self, arm: Arm) -> None:
+        """Raise UsageError for what does not go together in an arm, whatever the pair."""
+        check_apart(arm.patches, self._model.n_layers)
+        for patch in arm.patches:
+            layers = resolve_layers(patch.layers, self._model.n_layers)
+            self.constants.check(arm, patch, layers)
 
     def check(self, arm: Arm, pair: Pair) -> None:
         """Raise UsageError where prompts, window, layers or architecture do not allow the row."""
@@ -189,10 +197,6 @@ class Rows:
             return
         self._check_prompt(pair.source)
         self._check_prompt(pair.base)
-        check_apart(arm.patches, self._model.n_layers)
-        for patch in arm.patches:
-            layers = resolve_layers(patch.layers, self._model.n_layers)
-            self.constants.check(arm, patch, layers)
         writes = self._writes(arm, pair, 0, lambda _: 0)
         appended = sum(len(write.window.base_slots) for write in writes if write.appended)
         self._check_length(pair, appended)

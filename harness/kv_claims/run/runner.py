@@ -138,6 +138,7 @@ class Runner:
         """Raise UsageError for whatever in these arms does not fit, before any model runs."""
         self.rows.check_differ(pairs)
         for arm in map(self.canonical, arms):
+            self.rows.check_arm(arm)
             for pair in pairs:
                 self.rows.check(arm, pair)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from kv_claims.claims.claim import Part
+from kv_claims.claims.claim import OF_SPREADS, Part
 from kv_claims.claims.outcome import RATES, Outcome
 from kv_claims.claims.patch import Patch, donor_of, is_full_swap
 from kv_claims.judging.checks import DONOR, NO_CONTROL, NO_SUCH_CELL
@@ -155,7 +155,7 @@ class _Study(NamedTuple):
             if abs(gap) < _NO_GAP:
                 return _Truth("invalid", "degenerate", gap, {})
             return _worded(gap, part, {}, margin)
-        if part.estimand in ("effect_size", "auroc"):
+        if part.estimand in OF_SPREADS:
             raise UnknownTruth(f"{part}: it hangs on the spread of scores, and means are known")
         if part.estimand == "rate" and outcome.name not in RATES:
             raise UnknownTruth(f"{part}: a planted model's scores of text are not 0 or 1")

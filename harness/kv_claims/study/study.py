@@ -103,7 +103,8 @@ class ModelStudy(Study):
             behind.check(plan.outcomes, self.pairs)
             self.runner.rows.make_room(behind.longest(plan.outcomes, self.pairs))
             self.runner.check(plan.judged_arms.values(), self.pairs)
-            plan.check_windows(self._lengths, self.runner.sampling.max_new_tokens)
+            prompts = self._extents(plan)
+            plan.check_windows(prompts, self.runner.sampling.max_new_tokens)
             if self.model.keeps_latents and any(outcome.is_geometry for outcome in plan.outcomes):
                 raise UsageError(
                     f"claim {plan.claim.id!r}: the geometry of values cannot be read on "
@@ -111,7 +112,7 @@ class ModelStudy(Study):
                 )
             fed = {one.name: behind.fewest_read(one, self.pairs) for one in plan.outcomes}
             read: dict[str, int] = {name: n for name, n in fed.items() if n is not None}
-            plan = plan.reaching(self._extents(plan), read)
+            plan = plan.reaching(prompts, read)
             self.runner.check(plan.own_arms.values(), self.pairs)
         if self.model.planted is None:
             return plan
@@ -195,12 +196,6 @@ class ModelStudy(Study):
         """The task's scorer on source and base texts, which all cells share."""
         clusters = clusters_of(self.pairs, self.runner.rows.identity)
         return scorer_on_ends(self.task, clusters, self._shared)
-
-    @cached_property
-    def _lengths(self) -> list[tuple[int, int]]:
-        """Tokens of (source, base) of every pair."""
-        tokens = self.runner.rows.tokens
-        return [(len(tokens(pair.source)), len(tokens(pair.base))) for pair in self.pairs]
 
     def _extents(self, plan: Plan) -> Lengths:
         """The prompts of every pair as the positions of a plan's patches see them."""
